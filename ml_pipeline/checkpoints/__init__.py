@@ -1,0 +1,1 @@
+"""What a checkpoint is, where it lives, and how it comes here."""

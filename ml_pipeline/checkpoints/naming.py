@@ -1,0 +1,94 @@
+"""Names: which family a run belongs to, how a checkpoint is labelled, and its partition key in Dagster.
+
+Families and labels mirror the original (prefix list, first match wins). Partition keys are
+`<source>.<run>@<iteration>`, where "/" in the run is written "+" and every other character outside
+`[A-Za-z0-9._-]` as `=XX` per UTF-8 byte, so that any folder name of a remote machine gives a key that Dagster, a file
+system and a shell all take, and no two names give the same key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ml_pipeline.errors import CheckpointError
+from ml_pipeline.settings import Family
+
+MAX_KEY_LENGTH = 200
+RUN_PREFIX = "adapters-"
+_CHECKPOINT_FILE = re.compile(r"(\d{1,12})_adapters\.safetensors", re.ASCII)
+_KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)@(?P<iteration>\d+)", re.ASCII)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._/-]", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RunName:
+    """What a run's folder name says: the model tag, the family's short name, and the variant that remains."""
+
+    model: str
+    short: str
+    variant: str
+
+    def label(self, iteration: str) -> str:
+        """The checkpoint's label, with the iteration as its file name writes it: `G1-lek @0000100`."""
+        stem = f"{self.short}-{self.variant}" if self.variant else self.short
+        return f"{stem} @{iteration}"
+
+
+def run_name(run: str, families: Sequence[Family]) -> RunName:
+    """Find a run's family by the prefix of its name (without 'adapters-'); first match wins.
+
+    An unknown family gives the run's own name as model tag and its first 10 characters as short name, as in the
+    original.
+    """
+    for family in families:
+        if run.startswith(family.prefix):
+            variant = run[len(family.prefix) :].strip("/").lstrip("-").replace("/", "-")
+            return RunName(family.model, family.short, variant)
+    return RunName(run, run[:10], "")
+
+
+def checkpoint_iteration(file_name: str) -> str | None:
+    """The iteration as a checkpoint's file name writes it (`0000100`), or None for another kind of file."""
+    match = _CHECKPOINT_FILE.fullmatch(file_name)
+    return match.group(1) if match else None
+
+
+def run_id(run: str) -> str:
+    """The run as the original's `run_id` tag has it, without the suffix of the suite."""
+    return run.replace("/", "-")
+
+
+def partition_key(source: str, run: str, iteration: int) -> str:
+    """The checkpoint's partition key.
+
+    Raises CheckpointError when the run's name is too long for a key.
+    """
+    escaped = _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in _bytes(match.group())), run)
+    if ".." in escaped:
+        escaped = escaped.replace("..", ".=2E")
+    key = f"{source}.{escaped.replace('/', '+')}@{iteration}"
+    if len(key) > MAX_KEY_LENGTH:
+        raise CheckpointError(
+            f"source {source}: run folder {run!r:.80} has a name too long for a partition "
+            f"({len(key)} characters, at most {MAX_KEY_LENGTH}). Rename it."
+        )
+    return key
+
+
+def parse_partition_key(key: str) -> tuple[str, str, int]:
+    """Source, run as written in the key (still escaped) and iteration.
+
+    Raises CheckpointError for a text that is no partition key.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None or ".." in key or len(key) > MAX_KEY_LENGTH:
+        raise CheckpointError(
+            f"{key!r:.100} is no checkpoint. The form is <source>.<run>@<iteration>, as `ml-pipeline discover` lists them."
+        )
+    return match["source"], match["run"], int(match["iteration"])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,65 @@
+"""The one tree of errors that this package raises on purpose.
+
+    MlPipelineError
+    ├── SettingsError        pipeline.yaml or the environment is wrong
+    ├── CheckpointError      a source or a checkpoint file cannot be read, or is not what it claims to be
+    ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
+    ├── BackendError         a model cannot be loaded or cannot answer
+    ├── SuiteError           a suite or rubric file is wrong
+    └── StoreError           scores could not be written or read
+        ├── StoreLockedError   another process holds the DuckDB file
+        └── StoreFullError     the disk is full
+
+Every message says what is wrong, where, and how to mend it. Validators collect all problems before they raise:
+see `MlPipelineError.from_problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+
+class MlPipelineError(Exception):
+    """Base of every error that a user can mend."""
+
+    @classmethod
+    def from_problems(cls, where: str, problems: Sequence[str], remedy: str = "") -> Self:
+        """Build one error out of every problem found at `where`, one line each, with the remedy last."""
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = [f"{where}: {count}", *(f"  - {problem}" for problem in problems)]
+        if remedy:
+            lines.append(f"  {remedy}")
+        return cls("\n".join(lines))
+
+
+class SettingsError(MlPipelineError):
+    """pipeline.yaml or the environment is wrong."""
+
+
+class CheckpointError(MlPipelineError):
+    """A source or a checkpoint file cannot be read, or is not what it claims to be."""
+
+
+class AdapterError(MlPipelineError):
+    """An adapter's files are damaged, hostile, unsupported, or do not fit the base model."""
+
+
+class BackendError(MlPipelineError):
+    """A model cannot be loaded or cannot answer."""
+
+
+class SuiteError(MlPipelineError):
+    """A suite or rubric file is wrong."""
+
+
+class StoreError(MlPipelineError):
+    """Scores could not be written or read."""
+
+
+class StoreLockedError(StoreError):
+    """Another process holds the DuckDB file."""
+
+
+class StoreFullError(StoreError):
+    """The disk is full."""

@@ -1,0 +1,246 @@
+"""Settings of the pipeline: their names, ranges, meaning, and every default. `settings_file` reads them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ml_pipeline.errors import SettingsError
+
+BASE_SOURCE = "base"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LocalSource(_Section):
+    """A folder of this machine that holds run folders `adapters-*`."""
+
+    type: Literal["local"]
+    path: Path = Field(description="Folder that holds the run folders.")
+    filter: str = Field("*", description="Shell pattern on the run's name; others are ignored.")
+
+
+class PackageFile(_Section):
+    """A file shipped inside an installed Python package."""
+
+    package: str
+    file: str
+
+
+class BaseModelSettings(_Section):
+    """Where one base model's files are, per backend."""
+
+    gguf: Path | PackageFile | None = Field(None, description="GGUF file for llama.cpp: a path, or a package's file.")
+    mlx: str | None = Field(None, description="Folder or hub id of the MLX build.")
+    hub: str | None = Field(None, description="Hub id of the original model, for provenance.")
+    quantisation: str | None = Field(None, description="What the adapter was trained on, for provenance: 4bit, bf16.")
+
+
+class Family(_Section):
+    """Run folders whose name (without 'adapters-') starts with `prefix` belong to this model; first match wins."""
+
+    prefix: str = Field(min_length=1)
+    model: str = Field(min_length=1, description="Model tag: a name under base_models.")
+    short: str = Field(min_length=1, max_length=20, description="Short name used in labels.")
+
+
+class BackendSettings(_Section):
+    """The model runner. llama_cpp runs GGUF files in this process."""
+
+    type: Literal["llama_cpp"] = "llama_cpp"
+    sequences: int = Field(8, ge=1, le=256, description="Sequences decoded together.")
+    context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
+    gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
+
+
+class JudgeSettings(_Section):
+    """Who judges. 'embedded' is the base model of the checkpoint itself, without adapter."""
+
+    backend: Literal["embedded", "none"] = "embedded"
+    max_tokens: int = Field(160, ge=16)
+    seed: int = 0
+
+
+class GenerationOverride(_Section):
+    """What a user changes of one suite's generation defaults."""
+
+    temperature: float | None = Field(None, ge=0, le=5)
+    max_tokens: int | None = Field(None, ge=1)
+
+
+class SuitesSettings(_Section):
+    """Which suites are run, and where the user's own lie."""
+
+    enabled: tuple[str, ...] = Field(("capability", "content"), min_length=1)
+    folder: Path = Field(Path("suites"), description="Folder of the user's own suite files (*.yaml); may be missing.")
+    seed: int = 0
+    generation: dict[str, GenerationOverride] = Field(default_factory=dict)
+
+
+class InfluxSettings(_Section):
+    """An InfluxDB for dashboards. Without `url` points wait in the buffer."""
+
+    url: str | None = Field(None, pattern=r"^https?://")
+    api: Literal["v2", "v3"] = "v2"
+    org: str = ""
+    bucket: str = Field("ml_pipeline", description="Bucket (v2) or database (v3).")
+    token_env: str = "INFLUX_TOKEN"
+    token_file: Path = Path("~/.influx_token")
+    time_base: Literal["real", "original"] = "real"
+    timeout_s: float = Field(10, gt=0)
+
+    def token(self) -> str:
+        """The access token from the environment or the file; empty when neither is there."""
+        if value := os.environ.get(self.token_env, "").strip():
+            return value
+        path = self.token_file.expanduser()
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+class StoresSettings(_Section):
+    """Where scores go; unset paths lie under data_dir."""
+
+    parquet: Path | None = None
+    duckdb: Path | None = None
+    duckdb_lock_timeout_s: float = Field(60, gt=0)
+    influx: InfluxSettings = InfluxSettings()
+
+
+class DiscoverySettings(_Section):
+    """How new checkpoints are looked for."""
+
+    interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
+    settle_s: float = Field(60, ge=0, description="An incomplete file untouched for this long is taken as it is.")
+
+
+class LimitsSettings(_Section):
+    """Bounds on work and files."""
+
+    checkpoints_per_run: int = Field(8, ge=1, le=1000, description="Checkpoints scored with one model load.")
+    adapter_bytes: int = Field(20 * 2**30, ge=1, description="Largest weights file that is accepted.")
+
+
+class Settings(_Section):
+    """All settings. `root` is the folder of pipeline.yaml; every path is absolute after loading."""
+
+    root: Path = Field(Path(), exclude=True)
+    data_dir: Path = Path("data")
+    sources: dict[str, LocalSource] = Field(min_length=1)
+    base_models: dict[str, BaseModelSettings] = Field(min_length=1)
+    families: tuple[Family, ...] = ()
+    backend: BackendSettings = BackendSettings()
+    judge: JudgeSettings = JudgeSettings()
+    suites: SuitesSettings = SuitesSettings()
+    stores: StoresSettings = StoresSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    limits: LimitsSettings = LimitsSettings()
+
+    @field_validator("sources", "base_models")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            allowed = name.replace(".", "-")
+            if not _NAME.fullmatch(allowed):
+                raise ValueError(f"name {name!r} may hold only letters, digits, '_', '-', at most 40 of them")
+        return value
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Settings:
+        problems = []
+        for name in self.sources:
+            if name == BASE_SOURCE or "." in name:
+                problems.append(f"sources.{name}: the name {BASE_SOURCE!r} and names with '.' are reserved")
+        for index, family in enumerate(self.families):
+            if family.model not in self.base_models:
+                hint = suggest(family.model, self.base_models)
+                problems.append(f"families[{index}].model: no base model called {family.model!r}{hint}")
+        for suite in self.suites.generation:
+            if suite not in self.suites.enabled:
+                problems.append(
+                    f"suites.generation.{suite}: not in suites.enabled{suggest(suite, self.suites.enabled)}"
+                )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def path(self, value: Path) -> Path:
+        """An absolute path out of one that may be relative to pipeline.yaml's folder."""
+        return (self.root / value.expanduser()).resolve()
+
+    @property
+    def data_path(self) -> Path:
+        """The folder of everything the program makes."""
+        return self.path(self.data_dir)
+
+    @property
+    def parquet_path(self) -> Path:
+        """The folder of Parquet files."""
+        return self.path(self.stores.parquet or self.data_dir / "parquet")
+
+    @property
+    def duckdb_path(self) -> Path:
+        """The DuckDB file."""
+        return self.path(self.stores.duckdb or self.data_dir / "scores.duckdb")
+
+    @property
+    def influx_buffer_path(self) -> Path:
+        """The folder of the Influx buffer."""
+        return self.data_path / "influx_buffer"
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder of caches: fetched and converted adapters, completions. Safe to delete."""
+        return self.data_path / "cache"
+
+    @property
+    def report_path(self) -> Path:
+        """The HTML report."""
+        return self.data_path / "report.html"
+
+    def base_model_gguf(self, name: str) -> Path:
+        """The GGUF file of a base model.
+
+        Raises SettingsError when the model is not configured, has no GGUF, or the file is missing.
+        """
+        where = f"base_models.{name}"
+        if name not in self.base_models:
+            raise SettingsError(
+                f"{where}: no such base model{suggest(name, self.base_models)}. Add it to base_models in pipeline.yaml,"
+                " or add a family that maps the run's folder to a base model you have."
+            )
+        gguf = self.base_models[name].gguf
+        if gguf is None:
+            raise SettingsError(f"{where}.gguf: not set. Give the path of a GGUF file of this model in pipeline.yaml.")
+        if isinstance(gguf, PackageFile):
+            spec = find_spec(gguf.package)
+            if spec is None or not spec.submodule_search_locations:
+                raise SettingsError(
+                    f"{where}.gguf: Python package {gguf.package!r} is not installed. "
+                    f"Run: pip install {gguf.package.replace('_', '-')}"
+                )
+            path = Path(next(iter(spec.submodule_search_locations))) / gguf.file
+        else:
+            path = self.path(gguf)
+        if not path.is_file():
+            raise SettingsError(f"{where}.gguf: there is no file {path}. Put the model there or mend the path.")
+        return path
+
+
+def suggest(word: str, known: Iterable[object]) -> str:
+    """The end of an error message: the nearest known name, or all of them."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(known)}" if known else ""

@@ -1,0 +1,105 @@
+"""Reads pipeline.yaml and the environment into `Settings`, and reports every mistake at once, each with its place.
+
+Paths in the file are relative to the file's own folder. Environment variables of the form
+`ML_PIPELINE__<SECTION>__<FIELD>` (two underscores between levels) override the file: `ML_PIPELINE__BACKEND__THREADS=4`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ml_pipeline.errors import SettingsError
+from ml_pipeline.settings import Settings, suggest
+
+CONFIG_ENV = "ML_PIPELINE_CONFIG"
+ENV_PREFIX = "ML_PIPELINE__"
+
+
+def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read pipeline.yaml (or `path`, or $ML_PIPELINE_CONFIG) and the environment.
+
+    Raises SettingsError with every mistake found and its place.
+    """
+    environ = os.environ if environ is None else environ
+    path = (path or find_config(environ)).resolve()
+    data = _read_yaml(path)
+    for name, value in sorted(environ.items()):
+        if name.upper().startswith(ENV_PREFIX):
+            _override(data, name, value)
+    try:
+        settings = Settings.model_validate({**data, "root": path.parent})
+    except ValidationError as error:
+        problems = [line for item in error.errors() for line in _problem_lines(dict(item), data)]
+        raise SettingsError.from_problems(
+            str(path), problems, "Mend these fields; README.md lists every setting."
+        ) from None
+    return settings
+
+
+def find_config(environ: Mapping[str, str]) -> Path:
+    """The settings file: $ML_PIPELINE_CONFIG, else the nearest pipeline.yaml from the working folder upwards."""
+    if chosen := environ.get(CONFIG_ENV):
+        return Path(chosen)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pipeline.yaml").is_file():
+            return folder / "pipeline.yaml"
+    raise SettingsError(f"no pipeline.yaml in {here} or above it. Run from the project's folder or set {CONFIG_ENV}.")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"there is no settings file {path}. Set {CONFIG_ENV} or pass --config.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path} must hold settings such as 'sources:'; it holds {type(data).__name__}.")
+    return data
+
+
+def _override(data: dict[str, Any], name: str, value: str) -> None:
+    *parents, last = name[len(ENV_PREFIX) :].lower().split("__")
+    node = data
+    for part in parents:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise SettingsError(f"environment variable {name}: {part!r} is not a section of pipeline.yaml.")
+        node = child
+    node[last] = yaml.safe_load(value)
+
+
+def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    place = ".".join(str(part) for part in item["loc"] if part not in ("PackageFile", "local"))
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        section = _section_fields(item["loc"][:-1])
+        return [f"{place}: unknown setting{suggest(str(item['loc'][-1]), section)}"]
+    if not place:
+        return message.splitlines()
+    return [f"{place}: {message} (found {item['input']!r:.80})"]
+
+
+def _section_fields(loc: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        for candidate in _models_in(field.annotation if field else None):
+            model = candidate
+            break
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _models_in(inner)]

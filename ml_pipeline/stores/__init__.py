@@ -1,0 +1,1 @@
+"""Where scores are kept: Parquet (the truth), DuckDB (what people query) and Influx (points for dashboards)."""

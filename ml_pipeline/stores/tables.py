@@ -1,0 +1,193 @@
+"""The tables that the pipeline fills: one definition from which Parquet, DuckDB and Dagster's column schemas are made.
+
+Every row of a per-checkpoint table carries the same identity columns, so that any table can be read on its own.
+`evaluation_id` names what produced a row; `protocol_id` is the same without the adapter: only rows of one protocol
+may share a curve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its Arrow type, what it means (units included), and whether it may be empty."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, its columns, and the columns that name a row within a partition."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, with each column's description as field metadata."""
+        return pa.schema(
+            [
+                pa.field(c.name, c.type, nullable=c.nullable, metadata={"description": c.description})
+                for c in self.columns
+            ]
+        )
+
+
+_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_TIME = pa.timestamp("us", tz="UTC")
+
+IDENTITY: tuple[Column, ...] = (
+    Column("partition_key", _TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
+    Column("source", _TEXT, "Name of the source in pipeline.yaml; 'base' for a base model without adapter."),
+    Column("run", _TEXT, "The training run's folder in its source, without 'adapters-'."),
+    Column("run_id", _TEXT, "The run as the original tags it: '/' turned to '-', with '-capability-auto' etc. left off."),
+    Column("label", _TEXT, "Short name of the checkpoint: '<family>[-<variant>] @<iteration>'."),
+    Column("model", _TEXT, "Model tag of the family, the base model's short name."),
+    Column("base_model", _TEXT, "Name of the base model in pipeline.yaml."),
+    Column("iteration", _INT, "Training iteration; 0 for the bare base model."),
+    Column("suite", _TEXT, "Name of the suite."),
+    Column("evaluation_id", _TEXT, "Hash of adapter, base, quantisation, backend, options, chat template and suite."),
+    Column("protocol_id", _TEXT, "The evaluation id's hash without the adapter: rows that may be compared share it."),
+    Column("scored_at", _TIME, "When this row was made (UTC)."),
+)
+_PROBE = (
+    Column("probe_id", _TEXT, "The probe within its suite."),
+    Column("category", _TEXT, "The probe's category."),
+)
+_REASON = Column("unscored_reason", _TEXT, "Why there is no score; empty when there is one.", nullable=True)
+
+EVALUATIONS = Table(
+    "evaluations",
+    "What exactly produced the scores of one checkpoint and suite.",
+    (
+        *IDENTITY,
+        Column("suite_version", _TEXT, "Version written in the suite's file."),
+        Column("suite_sha256", _TEXT, "Hash of the suite's content."),
+        Column("backend", _TEXT, "Backend that answered."),
+        Column("backend_version", _TEXT, "Version of the backend's library."),
+        Column("base_sha256", _TEXT, "Hash of the base model's file."),
+        Column("quantisation", _TEXT, "Quantisation of the base model's file."),
+        Column("chat_template_sha256", _TEXT, "Hash of the chat template that rendered the prompts."),
+        Column("options", _TEXT, "Generation options as JSON."),
+        Column("judge_model", _TEXT, "Model that judged; empty without a judge.", nullable=True),
+        Column("adapter_sha256", _TEXT, "Hash of the adapter's weights and configuration.", nullable=True),
+        Column("adapter_kind", _TEXT, "lora, dora or full; empty for a bare base.", nullable=True),
+        Column("adapter_rank", _INT, "Largest rank of the adapter.", nullable=True),
+        Column("adapter_scale", _FLOAT, "Scale of the adapter.", nullable=True),
+        Column("adapter_effect", _FLOAT, "Largest change of a logit that proves the adapter applied.", nullable=True),
+        Column("checkpoint_file", _TEXT, "The weights file within its source."),
+        Column("checkpoint_size_bytes", _INT, "Size of the weights file."),
+        Column("checkpoint_mtime_ns", _INT, "Modification time of the weights file, ns since 1970."),
+    ),
+    key=("partition_key", "suite"),
+)
+
+RESPONSES = Table(
+    "responses",
+    "Every answer in full.",
+    (
+        *IDENTITY,
+        *_PROBE,
+        Column("prompt", _TEXT, "The probe's question."),
+        Column("rendered_prompt", _TEXT, "The question as the model saw it, chat template included."),
+        Column("response", _TEXT, "The whole answer, also when it was cut short."),
+        Column("prompt_tokens", _INT, "Tokens of the rendered prompt."),
+        Column("completion_tokens", _INT, "Tokens of the answer."),
+        Column("finish_reason", _TEXT, "stop, length, error or cancelled."),
+        Column("seconds", _FLOAT, "Wall time from first prompt token to last answer token."),
+        Column("error", _TEXT, "What ended the answer early.", nullable=True),
+    ),
+    key=("partition_key", "suite", "probe_id"),
+)
+
+PROBE_RESULTS = Table(
+    "probe_results",
+    "Pass or fail of every probe that has a deterministic check.",
+    (
+        *IDENTITY,
+        *_PROBE,
+        Column("passed", _BOOL, "Whether the check accepted the answer; empty when unscored.", nullable=True),
+        _REASON,
+        Column("expected", _TEXT, "What the check wanted."),
+        Column("extracted", _TEXT, "What the check read out of the answer.", nullable=True),
+        Column("response", _TEXT, "The whole answer."),
+        Column("finish_reason", _TEXT, "How the answer ended."),
+    ),
+    key=("partition_key", "suite", "probe_id"),
+)
+
+HEURISTIC_FIGURES = (
+    "compliance_markers",
+    "formulaic_preamble",
+    "first_person",
+    "creative_form",
+    "engagement_depth",
+    "emotional_register",
+    "degeneration",
+    "empty_broken",
+)
+
+HEURISTIC_SCORES = Table(
+    "heuristic_scores",
+    "The heuristic figures of every answer and their composite, LEK.",
+    (
+        *IDENTITY,
+        *_PROBE,
+        *(Column(name, _FLOAT, f"Heuristic figure {name}.", nullable=True) for name in HEURISTIC_FIGURES),
+        Column("lek", _FLOAT, "Composite of the figures, as the original defines it.", nullable=True),
+        _REASON,
+    ),
+    key=("partition_key", "suite", "probe_id"),
+)
+
+JUDGEMENTS = Table(
+    "judgements",
+    "A judge's figure for every answer and dimension.",
+    (
+        *IDENTITY,
+        *_PROBE,
+        Column("rubric", _TEXT, "Name and version of the rubric."),
+        Column("dimension", _TEXT, "What was judged; 'avg' is the mean of the others."),
+        Column("score", _FLOAT, "The judge's figure in the rubric's range; empty when unscored.", nullable=True),
+        _REASON,
+        Column("judge_model", _TEXT, "Model that judged."),
+        Column("explanation", _TEXT, "The judge's own words.", nullable=True),
+        Column("transcript", _TEXT, "The judge's whole answer."),
+    ),
+    key=("partition_key", "suite", "probe_id", "dimension"),
+)
+
+CHECKPOINT_SCORES = Table(
+    "checkpoint_scores",
+    "Accuracy of a checkpoint on a suite, overall and by category, with its Wilson 95% interval.",
+    (
+        *IDENTITY,
+        Column("category", _TEXT, "'overall' or a category."),
+        Column("correct", _INT, "Probes passed."),
+        Column("total", _INT, "Probes scored (passed or failed)."),
+        Column("unscored", _INT, "Probes that could not be scored; they count neither way."),
+        Column("accuracy", _FLOAT, "Share of scored probes passed, 0..1.", nullable=True),
+        Column("accuracy_low", _FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
+        Column("accuracy_high", _FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
+    ),
+    key=("partition_key", "suite", "category"),
+)
+
+CHECKPOINT_TABLES: tuple[Table, ...] = (
+    EVALUATIONS,
+    RESPONSES,
+    PROBE_RESULTS,
+    HEURISTIC_SCORES,
+    JUDGEMENTS,
+    CHECKPOINT_SCORES,
+)
