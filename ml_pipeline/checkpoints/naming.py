@@ -66,8 +66,9 @@ def partition_key(source: str, run: str, iteration: int) -> str:
     Raises CheckpointError when the run's name is too long for a key.
     """
     escaped = _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in _bytes(match.group())), run)
-    if ".." in escaped:
-        escaped = escaped.replace("..", ".=2E")
+    escaped = escaped.replace("..", ".=2E")
+    if escaped.startswith("."):
+        escaped = f"=2E{escaped[1:]}"
     key = f"{source}.{escaped.replace('/', '+')}@{iteration}"
     if len(key) > MAX_KEY_LENGTH:
         raise CheckpointError(
@@ -85,7 +86,7 @@ def parse_partition_key(key: str) -> tuple[str, str, int]:
     match = _KEY.fullmatch(key)
     if match is None or ".." in key or len(key) > MAX_KEY_LENGTH:
         raise CheckpointError(
-            f"{key!r:.100} is no checkpoint. The form is <source>.<run>@<iteration>, as `ml-pipeline discover` lists them."
+            f"{key!r:.100} is no checkpoint. The form is <source>.<run>@<iteration>; `ml-pipeline discover` lists them."
         )
     return match["source"], match["run"], int(match["iteration"])
 

@@ -1,0 +1,61 @@
+"""The assets of one checkpoint, made by one op for many checkpoints.
+
+One op and not one per asset, for three reasons: one load of the base model serves every checkpoint and every stage of
+a run; each checkpoint is recorded as soon as it is finished, so that a killed run loses nothing; and one that fails
+neither stops the others nor keeps the stages after it from running for them. In the UI the assets are as separate as
+ever: each can be materialised, backfilled and inspected by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+import dagster as dg
+
+from ml_pipeline.assets.metadata import stage_metadata
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS, POINT_ASSETS
+from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
+from ml_pipeline.checkpoints.catalogue import Catalogue
+from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.errors import CheckpointError, MlPipelineError
+from ml_pipeline.evaluation.evaluator import STAGES, Evaluator
+from ml_pipeline.evaluation.prepare import Preparer
+from ml_pipeline.progress import ProgressListener, current_listener
+from ml_pipeline.resources import LlamaCppResource, PipelineResource
+from ml_pipeline.settings import Settings
+from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager
+
+
+def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
+    """The op and its assets; a backfill puts at most `checkpoints_per_run` checkpoints into one run."""
+
+    @dg.multi_asset(
+        name="score_checkpoints",
+        specs=CHECKPOINT_SPECS,
+        partitions_def=CHECKPOINT_PARTITIONS,
+        backfill_policy=dg.BackfillPolicy.multi_run(checkpoints_per_run),
+        can_subset=True,
+        pool="model",
+        description="Scores checkpoints with one load of their base model, each recorded as it is finished.",
+    )
+    def score_checkpoints(
+        context: dg.AssetExecutionContext,
+        pipeline: PipelineResource,
+        backend: LlamaCppResource,
+        parquet_io_manager: dg.ResourceParam[ParquetIOManager],
+        duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
+        influx_io_manager: dg.ResourceParam[InfluxIOManager],
+    ) -> Iterator[dg.AssetMaterialization]:
+        stores = _Stores(parquet_io_manager, duckdb_io_manager, influx_io_manager)
+        run = _ScoringRun(context, pipeline, backend, stores)
+        yield from run.score(context.partition_keys)
+        if run.failed:
+            raise dg.Failure(
+                description=f"{len(run.failed)} of {len(context.partition_keys)} checkpoints failed; the others are stored.\n"
+                + "\n".join(f"{key}: {reason}" for key, reason in run.failed.items()),
+                metadata={key: dg.MetadataValue.text(reason) for key, reason in run.failed.items()},
+                allow_retries=False,
+            )
+
+    return score_checkpoints

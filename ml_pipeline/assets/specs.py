@@ -1,0 +1,123 @@
+"""The per-checkpoint assets: names, lineage, groups and what the UI says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ml_pipeline.stores.tables import TABLES
+
+OWNER = "team:ml_pipeline"
+TRAINING_RUNS = "training_runs"
+POINT_ASSETS = ("capability_score", "probe_score", "capability_judge", "content_score")
+
+training_runs = dg.AssetSpec(
+    TRAINING_RUNS,
+    group_name="discover",
+    kinds={"folder"},
+    owners=[OWNER],
+    description="Run folders `adapters-*` of the training machines. Written by training, observed by the discovery sensor.",
+)
+
+
+def _spec(
+    name: str, group: str, kinds: set[str], deps: Sequence[str], description: str, io_manager_key: str | None = None
+) -> dg.AssetSpec:
+    metadata = {}
+    if name in TABLES:
+        metadata["dagster/column_schema"] = column_schema(name)
+    spec = dg.AssetSpec(
+        name,
+        deps=deps,
+        group_name=group,
+        kinds=kinds,
+        owners=[OWNER],
+        description=description,
+        metadata=metadata,
+        skippable=True,
+    )
+    return spec.with_io_manager_key(io_manager_key) if io_manager_key else spec
+
+
+def column_schema(table: str) -> dg.TableSchema:
+    """A table's columns as the UI shows them."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                str(column.type),
+                column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in TABLES[table].columns
+        ]
+    )
+
+
+CHECKPOINT_SPECS = (
+    _spec(
+        "adapter",
+        "fetch_and_convert",
+        {"safetensors"},
+        [TRAINING_RUNS],
+        "The checkpoint's LoRA adapter, fetched into a content-addressed cache, validated and hashed. "
+        "A base model's own partition has none.",
+    ),
+    _spec(
+        "converted_adapter",
+        "fetch_and_convert",
+        {"gguf"},
+        ["adapter"],
+        "The adapter as llama.cpp loads it: GGUF LoRA, every tensor matched with the base model's.",
+    ),
+    _spec(
+        "responses",
+        "generate",
+        {"llama.cpp", "parquet"},
+        ["converted_adapter"],
+        "The model's answer to every probe of every suite, in full, after proof that the adapter changed the model.",
+        "parquet_io_manager",
+    ),
+    _spec(
+        "probe_results",
+        "score",
+        {"python", "duckdb"},
+        ["responses"],
+        "Pass or fail of every probe with a deterministic check. Unscored is not wrong: empty, with the reason.",
+        "duckdb_io_manager",
+    ),
+    _spec(
+        "heuristic_scores",
+        "score",
+        {"python", "duckdb"},
+        ["responses"],
+        "Figures that need no model (compliance, creativity, degeneration ...) and their composite, LEK.",
+        "duckdb_io_manager",
+    ),
+    _spec(
+        "checkpoint_scores",
+        "score",
+        {"python", "duckdb"},
+        ["probe_results"],
+        "Accuracy overall and by category with its Wilson 95% interval.",
+        "duckdb_io_manager",
+    ),
+    _spec(
+        "judgements",
+        "score",
+        {"llama.cpp", "duckdb"},
+        ["responses"],
+        "A judge's figure for every answer and dimension, with the judge's name and whole answer.",
+        "duckdb_io_manager",
+    ),
+    *(
+        _spec(name, "score_points", {"influxdb"}, [upstream], description, "influx_io_manager")
+        for name, upstream, description in (
+            ("capability_score", "checkpoint_scores", "Accuracy points, overall and by category."),
+            ("probe_score", "probe_results", "One point a probe: passed or not."),
+            ("capability_judge", "judgements", "The judge's figures for each capability answer."),
+            ("content_score", "judgements", "The judge's mean figures over the content answers."),
+        )
+    ),
+)

@@ -1,0 +1,146 @@
+"""One checkpoint through all stages, each result handed out as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_pipeline.backends.interface import Backend, GenerationOptions
+from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.errors import StoreError
+from ml_pipeline.evaluation.ask import ask, suite_options
+from ml_pipeline.evaluation.identity import Evaluation
+from ml_pipeline.evaluation.judging import Judge, judge_answers
+from ml_pipeline.evaluation.mark import checkpoint_scores, heuristic_scores, probe_results
+from ml_pipeline.evaluation.prepare import Preparer
+from ml_pipeline.progress import ProgressListener
+from ml_pipeline.settings import Settings
+from ml_pipeline.suites.suite import Suite
+
+Row = dict[str, Any]
+
+STAGES = (
+    "adapter",
+    "converted_adapter",
+    "responses",
+    "probe_results",
+    "heuristic_scores",
+    "checkpoint_scores",
+    "judgements",
+)
+_NEEDS_MODEL = {"responses", "judgements"}
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What one stage made: rows by table name (none for files), and facts worth showing."""
+
+    stage: str
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Runs the stages with one loaded model.
+
+    `stored_rows(table, partition_key)` gives rows that an earlier run stored: a stage whose input is not made in this
+    run works on those, so that a changed check or rubric needs no new answers.
+    """
+
+    settings: Settings
+    suites: tuple[Suite, ...]
+    preparer: Preparer
+    backend: Backend
+    base_gguf: Path
+    stored_rows: Callable[[str, str], list[Row]]
+    listener: ProgressListener
+
+    def evaluate(self, checkpoint: Checkpoint, stages: Collection[str]) -> Iterator[StageResult]:
+        """Run the chosen stages in order, yielding each result as it is made.
+
+        Raises an error of this package when a stage fails; what was yielded before stays good.
+        """
+        responses: list[Row] | None = None
+        if {"adapter", "converted_adapter", "responses"} & set(stages):
+            adapter = self.preparer.adapter(checkpoint)
+            if "adapter" in stages:
+                yield StageResult("adapter", facts=_adapter_facts(checkpoint, adapter))
+            converted = self.preparer.converted_adapter(adapter, self.base_gguf)
+            if "converted_adapter" in stages:
+                yield StageResult("converted_adapter", facts=_converted_facts(converted))
+            if "responses" in stages:
+                proof = self.backend.use_adapter(converted)
+                evaluations = self._evaluations(checkpoint, adapter, proof)
+                responses = ask(self.backend, evaluations, self._progress(f"{checkpoint.label} answers"))
+                yield StageResult(
+                    "responses",
+                    {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},
+                    _response_facts(responses, proof.max_abs_logit_difference if proof else None),
+                )
+        rest = [stage for stage in STAGES[3:] if stage in stages]
+        if rest and responses is None:
+            responses = self._stored("responses", checkpoint.key)
+        for stage in rest:
+            assert responses is not None
+            rows = self._judgements(checkpoint, responses) if stage == "judgements" else self._mark(stage, responses)
+            yield StageResult(stage, {stage: rows}, _score_facts(stage, rows))
+
+    def _evaluations(self, checkpoint: Checkpoint, adapter: Any, proof: Any) -> list[Evaluation]:
+        now = datetime.now(UTC)
+        return [
+            Evaluation(
+                checkpoint=checkpoint,
+                suite=suite,
+                options=suite_options(suite, self.settings.suites),
+                backend=self.backend.identity(),
+                adapter=adapter,
+                proof=proof,
+                judge_model=self._judge_name() if suite.rubric else None,
+                scored_at=now,
+            )
+            for suite in self.suites
+        ]
+
+    def _mark(self, stage: str, responses: Sequence[Row]) -> list[Row]:
+        if stage == "heuristic_scores":
+            return heuristic_scores(responses)
+        results = {suite.name: probe_results(suite, responses) for suite in self.suites}
+        if stage == "probe_results":
+            return [row for rows in results.values() for row in rows]
+        return [row for rows in results.values() for row in checkpoint_scores(rows)]
+
+    def _judgements(self, checkpoint: Checkpoint, responses: Sequence[Row]) -> list[Row]:
+        name = self._judge_name()
+        if name is None:
+            return []
+        self.backend.use_adapter(None)
+        options = GenerationOptions(
+            temperature=0.0, max_tokens=self.settings.judge.max_tokens, seed=self.settings.judge.seed
+        )
+        return judge_answers(
+            Judge(self.backend, name, options), self.suites, responses, self._progress(f"{checkpoint.label} judged")
+        )
+
+    def _judge_name(self) -> str | None:
+        if self.settings.judge.backend == "none":
+            return None
+        identity = self.backend.identity()
+        return f"{identity.base_model} {identity.quantisation}".strip()
+
+    def _stored(self, table: str, key: str) -> list[Row]:
+        rows = self.stored_rows(table, key)
+        if not rows:
+            raise StoreError(f"{key}: no stored {table} to work on. Materialise {table!r} for this checkpoint first.")
+        return rows
+
+    def _progress(self, title: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.listener.step(title, done, total)
+
+
+def needs_model(stages: Collection[str]) -> bool:
+    """Whether any of these stages has to load the base model."""
+    return bool(_NEEDS_MODEL & set(stages))

@@ -1,0 +1,97 @@
+"""Discovery over real folders: what is found, what is left for later, and what hostile names do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ml_pipeline.checkpoints.discovery import Discovery, discover
+from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline.settings import Family
+from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
+
+NOW = 2_000_000_000 * SECOND_NS
+FAMILIES = (
+    Family(prefix="15k/gemma-3-1b", model="gemma-3-1b", short="G1"),
+    Family(prefix="1b", model="gemma-3-1b", short="G1"),
+)
+
+
+def look(root: Path, pattern: str = "*") -> Discovery:
+    return discover(LocalFolder("mac", root), FAMILIES, now_ns=NOW, settle_s=60, pattern=pattern)
+
+
+def keys(found: Discovery) -> list[str]:
+    return [checkpoint.key for checkpoint in found.checkpoints]
+
+
+def test_runs_and_nested_base_model_folders_are_found_in_order_of_iteration(tmp_path: Path) -> None:
+    for name in ("0000200_adapters.safetensors", "0000100_adapters.safetensors", "adapters.safetensors"):
+        write_checkpoint(tmp_path / "adapters-1b-lek", name, mtime_ns=NOW)
+    write_checkpoint(tmp_path / "adapters-15k" / "gemma-3-1b", "0000050_adapters.safetensors", mtime_ns=NOW)
+    write_checkpoint(tmp_path / "other", "0000050_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert keys(found) == ["mac.15k+gemma-3-1b@50", "mac.1b-lek@100", "mac.1b-lek@200"]
+    assert found.problems == []
+    nested, first, _ = found.checkpoints
+    assert (nested.label, nested.run_id, nested.base_model) == ("G1 @0000050", "15k-gemma-3-1b", "gemma-3-1b")
+    assert first.file == "adapters-1b-lek/0000100_adapters.safetensors"
+    assert first.config_file == "adapters-1b-lek/adapter_config.json"
+    assert (first.mtime_ns, first.size_bytes) == (NOW, (tmp_path / first.file).stat().st_size)
+
+
+def test_a_filter_chooses_runs_by_shell_pattern(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "adapters-1b-a", "1_adapters.safetensors")
+    write_checkpoint(tmp_path / "adapters-1b-b", "1_adapters.safetensors")
+    assert keys(look(tmp_path, "*-b")) == ["mac.1b-b@1"]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 100])
+def test_a_file_that_is_still_written_waits_and_a_forgotten_one_is_taken(tmp_path: Path, cut: int) -> None:
+    path = write_checkpoint(tmp_path / "adapters-1b", "1_adapters.safetensors")
+    path.write_bytes(path.read_bytes()[:-cut])
+    os.utime(path, ns=(NOW, NOW))
+    found = look(tmp_path)
+    assert (keys(found), found.growing) == ([], ["adapters-1b/1_adapters.safetensors"])
+    os.utime(path, ns=(NOW - 61 * SECOND_NS, NOW - 61 * SECOND_NS))
+    assert keys(look(tmp_path)) == ["mac.1b@1"]
+
+
+def test_a_checkpoint_whose_configuration_has_not_arrived_yet_waits(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "adapters-1b", "1_adapters.safetensors", config=False, mtime_ns=NOW)
+    assert look(tmp_path).growing == ["adapters-1b/1_adapters.safetensors"]
+
+
+def test_two_files_of_one_iteration_are_reported_and_one_is_taken(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "adapters-1b", "0000007_adapters.safetensors")
+    write_checkpoint(tmp_path / "adapters-1b", "7_adapters.safetensors")
+    found = look(tmp_path)
+    assert [c.file for c in found.checkpoints] == ["adapters-1b/0000007_adapters.safetensors"]
+    assert "same iteration" in found.problems[0]
+
+
+def test_hostile_names_are_data(tmp_path: Path) -> None:
+    for name in ("1b 'x'", "1b\n", "1b;rm -rf", "1b-ü", "1b-" + "x" * 200):
+        write_checkpoint(tmp_path / f"adapters-{name}", "1_adapters.safetensors")
+    found = look(tmp_path)
+    assert sorted(keys(found)) == ["mac.1b-=C3=BC@1", "mac.1b=0A@1", "mac.1b=20=27x=27@1", "mac.1b=3Brm=20-rf@1"]
+    assert len(found.problems) == 1
+    assert "too long" in found.problems[0]
+
+
+def test_links_are_followed_inside_the_source_only(tmp_path: Path) -> None:
+    outside = write_checkpoint(tmp_path / "outside", "1_adapters.safetensors")
+    root = tmp_path / "root"
+    write_checkpoint(root / "adapters-1b", "2_adapters.safetensors")
+    (root / "adapters-1b" / "1_adapters.safetensors").symlink_to(outside)
+    (root / "adapters-1b" / "3_adapters.safetensors").symlink_to("2_adapters.safetensors")
+    (root / "adapters-loop").symlink_to("adapters-loop")
+    assert keys(look(root)) == ["mac.1b@2", "mac.1b@3"]
+
+
+def test_a_source_that_is_not_there_is_a_problem_with_its_remedy(tmp_path: Path) -> None:
+    found = look(tmp_path / "nowhere")
+    assert found.checkpoints == []
+    assert "sources in pipeline.yaml" in found.problems[0]

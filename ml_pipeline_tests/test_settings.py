@@ -1,0 +1,110 @@
+"""Settings: every mistake at once, each with its place; the environment overrides; the shipped file is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ml_pipeline.errors import SettingsError
+from ml_pipeline.settings_file import load_settings
+
+SHIPPED = Path(__file__).parents[1] / "pipeline.yaml"
+GOOD = """
+sources: {mac: {type: local, path: runs}}
+base_models: {tiny: {gguf: tiny.gguf}}
+families: [{prefix: t, model: tiny, short: T}]
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD), environ={})
+    assert settings.path(settings.sources["mac"].path) == tmp_path / "runs"
+    assert settings.duckdb_path == tmp_path / "data" / "scores.duckdb"
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    environ = {"ML_PIPELINE__BACKEND__SEQUENCES": "3", "ML_PIPELINE__DATA_DIR": "/elsewhere"}
+    settings = load_settings(write(tmp_path, GOOD), environ=environ)
+    assert settings.backend.sequences == 3
+    assert settings.parquet_path == Path("/elsewhere/parquet")
+
+
+def test_every_mistake_is_reported_at_once_with_its_place(tmp_path: Path) -> None:
+    text = """
+sources: {mac: {type: local, pth: runs}, base: {type: local, path: x}}
+base_models: {tiny: {gguf: tiny.gguf}}
+families: [{prefix: t, model: tny, short: T}]
+backend: {sequences: many}
+jugde: {backend: none}
+stores: {influx: {url: "ftp://x"}}
+"""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text), environ={})
+    message = str(caught.value)
+    assert str(tmp_path / "pipeline.yaml") in message
+    for part in (
+        "sources.mac.path: Field required",
+        "sources.mac.pth: unknown setting; did you mean 'path'?",
+        "backend.sequences: ",
+        "jugde: unknown setting; did you mean 'judge'?",
+        "stores.influx.url: ",
+    ):
+        assert part in message
+
+
+def test_references_between_sections_are_checked(tmp_path: Path) -> None:
+    text = GOOD.replace("model: tiny", "model: tinny") + "suites: {generation: {capabilty: {max_tokens: 5}}}\n"
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text), environ={})
+    assert "families[0].model: no base model called 'tinny'; did you mean 'tiny'?" in str(caught.value)
+    assert "suites.generation.capabilty: not in suites.enabled; did you mean 'capability'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "just words"])
+def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"pipeline\.yaml"):
+        load_settings(write(tmp_path, text), environ={})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("tiny", r"base_models\.tiny\.gguf: there is no file .*tiny\.gguf"),
+        ("tin", "no such base model; did you mean 'tiny'"),
+    ],
+)
+def test_a_missing_base_model_says_how_to_mend_it(tmp_path: Path, model: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(write(tmp_path, GOOD), environ={}).base_model_gguf(model)
+
+
+def test_a_base_model_of_a_package_that_is_not_installed_names_the_command(tmp_path: Path) -> None:
+    text = GOOD.replace("gguf: tiny.gguf", "gguf: {package: no_such_package, file: x.gguf}")
+    with pytest.raises(SettingsError, match="pip install no-such-package"):
+        load_settings(write(tmp_path, text), environ={}).base_model_gguf("tiny")
+
+
+def test_the_token_comes_from_the_environment_or_a_file_and_is_no_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    settings = load_settings(
+        write(tmp_path, GOOD), environ={"ML_PIPELINE__STORES__INFLUX__TOKEN_FILE": str(tmp_path / "token")}
+    )
+    monkeypatch.delenv("INFLUX_TOKEN", raising=False)
+    assert settings.stores.influx.token() == "from-file"
+    monkeypatch.setenv("INFLUX_TOKEN", "from-environment")
+    assert settings.stores.influx.token() == "from-environment"
+    assert "from-" not in repr(settings)
+
+
+def test_the_shipped_settings_are_valid_and_their_sample_folder_is_named() -> None:
+    settings = load_settings(SHIPPED, environ={})
+    assert settings.path(settings.sources["samples"].path) == SHIPPED.parent / "data" / "sample" / "checkpoints"
