@@ -1,0 +1,34 @@
+"""Adapter files: validated reading of what mlx-lm writes, and conversion to what llama.cpp loads.
+
+`read_adapter` checks weights and configuration before any native library sees them and gives an `Adapter`;
+`write_gguf_lora` turns that into a GGUF LoRA for one base model; `ConvertedCache` keeps the results under their hashes.
+`read_base_facts`, `quantisation` and `file_sha256` say what a base model's file is.
+"""
+
+from ml_pipeline.adapters.adapter import Adapter, AdapterKind
+from ml_pipeline.adapters.base_gguf import BaseModelFacts, quantisation, read_base_facts
+from ml_pipeline.adapters.cache import ConvertedCache
+from ml_pipeline.adapters.config import AdapterConfig, read_config
+from ml_pipeline.adapters.file_hash import file_sha256
+from ml_pipeline.adapters.gguf_lora import write_gguf_lora
+from ml_pipeline.adapters.read import read_adapter
+from ml_pipeline.adapters.safetensors_data import check_finite
+from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, TensorEntry, read_header
+
+__all__ = [
+    "Adapter",
+    "AdapterConfig",
+    "AdapterKind",
+    "BaseModelFacts",
+    "ConvertedCache",
+    "SafetensorsHeader",
+    "TensorEntry",
+    "check_finite",
+    "file_sha256",
+    "quantisation",
+    "read_adapter",
+    "read_base_facts",
+    "read_config",
+    "read_header",
+    "write_gguf_lora",
+]

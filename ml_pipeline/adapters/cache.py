@@ -1,0 +1,91 @@
+"""Converted adapters, kept under the hash of everything that they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ml_pipeline.adapters.adapter import Adapter
+from ml_pipeline.adapters.atomic import TEMPORARY_SUFFIX, replacing
+from ml_pipeline.adapters.file_hash import file_sha256
+from ml_pipeline.adapters.gguf_lora import FORMAT_VERSION, write_gguf_lora
+from ml_pipeline.errors import BackendError
+
+_ABANDONED_AFTER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Receipt:
+    """Written beside a converted file once it is whole: what it is, and what it must hash to."""
+
+    adapter_sha256: str
+    base_sha256: str
+    format_version: int
+    size_bytes: int
+    sha256: str
+
+
+class ConvertedCache:
+    """GGUF LoRA files in one folder, each named by the hash of adapter, base model and format version.
+
+    Any number of processes may use the same folder at once without locks: files appear under unique temporary names and
+    are renamed when whole, and two that convert the same adapter write the same bytes. Everything in the folder can be
+    deleted at any time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def converted(self, adapter: Adapter, base_gguf: Path) -> Path:
+        """Return the GGUF LoRA of `adapter` for `base_gguf`, converting it unless a valid one is there.
+
+        A file that is damaged, or whose receipt is missing or does not agree, is made again.
+
+        Raises:
+            AdapterError, BackendError, StoreError, StoreFullError: as `write_gguf_lora` does.
+        """
+        try:
+            base_sha256 = file_sha256(base_gguf)
+        except OSError as error:
+            raise BackendError(
+                f"{base_gguf}: the base model cannot be read: {error.strerror}. Check the path in pipeline.yaml."
+            ) from error
+        out = self.path_of(adapter.sha256, base_sha256)
+        receipt_path = out.with_suffix(".json")
+        if _is_valid(out, receipt_path, adapter.sha256, base_sha256):
+            return out
+        self._remove_abandoned()
+        write_gguf_lora(adapter, base_gguf, out)
+        receipt = _Receipt(adapter.sha256, base_sha256, FORMAT_VERSION, out.stat().st_size, file_sha256(out))
+        with replacing(receipt_path) as temporary:
+            temporary.write_text(json.dumps(asdict(receipt), indent=2) + "\n", encoding="utf-8")
+        return out
+
+    def path_of(self, adapter_sha256: str, base_sha256: str) -> Path:
+        """Return where the file of this adapter and base lies, or would lie."""
+        key = hashlib.sha256(f"{adapter_sha256}\n{base_sha256}\n{FORMAT_VERSION}".encode()).hexdigest()
+        return self.folder / f"{key}.gguf"
+
+    def _remove_abandoned(self) -> None:
+        """Remove what processes that were killed left behind; nothing takes a day to write."""
+        oldest_allowed = time.time() - _ABANDONED_AFTER_S
+        for path in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
+            try:
+                if path.stat().st_mtime < oldest_allowed:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+
+
+def _is_valid(out: Path, receipt_path: Path, adapter_sha256: str, base_sha256: str) -> bool:
+    """Compare size first and hash second; the hash is remembered, so within a process it is worked out once."""
+    try:
+        content = json.loads(receipt_path.read_bytes())
+        size_bytes = out.stat().st_size
+        expected = _Receipt(adapter_sha256, base_sha256, FORMAT_VERSION, size_bytes, str(content["sha256"]))
+        return bool(content == asdict(expected) and file_sha256(out) == expected.sha256)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -1,0 +1,188 @@
+"""Reading `adapter_config.json` as mlx-lm writes it, hostile until checked.
+
+mlx-lm itself finds a scale that is a string only at the first forward pass, accepts rank 0, and raises a bare KeyError
+for a missing scale.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from ml_pipeline.adapters.adapter import AdapterKind
+from ml_pipeline.adapters.safetensors_header import shortened, shown
+from ml_pipeline.errors import AdapterError
+
+MAX_CONFIG_BYTES = 1024 * 1024
+MAX_RANK = 4096
+MAX_KEYS = 10_000
+SCALE_RANGE = (1e-6, 1e6)
+"""What the size of a scale may be. Outside it, scale times rank is no longer safe as the float32 that GGUF stores:
+one that becomes 0 there means scale 1 to llama.cpp."""
+
+_REMEDY = (
+    "Write adapter_config.json again as mlx-lm does: lora_parameters with rank, scale (its default is 20.0), dropout."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What the configuration says about the weights. `rank` 0 and `scale` 1.0 for a full fine-tune, which has neither.
+
+    `layer_count` is mlx-lm's `num_layers`, counted from the last block backwards; None or -1 means all.
+    """
+
+    kind: AdapterKind
+    rank: int
+    scale: float
+    dropout: float
+    keys: tuple[str, ...] | None
+    layer_count: int | None
+
+    def canonical(self) -> str:
+        """Return what changes the numbers that the adapter computes, always in the same words, to be hashed.
+
+        Paths, dropout and everything else that only steered the training stay out.
+        """
+        return json.dumps(
+            {"fine_tune_type": self.kind, "rank": self.rank, "scale": self.scale}, sort_keys=True, separators=(",", ":")
+        )
+
+
+def read_config(path: Path) -> AdapterConfig:
+    """Read and check the `adapter_config.json` at `path`.
+
+    Raises:
+        AdapterError: it is missing, too large, not JSON, or holds wrong values; names every problem found.
+    """
+    problems: list[str] = []
+    content = _read_json(path, problems)
+    kind = _checked_kind(content.get("fine_tune_type", "lora"), problems)
+    layer_count = _checked_layer_count(content.get("num_layers"), problems)
+    parameters = content.get("lora_parameters")
+    config = AdapterConfig("full", 0, 1.0, 0.0, None, layer_count)
+    if kind != "full":
+        if isinstance(parameters, dict):
+            config = AdapterConfig(
+                kind,
+                _checked_rank(parameters, problems),
+                _checked_scale(parameters, problems),
+                _checked_dropout(parameters.get("dropout", 0.0), problems),
+                _checked_keys(parameters.get("keys"), problems),
+                layer_count,
+            )
+        else:
+            problems.append(f"lora_parameters is {shown(parameters)}, not an object with rank and scale")
+    if problems:
+        raise AdapterError.from_problems(str(path), shortened(problems), _REMEDY)
+    return config
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise AdapterError(f"{path}: not a regular file. Point to mlx-lm's adapter_config.json itself.")
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError as error:
+        raise AdapterError(
+            f"{path}: there is no such file. mlx-lm writes it beside the adapter's weights; copy it from there: "
+            "without it the scale of the adapter is unknown."
+        ) from error
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be read: {error.strerror}. Check the permissions and the disk.") from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise AdapterError.from_problems(str(path), [f"larger than {MAX_CONFIG_BYTES} bytes"], _REMEDY)
+
+    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
+            problems.append("a key appears more than once, so which value holds is anyone's guess")
+        return mapping
+
+    try:
+        content = json.loads(raw.decode("utf-8"), object_pairs_hook=reject_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError.from_problems(str(path), [f"not JSON: {shown(str(error))}"], _REMEDY) from error
+    if not isinstance(content, dict):
+        raise AdapterError.from_problems(str(path), ["not a JSON object"], _REMEDY)
+    return content
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite_number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _checked_kind(value: object, problems: list[str]) -> AdapterKind:
+    kinds: tuple[AdapterKind, ...] = get_args(AdapterKind)
+    for kind in kinds:
+        if value == kind:
+            return kind
+    problems.append(f"fine_tune_type is {shown(value)}, not one of {', '.join(kinds)}")
+    return "lora"
+
+
+def _checked_layer_count(value: Any, problems: list[str]) -> int | None:
+    if value is None or (_is_integer(value) and -1 <= value <= 100_000):
+        return value  # type: ignore[no-any-return]
+    problems.append(f"num_layers is {shown(value)}, not a whole number from -1 (all) up")
+    return None
+
+
+def _checked_rank(parameters: Mapping[str, Any], problems: list[str]) -> int:
+    value = parameters.get("rank")
+    if _is_integer(value) and 1 <= value <= MAX_RANK:  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    found = shown(value) if "rank" in parameters else "missing"
+    problems.append(f"lora_parameters.rank is {found}, not a whole number from 1 to {MAX_RANK}")
+    return 0
+
+
+def _checked_scale(parameters: Mapping[str, Any], problems: list[str]) -> float:
+    if "scale" not in parameters:
+        hint = (
+            " ('alpha' is there, which mlx-lm does not read: its scale is alpha / rank)"
+            if "alpha" in parameters
+            else ""
+        )
+        problems.append(f"lora_parameters.scale is missing{hint}")
+        return 0.0
+    scale = _finite_number(parameters["scale"])
+    low, high = SCALE_RANGE
+    if scale is None or not low <= abs(scale) <= high:
+        problems.append(f"lora_parameters.scale is {shown(parameters['scale'])}, not a number of size {low} to {high}")
+        return 0.0
+    return scale
+
+
+def _checked_dropout(value: object, problems: list[str]) -> float:
+    dropout = _finite_number(value)
+    if dropout is None or not 0.0 <= dropout < 1.0:
+        problems.append(f"lora_parameters.dropout is {shown(value)}, not a number from 0 to below 1")
+        return 0.0
+    return dropout
+
+
+def _checked_keys(value: Any, problems: list[str]) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, list) and len(value) <= MAX_KEYS and all(isinstance(key, str) for key in value):
+        return tuple(value)
+    problems.append(f"lora_parameters.keys is {shown(value)}, not a list of module names")
+    return None
