@@ -1,0 +1,57 @@
+"""Two checkpoints on the same probes: how many were gained, how many lost, and whether that could be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ml_pipeline.reports.intervals import difference_interval
+from ml_pipeline.scoring.statistics import exact_mcnemar
+
+Verdict = Literal["better", "worse", "no clear difference"]
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate against a reference on the `paired` probes that were scored for both.
+
+    `delta` is the difference of the shares passed (candidate minus reference, -1..1), `low` and `high` its 95%
+    interval, `p_value` McNemar's exact two-sided test. The verdict follows the test, which on few probes asks for
+    more than the interval does: an interval just clear of 0 may still be "no clear difference".
+    """
+
+    paired: int
+    better: int
+    worse: int
+    delta: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the test says at the 5% level."""
+        if self.p_value >= SIGNIFICANCE:
+            return "no clear difference"
+        return "better" if self.better > self.worse else "worse"
+
+
+def compare(reference: Mapping[str, bool], candidate: Mapping[str, bool]) -> Comparison | None:
+    """Compare the passes of two checkpoints by probe id; None when no probe was scored for both."""
+    shared = reference.keys() & candidate.keys()
+    if not shared:
+        return None
+    better = sum(candidate[probe] and not reference[probe] for probe in shared)
+    worse = sum(reference[probe] and not candidate[probe] for probe in shared)
+    low, high = difference_interval(better, worse, len(shared))
+    return Comparison(
+        paired=len(shared),
+        better=better,
+        worse=worse,
+        delta=(better - worse) / len(shared),
+        low=low,
+        high=high,
+        p_value=exact_mcnemar(better, worse),
+    )

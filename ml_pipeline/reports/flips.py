@@ -1,0 +1,83 @@
+"""Probes whose outcome changed between the base and the best checkpoint, with both answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ml_pipeline.reports.runs import Point, RunCurve
+from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
+
+_COLUMNS = ["response", "extracted", "expected", "category", "finish_reason"]
+MOST_CHARACTERS = 3000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer to a probe: its text (cut to `MOST_CHARACTERS`), how many characters were cut, what was read."""
+
+    text: str
+    cut_characters: int
+    extracted: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A probe that only one of the two passed."""
+
+    probe_id: str
+    category: str
+    gained: bool
+    prompt: str
+    expected: str
+    base: Answer
+    best: Answer
+
+
+class AnswerBook:
+    """Looks up answers by checkpoint and probe; made once a report."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._results = _by_probe(scores.probe_results, _COLUMNS)
+        self._prompts = _by_probe(scores.responses, ["prompt"])
+
+    def flips(self, curve: RunCurve) -> list[Flip]:
+        """The flips of a run, the lost ones first: they are what an average hides."""
+        if curve.base is None or not curve.best:
+            return []
+        base, best = curve.base, curve.best[0]
+        shared = base.passed.keys() & best.passed.keys()
+        found = [self._flip(base, best, probe) for probe in shared if base.passed[probe] != best.passed[probe]]
+        return sorted(found, key=lambda flip: (flip.gained, flip.category, flip.probe_id))
+
+    def _flip(self, base: Point, best: Point, probe: str) -> Flip:
+        before, after = (self._results[(*point.key, probe)] for point in (base, best))
+        prompts = self._prompts.get((*best.key, probe)) or self._prompts.get((*base.key, probe)) or {}
+        return Flip(
+            probe_id=probe,
+            category=str(after["category"]),
+            gained=best.passed[probe],
+            prompt=str(prompts.get("prompt", "")),
+            expected=str(after["expected"]),
+            base=_answer(before),
+            best=_answer(after),
+        )
+
+
+def _by_probe(table: pd.DataFrame, columns: list[str]) -> dict[tuple[str, ...], dict[str, Any]]:
+    rows = table[[*EVALUATION_KEY, "probe_id", *columns]].itertuples(index=False, name=None)
+    return {tuple(row[:4]): dict(zip(columns, row[4:], strict=True)) for row in rows}
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    text, extracted = str(row["response"]), row["extracted"]
+    return Answer(
+        text=text[:MOST_CHARACTERS],
+        cut_characters=max(0, len(text) - MOST_CHARACTERS),
+        extracted=extracted if isinstance(extracted, str) else "",
+        finish_reason=str(row["finish_reason"]),
+    )

@@ -1,0 +1,60 @@
+"""The report that people open in the morning: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ml_pipeline.reports.report_view import sections
+from ml_pipeline.reports.scores import Scores
+from ml_pipeline.reports.wording import NO_SCORES
+from ml_pipeline.settings import BASE_SOURCE
+from ml_pipeline.stores.files import write_atomically
+
+_FOLDER = Path(__file__).parent
+_TEMPLATE, _STYLE = "report.html.j2", "report.css"
+
+
+def write_report(scores: Scores, path: Path, generated_at: datetime | None = None) -> Path:
+    """Write the report to `path` and return it. Readers see the old report or the new one, never half of one.
+
+    Raises:
+        StoreFullError, StoreError: the file cannot be written.
+    """
+    # A lone surrogate in an answer cannot be encoded; it becomes '?' rather than cost the whole report.
+    write_atomically(path, report_html(scores, generated_at).encode("utf-8", "replace"))
+    return path
+
+
+def report_html(scores: Scores, generated_at: datetime | None = None) -> str:
+    """The report as HTML text: a pure function of the scores, with a time of making only if one is given.
+
+    Answers are hostile text: the template escapes everything but the style sheet and the figures, whose words
+    matplotlib escapes, and the page's policy allows no script and no network.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    identities = scores.identities()
+    trained = identities[identities["source"] != BASE_SOURCE]
+    return environment.get_template(_TEMPLATE).render(
+        style=Markup((_FOLDER / _STYLE).read_text(encoding="utf-8")),
+        sections=sections(scores),
+        no_scores=NO_SCORES,
+        checkpoints=trained["partition_key"].nunique(),
+        runs=len(trained[["source", "run"]].drop_duplicates()),
+        newest=None if scores.is_empty else _time(identities["scored_at"].max()),
+        generated_at=None if generated_at is None else _time(generated_at),
+        markup=Markup,
+    )
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M %Z").strip()

@@ -1,0 +1,109 @@
+"""The leaderboard: every checkpoint of a run ranked, with what it gained over its base and how sure that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ml_pipeline.reports.runs import EvaluationKey, Point, RunCurve, run_curves
+from ml_pipeline.reports.scores import IDENTITY_COLUMNS, Scores
+
+NO_BASE = "no base to compare with"
+NOT_SCORED = "not scored"
+BASE_VERDICT = "base"
+_COLUMN_TYPES = {
+    "rank": "Int64",
+    "tied": "boolean",
+    "best": "boolean",
+    "near_best": "boolean",
+    "accuracy": "Float64",
+    "accuracy_low": "Float64",
+    "accuracy_high": "Float64",
+    "total": "Int64",
+    "unscored": "Int64",
+    "base_partition_key": "str",
+    "base_accuracy": "Float64",
+    "delta": "Float64",
+    "delta_low": "Float64",
+    "delta_high": "Float64",
+    "paired": "Int64",
+    "better": "Int64",
+    "worse": "Int64",
+    "p_value": "Float64",
+    "verdict": "str",
+    "trend": "str",
+}
+LEADERBOARD_COLUMNS = [*IDENTITY_COLUMNS, *_COLUMN_TYPES]
+
+
+def leaderboard(scores: Scores) -> pd.DataFrame:
+    """Rank the checkpoints of each run, suite and protocol by overall accuracy; the bases come last.
+
+    Shares are 0..1. `rank` 1 is the highest accuracy; equal accuracies share a rank and are `tied`, so a run may have
+    several `best`. `near_best` marks those that the probes cannot tell apart from the best. `delta`, its 95% interval
+    (Bonett and Price), `better`, `worse` and `p_value` (McNemar's exact test) compare with the base of the same
+    `protocol_id` on the `paired` probes that both have a score for; without such a base they are empty. The p values
+    are not adjusted for the number of checkpoints. A checkpoint with no scored probe has no rank. A base has one
+    row of its own, without rank and with the verdict 'base'.
+    """
+    rows: list[dict[str, Any]] = []
+    bases: dict[EvaluationKey, Point] = {}
+    for curve in run_curves(scores):
+        rows.extend(sorted((_row(curve, point) for point in curve.points), key=_standing))
+        if curve.base is not None:
+            bases[curve.base.key] = curve.base
+    rows.extend(_base_row(base) for base in bases.values())
+    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    return table.astype(_COLUMN_TYPES)
+
+
+def verdict_of(curve: RunCurve, point: Point) -> str:
+    """How a checkpoint stands against its base: better, worse, no clear difference, or why that cannot be said."""
+    if point.accuracy is None:
+        return NOT_SCORED
+    if point.vs_base is None:
+        return NO_BASE
+    return point.vs_base.verdict
+
+
+def _row(curve: RunCurve, point: Point) -> dict[str, Any]:
+    values = sorted((other.accuracy.value for other in curve.points if other.accuracy), reverse=True)
+    row = {**point.identity, **_accuracy(point), "verdict": verdict_of(curve, point), "trend": curve.trend}
+    row["best"], row["near_best"] = point in curve.best, point in curve.near_best
+    if point.accuracy is not None:
+        better = sum(value > point.accuracy.value for value in values)
+        row["rank"] = better + 1
+        row["tied"] = sum(value == point.accuracy.value for value in values) > 1
+    if curve.base is not None:
+        row["base_partition_key"] = curve.base.identity["partition_key"]
+        row["base_accuracy"] = curve.base.accuracy.value if curve.base.accuracy else None
+    if point.vs_base is not None:
+        comparison = point.vs_base
+        row.update(
+            delta=comparison.delta,
+            delta_low=comparison.low,
+            delta_high=comparison.high,
+            paired=comparison.paired,
+            better=comparison.better,
+            worse=comparison.worse,
+            p_value=comparison.p_value,
+        )
+    return row
+
+
+def _base_row(base: Point) -> dict[str, Any]:
+    return {**base.identity, **_accuracy(base), "verdict": BASE_VERDICT}
+
+
+def _accuracy(point: Point) -> dict[str, Any]:
+    estimate = point.accuracy
+    figures = {"tied": False, "best": False, "near_best": False, "unscored": point.unscored}
+    if estimate is None:
+        return {**figures, "total": 0}
+    ends = {"accuracy_low": estimate.low, "accuracy_high": estimate.high}
+    return {**figures, "accuracy": estimate.value, **ends, "total": estimate.count}
+
+
+def _standing(row: dict[str, Any]) -> tuple[float, int]:
+    return float(row.get("rank") or float("inf")), int(row["iteration"])

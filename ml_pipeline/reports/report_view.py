@@ -1,0 +1,238 @@
+"""What the HTML report shows, as plain records: the template only lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from ml_pipeline.reports import plots
+from ml_pipeline.reports.flips import AnswerBook, Flip
+from ml_pipeline.reports.intervals import Estimate
+from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
+from ml_pipeline.reports.provenance import UnscoredGroup, provenance, unscored_groups
+from ml_pipeline.reports.render import to_svg
+from ml_pipeline.reports.runs import Point, RunCurve, run_curves
+from ml_pipeline.reports.scores import Scores
+from ml_pipeline.reports.trouble import first_trouble
+from ml_pipeline.reports.wording import (
+    NONE,
+    evenly,
+    headline,
+    number,
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    sparkline,
+)
+
+FEW_ROWS = 24
+_THINNED_ROWS = 10
+_SIGNS = {"better": "▲", "worse": "▼", "no clear difference": "≈"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verdict's words, the sign before them, and the style class they share."""
+
+    words: str
+    sign: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checkpoint in its run's table; `notable` rows stay when a long table is thinned."""
+
+    iteration: str
+    label: str
+    mark: str
+    accuracy: str
+    bar: Estimate | None
+    verdict: Verdict | None
+    p_value: str
+    cells: tuple[str, ...]
+    notable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure's SVG and the caption under it."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A run on one suite under one protocol."""
+
+    anchor: str
+    name: str
+    suite: str
+    base_model: str
+    headline: str
+    ranked: bool
+    verdict: Verdict | None
+    trouble: str
+    calm: bool
+    spark: str
+    trend: str
+    base_bar: Estimate | None
+    best_bar: Estimate | None
+    checkpoints: int
+    plots: tuple[Plot, ...]
+    headings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    short_rows: tuple[Row, ...]
+    best_name: str
+    flips: tuple[Flip, ...]
+    unscored: tuple[UnscoredGroup, ...]
+    provenance: tuple[tuple[str, str], ...]
+
+
+def sections(scores: Scores) -> list[Section]:
+    """A section for every run, in the order of `run_curves`."""
+    answers = AnswerBook(scores)
+    return [_section(scores, curve, answers, f"run-{index}") for index, curve in enumerate(run_curves(scores), 1)]
+
+
+def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, anchor: str) -> Section:
+    trouble = first_trouble(curve)
+    best = curve.best[0] if curve.best else None
+    extra = _extra_columns(curve)
+    rows = _rows(curve, extra, None if trouble is None else trouble.iteration)
+    short = () if len(rows) <= FEW_ROWS else _short(rows)
+    return Section(
+        anchor=anchor,
+        name=curve.name,
+        suite=curve.suite,
+        base_model=curve.base_model,
+        headline=headline(curve),
+        ranked=best is not None or (curve.base is not None and curve.base.accuracy is not None),
+        verdict=None if best is None else _verdict(curve, best),
+        trouble="" if trouble is None else f"{trouble.text[0].upper()}{trouble.text[1:]}.",
+        calm=trouble is None and len(curve.points) + (curve.base is not None) > 1,
+        spark=sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], 24)
+        if len(curve.points) > 1
+        else "",
+        trend=curve.trend,
+        base_bar=curve.base.accuracy if curve.base else None,
+        best_bar=best.accuracy if best else None,
+        checkpoints=len(curve.points),
+        plots=tuple(_plots(curve, anchor)),
+        headings=tuple(extra),
+        rows=rows,
+        short_rows=short,
+        best_name="" if best is None or curve.base is None else f"iteration {best.iteration}",
+        flips=tuple(answers.flips(curve)),
+        unscored=tuple(unscored_groups(scores, curve)),
+        provenance=tuple(provenance(scores, curve)),
+    )
+
+
+def _verdict(curve: RunCurve, point: Point) -> Verdict:
+    words = verdict_of(curve, point)
+    style = {NO_BASE: "none", NOT_SCORED: "none", "no clear difference": "same"}.get(words, words)
+    return Verdict(words, _SIGNS.get(words, ""), style)
+
+
+def _rows(curve: RunCurve, extra: dict[str, Callable[[Point], str]], trouble: int | None) -> tuple[Row, ...]:
+    rows: list[Row] = []
+    for point in (curve.base, *curve.points):
+        if point is None:
+            continue
+        is_base, is_best = point is curve.base, point in curve.best
+        mark = "best, tied" if is_best and len(curve.best) > 1 else "best" if is_best else ""
+        if not mark and point in curve.near_best:
+            mark = "near best"
+        row = Row(
+            iteration="base" if is_base else str(point.iteration),
+            label=str(point.identity["label"]),
+            mark=mark,
+            accuracy=percent_interval(point.accuracy),
+            bar=point.accuracy,
+            verdict=None if is_base else _verdict(curve, point),
+            p_value="" if point.vs_base is None else p_value(point.vs_base.p_value),
+            cells=tuple(cell(point) for cell in extra.values()),
+            notable=is_base or point is (curve.best[0] if curve.best else None) or point.iteration == trouble,
+        )
+        rows.append(row)
+    return tuple(rows)
+
+
+def _short(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    kept = set(evenly(len(rows), _THINNED_ROWS))
+    return tuple(row for index, row in enumerate(rows) if index in kept or row.notable)
+
+
+def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
+    """The columns after accuracy that have a figure anywhere in the run: heading -> a checkpoint's cell."""
+    judged = curve.judge_metrics
+    shown = {"judge:avg": "avg"} if "judge:avg" in judged and curve.best else judged
+    columns: dict[str, Callable[[Point], str]] = {}
+    if curve.best and curve.base is not None:
+        columns["vs base, points"] = _delta
+    for metric, dimension in shown.items():
+        columns[f"judge: {dimension}"] = _mean_of(metric)
+    columns["LEK"] = _mean_of("lek")
+    columns["truncated"] = _share_of("truncated_share")
+    columns["repetition, 0 to 10"] = _mean_of("degeneration")
+    columns["tokens an answer"] = _mean_of("mean_completion_tokens", digits=0)
+    columns["unscored"] = lambda point: str(point.unscored)
+    return columns
+
+
+def _delta(point: Point) -> str:
+    found = point.vs_base
+    if found is None:
+        return NONE
+    return f"{points(found.delta)} [{points(found.low)} to {points(found.high)}]"
+
+
+def _mean_of(metric: str, digits: int = 1) -> Callable[[Point], str]:
+    return lambda point: number(point.overall(metric), digits)
+
+
+def _share_of(metric: str) -> Callable[[Point], str]:
+    def cell(point: Point) -> str:
+        found = point.overall(metric)
+        return percent(None if found is None else found.value)
+
+    return cell
+
+
+def _plots(curve: RunCurve, anchor: str) -> list[Plot]:
+    drawn: list[tuple[str, Callable[[RunCurve], Figure], str, str]] = []
+    if curve.best:
+        drawn.append(("accuracy", plots.accuracy_figure, "accuracy", "Accuracy, with 95% intervals"))
+    judged = curve.judge_metrics
+    if judged:
+        metric = "judge:avg" if "judge:avg" in judged else next(iter(judged))
+        told = "Judge's mean figure, with 95% intervals" if metric == "judge:avg" else "Judge's mean figures"
+        drawn.append(("judge", plots.judge_figure, metric, told))
+    drawn.append(("lek", plots.lek_figure, "lek", "Mean LEK, with 95% intervals"))
+    drawn.append(("cut", plots.trouble_figure, "truncated_share", "Truncated answers and unscored probes"))
+    made = [
+        Plot(to_svg(figure(curve), f"{anchor}-{name}", f"{caption}: {_spoken(curve, metric)}"), f"{caption}.")
+        for name, figure, metric, caption in drawn
+        if any(point.overall(metric) for point in curve.points)
+    ]
+    if curve.best:
+        described = "Accuracy in percent by category and iteration. The rows of the score table hold every figure."
+        svg = to_svg(plots.category_figure(curve), f"{anchor}-categories", described)
+        made.append(
+            Plot(svg, "Accuracy by category, percent; * marks the best. Few probes a category: read rows, not cells.")
+        )
+    return made
+
+
+def _spoken(curve: RunCurve, metric: str) -> str:
+    """The curve in words for a screen reader: at most eight points and the base."""
+    shares = metric == "accuracy" or metric.endswith("_share")
+    chosen = [curve.points[index] for index in evenly(len(curve.points), 8)]
+    named = [("base", curve.base), *((f"iteration {point.iteration}", point) for point in chosen)]
+    figures = [(name, point.overall(metric)) for name, point in named if point is not None]
+    return ", ".join(f"{name} {percent(f.value) if shares else number(f)}" for name, f in figures if f is not None)

@@ -1,0 +1,183 @@
+"""A run as a curve: its checkpoints in order, the base that they may be compared with, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from ml_pipeline.reports.comparison import Comparison, compare
+from ml_pipeline.reports.intervals import Estimate
+from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, score_table
+from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
+from ml_pipeline.scoring.statistics import OVERALL
+from ml_pipeline.settings import BASE_SOURCE
+
+EvaluationKey = tuple[str, str, str]
+_SAME = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One checkpoint on one suite: its figures by metric and category, and its passes by probe id."""
+
+    identity: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, Estimate]]
+    passed: Mapping[str, bool]
+    vs_base: Comparison | None = None
+
+    @property
+    def key(self) -> EvaluationKey:
+        """Partition key, suite and evaluation id."""
+        partition_key, suite, evaluation_id = (str(self.identity[name]) for name in EVALUATION_KEY)
+        return partition_key, suite, evaluation_id
+
+    @property
+    def iteration(self) -> int:
+        """The training iteration; 0 for a bare base."""
+        return int(self.identity["iteration"])
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """Overall accuracy; None when no probe was scored."""
+        return self.overall("accuracy")
+
+    def overall(self, metric: str) -> Estimate | None:
+        """A metric's figure over all categories; None when there is none."""
+        return self.figures.get(metric, {}).get(OVERALL)
+
+    @property
+    def unscored(self) -> int:
+        """Probes of the suite that have no accuracy."""
+        share = self.overall("unscored_share")
+        return 0 if share is None else round(share.value * share.count)
+
+
+@dataclass(frozen=True, eq=False)
+class RunCurve:
+    """The checkpoints of one run on one suite under one protocol, by iteration, and the base of that protocol.
+
+    Points of different protocols (another base, quantisation, backend, suite version) are in different curves.
+    """
+
+    source: str
+    run: str
+    base_model: str
+    suite: str
+    protocol_id: str
+    base: Point | None
+    points: tuple[Point, ...]
+
+    @property
+    def name(self) -> str:
+        """The run as a reader knows it: <source>/<run>."""
+        return f"{self.source}/{self.run}"
+
+    @cached_property
+    def judge_metrics(self) -> dict[str, str]:
+        """What was judged anywhere in the run: metric of the score table -> the dimension's name."""
+        every = [point for point in (self.base, *self.points) if point is not None]
+        names = {metric for point in every for metric in point.figures if metric.startswith(JUDGE_PREFIX)}
+        return {name: name.removeprefix(JUDGE_PREFIX) for name in sorted(names)}
+
+    @cached_property
+    def best(self) -> tuple[Point, ...]:
+        """The checkpoints of the highest accuracy, earliest first: several when they tie, none when none was scored."""
+        scored = [(point, point.accuracy.value) for point in self.points if point.accuracy is not None]
+        top = max((value for _, value in scored), default=math.nan)
+        return tuple(point for point, value in scored if abs(value - top) < _SAME)
+
+    @cached_property
+    def near_best(self) -> tuple[Point, ...]:
+        """Checkpoints below the best that the probes cannot tell apart from it (McNemar's test at 5%)."""
+        if not self.best:
+            return ()
+        top = self.best[0]
+        return tuple(
+            point
+            for point in self.points
+            if point not in self.best
+            and (comparison := compare(top.passed, point.passed)) is not None
+            and comparison.verdict == "no clear difference"
+        )
+
+    @cached_property
+    def trend(self) -> str:
+        """The course from the base (without one: from the first checkpoint) to the last, in words."""
+        path = [p for p in (self.base, *self.points) if p is not None and p.passed]
+        if len(path) < 2:
+            return "too few checkpoints"
+        peak = max(path, key=lambda point: point.accuracy.value if point.accuracy else -1.0)
+        since_start, since_peak = (_verdict(path[0], path[-1]), _verdict(peak, path[-1]))
+        if since_peak == "worse" and _verdict(path[0], peak) == "better":
+            return f"peaked at {peak.iteration}, then fell"
+        if since_start == "worse" or since_peak == "worse":
+            return "falling"
+        return "rising" if since_start == "better" else "no clear change"
+
+
+def run_curves(scores: Scores) -> list[RunCurve]:
+    """Every run's curves, by suite, base model, source and run; a base without any run is a curve with no points."""
+    points = _points(scores)
+    bases: dict[tuple[str, str], Point] = {}
+    curves: dict[tuple[str, ...], dict[str, Point]] = defaultdict(dict)
+    for point in sorted(points, key=lambda point: (point.identity["scored_at"], point.key)):
+        names = tuple(str(point.identity[name]) for name in ("suite", "base_model", "source", "run", "protocol_id"))
+        if point.identity["source"] == BASE_SOURCE:
+            bases[names[0], names[-1]] = point
+        else:
+            # A checkpoint scored twice under one protocol (its adapter changed on disk) counts by its newest scores.
+            curves[names][str(point.identity["partition_key"])] = point
+    used = {(names[0], names[-1]) for names in curves}
+    for (suite, protocol_id), base in bases.items():
+        if (suite, protocol_id) not in used:
+            identity = base.identity
+            curves[suite, str(identity["base_model"]), BASE_SOURCE, str(identity["run"]), protocol_id] = {}
+    return [_curve(names, curves[names].values(), bases.get((names[0], names[-1]))) for names in sorted(curves)]
+
+
+def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None) -> RunCurve:
+    suite, base_model, source, run, protocol_id = names
+    compared = [
+        replace(point, vs_base=None if base is None else compare(base.passed, point.passed)) for point in points
+    ]
+    ordered = tuple(sorted(compared, key=lambda point: (point.iteration, point.key)))
+    return RunCurve(source, run, base_model, suite, protocol_id, base, ordered)
+
+
+def _verdict(reference: Point, candidate: Point) -> str:
+    comparison = compare(reference.passed, candidate.passed)
+    return "no clear difference" if comparison is None else comparison.verdict
+
+
+def _points(scores: Scores) -> list[Point]:
+    figures: dict[EvaluationKey, dict[str, dict[str, Estimate]]] = defaultdict(lambda: defaultdict(dict))
+    for row in _records(score_table(scores)[[*EVALUATION_KEY, *FIGURE_COLUMNS]]):
+        if not math.isnan(row["value"]):
+            figures[_key(row)][row["metric"]][row["category"]] = _estimate(row)
+    passed: dict[EvaluationKey, dict[str, bool]] = defaultdict(dict)
+    for row in _records(scores.probe_results[[*EVALUATION_KEY, "probe_id", "passed"]].dropna(subset="passed")):
+        passed[_key(row)][row["probe_id"]] = bool(row["passed"])
+    return [
+        Point(row, {name: dict(by) for name, by in figures.get(_key(row), {}).items()}, passed.get(_key(row), {}))
+        for row in _records(scores.identities())
+    ]
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    columns = list(frame.columns)
+    return [dict(zip(columns, values, strict=True)) for values in frame.itertuples(index=False, name=None)]
+
+
+def _key(row: Mapping[str, Any]) -> EvaluationKey:
+    return row["partition_key"], row["suite"], row["evaluation_id"]
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate:
+    low, high = (None if math.isnan(row[end]) else float(row[end]) for end in ("low", "high"))
+    return Estimate(float(row["value"]), low, high, int(row["count"]), int(row["unscored"]))

@@ -1,0 +1,73 @@
+"""The input of every report: one pandas frame for each per-checkpoint table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import pandas as pd
+import pyarrow as pa
+
+from ml_pipeline.errors import StoreError
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY, Table
+
+EVALUATION_KEY = ["partition_key", "suite", "evaluation_id"]
+IDENTITY_COLUMNS = [column.name for column in IDENTITY]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that was scored, as frames with the columns of `ml_pipeline.stores.tables`."""
+
+    evaluations: pd.DataFrame
+    responses: pd.DataFrame
+    probe_results: pd.DataFrame
+    heuristic_scores: pd.DataFrame
+    judgements: pd.DataFrame
+    checkpoint_scores: pd.DataFrame
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, pa.Table]) -> Scores:
+        """Take Arrow tables by name; a table that is absent counts as empty, tables of other names are ignored.
+
+        Raises:
+            StoreError: a table lacks columns; every missing column of every table is named.
+        """
+        problems = [
+            f"table {table.name}: no column {column.name}"
+            for table in CHECKPOINT_TABLES
+            if table.name in tables
+            for column in table.columns
+            if column.name not in tables[table.name].column_names
+        ]
+        if problems:
+            raise StoreError.from_problems(
+                "report input", problems, "Rebuild the tables from the Parquet files, then make the report again."
+            )
+        return cls(**{table.name: _frame(table, tables.get(table.name)) for table in CHECKPOINT_TABLES})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no table holds a row."""
+        return all(frame.empty for frame in self._frames())
+
+    def identities(self) -> pd.DataFrame:
+        """One row per evaluation (partition, suite, evaluation id): its identity columns, the newest `scored_at`.
+
+        Taken from all tables, so that a checkpoint of which only answers exist so far is not forgotten.
+        """
+        rows = pd.concat([frame[IDENTITY_COLUMNS] for frame in self._frames()], ignore_index=True)
+        newest = rows.sort_values([*EVALUATION_KEY, "scored_at"], kind="stable")
+        return newest.drop_duplicates(EVALUATION_KEY, keep="last").reset_index(drop=True)
+
+    def _frames(self) -> Iterator[pd.DataFrame]:
+        for field in fields(self):
+            yield getattr(self, field.name)
+
+
+def _frame(table: Table, data: pa.Table | None) -> pd.DataFrame:
+    names = [column.name for column in table.columns]
+    filled = table.schema.empty_table() if data is None else data.select(names)
+    frame: pd.DataFrame = filled.to_pandas()
+    # Arrow's empty booleans arrive as None among True and False; pandas' own type keeps "unscored" apart from False.
+    return frame.astype({"passed": "boolean"}) if "passed" in frame else frame

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from functools import lru_cache
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from ml_pipeline.reports import plots
+from ml_pipeline.reports.render import to_png, to_svg
+from ml_pipeline.reports.runs import RunCurve, run_curves
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_scores, scores_of
+
+FIGURES = [
+    plots.accuracy_figure,
+    plots.judge_figure,
+    plots.lek_figure,
+    plots.trouble_figure,
+    plots.category_figure,
+]
+Draw = Callable[[RunCurve], Figure]
+
+
+@lru_cache
+def sample_curve(checkpoints: int) -> RunCurve:
+    return run_curves(sample_scores(checkpoints))[0]
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+@pytest.mark.parametrize("checkpoints", [1, 80])
+def test_svg_is_well_formed_and_the_same_each_time(draw: Draw, checkpoints: int) -> None:
+    curve = sample_curve(checkpoints)
+    first, second = (to_svg(draw(curve), "run-1", 'a "curve" & more') for _ in range(2))
+    assert first == second
+    root = ElementTree.fromstring(first)
+    assert root.get("role") == "img"
+    assert root.get("aria-label") == 'a "curve" & more'
+    assert root.get("width") is None
+    assert plots.INK not in first
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_a_run_without_any_figure_still_draws(draw: Draw) -> None:
+    (curve,) = run_curves(scores_of(Checkpoint("r", 10, {"a": None})))
+    assert to_png(draw(curve)).startswith(b"\x89PNG")
+
+
+def test_the_curve_goes_through_the_accuracies_and_the_base_is_level() -> None:
+    (curve,) = run_curves(
+        scores_of(
+            Checkpoint("tiny", 0, {"a": True, "b": False, "c": False, "d": False}, source="base"),
+            Checkpoint("r", 10, {"a": True, "b": True, "c": False, "d": False}),
+            Checkpoint("r", 20, {"a": True, "b": True, "c": True, "d": False}),
+        )
+    )
+    lines = {str(line.get_label()): line for line in plots.accuracy_figure(curve).axes[0].get_lines()}
+    assert np.asarray(lines["accuracy"].get_xydata()).tolist() == [[10.0, 0.5], [20.0, 0.75]]
+    assert np.asarray(lines["base"].get_ydata()).tolist() == [0.25, 0.25]
+
+
+def test_protocols_have_curves_of_their_own() -> None:
+    first, second = run_curves(
+        scores_of(Checkpoint("r", 10, {"a": True}), Checkpoint("r", 20, {"a": True}, protocol_id="protocol-2"))
+    )
+    assert [[point.iteration for point in curve.points] for curve in (first, second)] == [[10], [20]]
+
+
+def test_words_are_escaped_and_never_read_as_mathematics() -> None:
+    hostile = "$\\frac{<script>$"
+    (curve,) = run_curves(scores_of(Checkpoint("r", 10, {"a": True}, categories={"a": hostile})))
+    svg = to_svg(plots.category_figure(curve), "x", "<script>")
+    assert "<script" not in svg
+    texts = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert hostile in texts
+
+
+def test_many_checkpoints_are_thinned_in_the_heat_map() -> None:
+    curve = sample_curve(80)
+    labels = [label.get_text() for label in plots.category_figure(curve).axes[0].get_xticklabels()]
+    assert labels[0] == "base"
+    assert f"{curve.best[0].iteration}*" in labels
+    assert len(labels) <= 12
+
+
+def test_drawing_leaves_matplotlib_settings_alone() -> None:
+    before = dict(mpl.rcParams)
+    to_svg(plots.accuracy_figure(sample_curve(1)), "x", "y")
+    assert dict(mpl.rcParams) == before

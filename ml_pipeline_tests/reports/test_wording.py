@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from ml_pipeline.reports.comparison import compare
+from ml_pipeline.reports.intervals import Estimate
+from ml_pipeline.reports.runs import run_curves
+from ml_pipeline.reports.wording import evenly, gain, headline, p_value, percent_interval, points, sparkline
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of
+
+PROBES = "abcdefghij"
+
+
+def checkpoint(source: str, iteration: int, right: str) -> Checkpoint:
+    return Checkpoint("tiny" if source == "base" else "r", iteration, {p: p in right for p in PROBES}, source=source)
+
+
+def spoken(*checkpoints: Checkpoint) -> str:
+    (curve,) = run_curves(scores_of(*checkpoints))
+    return headline(curve).replace("\u00a0", " ")
+
+
+def test_figures() -> None:
+    assert percent_interval(Estimate(0.52, 0.351, 0.694, 20)) == "52% [35\u201369]"
+    assert percent_interval(None) == "\u2013"
+    assert [points(value) for value in (0.334, -0.049, 0.001, -0.001)] == ["+33", "\u22125", "0", "0"]
+    assert [p_value(value).replace("\u00a0", " ") for value in (0.0001, 0.0213, 0.452)] == [
+        "p < 0.001",
+        "p = 0.021",
+        "p = 0.45",
+    ]
+
+
+def test_sparkline_has_a_fixed_scale_and_keeps_gaps() -> None:
+    assert sparkline([0.0, 0.5, 1.0, None]) == "▁▅█·"
+    assert sparkline([0.50, 0.51]) == "▅▅"
+    assert sparkline([0.0, 1.0, None], ascii_only=True) == "_# "
+    assert len(sparkline([0.1] * 500)) == 40
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(3, 5, [0, 1, 2]), (5, 3, [0, 2, 4]), (9, 1, [8]), (0, 3, []), (500, 2, [0, 499])],
+)
+def test_evenly_keeps_the_ends(count: int, most: int, expected: list[int]) -> None:
+    assert evenly(count, most) == expected
+
+
+def test_gain() -> None:
+    found = compare({p: p in "abc" for p in PROBES}, {p: p in "abdefghi" for p in PROBES})
+    assert found is not None
+    assert gain(found).replace("\u00a0", " ") == "+50 points [\u22121 to +85], p = 0.12"
+
+
+def test_headline_of_a_better_run() -> None:
+    words = spoken(checkpoint("base", 0, ""), checkpoint("mac", 10, "a"), checkpoint("mac", 20, PROBES))
+    assert words.startswith(
+        "Best: iteration 20, 100% [72\u2013100] of 10 probes right. Better than the base (0%): +100 points"
+    )
+    assert "p = 0.002" in words
+
+
+def test_headline_says_ties_and_neighbours() -> None:
+    words = spoken(*(checkpoint("mac", step, "abc") for step in (10, 20)), checkpoint("mac", 30, "ab"))
+    assert words.startswith("Best: iterations 10 and 20, equal, 30%")
+    assert "There is no base scored in the same way" in words
+    assert words.endswith("These probes cannot tell it from iteration 30.")
+
+
+def test_headline_without_checkpoints() -> None:
+    assert spoken(checkpoint("base", 0, "abcde")) == "Only the base has been scored: 50% [24\u201376] of probes right."
+
+
+def test_headline_when_nothing_was_scored() -> None:
+    assert spoken(Checkpoint("r", 10, {"a": None})).startswith("Not ranked")
