@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -13,6 +14,7 @@ from ml_pipeline.backends.interface import Backend
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import load_settings
+from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager
 from ml_pipeline.suites import load_suites
 from ml_pipeline.suites.suite import Suite
 
@@ -52,7 +54,7 @@ class LlamaCppResource(dg.ConfigurableResource[None]):
             gpu_layers=self.gpu_layers,
         )
         try:
-            with CompletionCache(Path(self.cache_file)) as cache:
+            with closing(CompletionCache(Path(self.cache_file))) as cache:
                 yield CachedBackend(backend, cache)
         finally:
             backend.close()
@@ -68,6 +70,23 @@ class LlamaCppResource(dg.ConfigurableResource[None]):
             gpu_layers=backend.gpu_layers,
             cache_file=str(settings.cache_path / "completions.sqlite"),
         )
+
+
+def build_resources(config: Path, settings: Settings) -> dict[str, Any]:
+    """Every resource and IO manager by the name under which assets and sensors ask for it."""
+    parquet, influx = str(settings.parquet_path), settings.stores.influx
+    return {
+        "pipeline": PipelineResource(config_path=str(config)),
+        "backend": LlamaCppResource.from_settings(settings),
+        "parquet_io_manager": ParquetIOManager(folder=parquet),
+        "duckdb_io_manager": DuckDBIOManager(
+            path=str(settings.duckdb_path), folder=parquet, lock_timeout_s=settings.stores.duckdb_lock_timeout_s
+        ),
+        "influx_io_manager": InfluxIOManager(
+            buffer_folder=str(settings.influx_buffer_path),
+            **influx.model_dump(mode="json", exclude={"time_base"}),
+        ),
+    }
 
 
 def suites_of(settings: Settings) -> tuple[Suite, ...]:

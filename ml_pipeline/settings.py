@@ -25,7 +25,7 @@ class _Section(BaseModel):
 class LocalSource(_Section):
     """A folder of this machine that holds run folders `adapters-*`."""
 
-    type: Literal["local"]
+    type: Literal["local"] = Field(description="`local`: a folder of this machine.")
     path: Path = Field(description="Folder that holds the run folders.")
     filter: str = Field("*", description="Shell pattern on the run's name; others are ignored.")
 
@@ -33,8 +33,8 @@ class LocalSource(_Section):
 class PackageFile(_Section):
     """A file shipped inside an installed Python package."""
 
-    package: str
-    file: str
+    package: str = Field(description="Import name of the package.")
+    file: str = Field(description="Path of the file inside it.")
 
 
 class BaseModelSettings(_Section):
@@ -49,7 +49,7 @@ class BaseModelSettings(_Section):
 class Family(_Section):
     """Run folders whose name (without 'adapters-') starts with `prefix` belong to this model; first match wins."""
 
-    prefix: str = Field(min_length=1)
+    prefix: str = Field(min_length=1, description="How the run's name starts.")
     model: str = Field(min_length=1, description="Model tag: a name under base_models.")
     short: str = Field(min_length=1, max_length=20, description="Short name used in labels.")
 
@@ -57,7 +57,7 @@ class Family(_Section):
 class BackendSettings(_Section):
     """The model runner. llama_cpp runs GGUF files in this process."""
 
-    type: Literal["llama_cpp"] = "llama_cpp"
+    type: Literal["llama_cpp"] = Field("llama_cpp", description="`llama_cpp`: GGUF files, in the process of the run.")
     sequences: int = Field(8, ge=1, le=256, description="Sequences decoded together.")
     context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
@@ -67,38 +67,44 @@ class BackendSettings(_Section):
 class JudgeSettings(_Section):
     """Who judges. 'embedded' is the base model of the checkpoint itself, without adapter."""
 
-    backend: Literal["embedded", "none"] = "embedded"
-    max_tokens: int = Field(160, ge=16)
-    seed: int = 0
+    backend: Literal["embedded", "none"] = Field(
+        "embedded", description="`embedded`: the checkpoint's own base model; `none`: no judge."
+    )
+    max_tokens: int = Field(160, ge=16, description="Longest judgement, in tokens.")
+    seed: int = Field(0, description="Seed of the judge's sampler.")
 
 
 class GenerationOverride(_Section):
     """What a user changes of one suite's generation defaults."""
 
-    temperature: float | None = Field(None, ge=0, le=5)
-    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=5, description="In place of the suite's temperature.")
+    max_tokens: int | None = Field(None, ge=1, description="In place of the suite's longest answer, in tokens.")
 
 
 class SuitesSettings(_Section):
     """Which suites are run, and where the user's own lie."""
 
-    enabled: tuple[str, ...] = Field(("capability", "content"), min_length=1)
+    enabled: tuple[str, ...] = Field(("capability", "content"), min_length=1, description="Suites to run, by name.")
     folder: Path = Field(Path("suites"), description="Folder of the user's own suite files (*.yaml); may be missing.")
-    seed: int = 0
+    seed: int = Field(0, description="Seed of every answer; with the probe's id it fixes its sampler.")
     generation: dict[str, GenerationOverride] = Field(default_factory=dict)
 
 
 class InfluxSettings(_Section):
     """An InfluxDB for dashboards. Without `url` points wait in the buffer."""
 
-    url: str | None = Field(None, pattern=r"^https?://")
-    api: Literal["v2", "v3"] = "v2"
-    org: str = ""
+    url: str | None = Field(None, pattern=r"^https?://", description="The server; unset, points wait in the buffer.")
+    api: Literal["v2", "v3"] = Field("v2", description="Write API: `v2` (2.x, 1.8, VictoriaMetrics) or `v3`.")
+    org: str = Field("", description="Organisation (v2).")
     bucket: str = Field("ml_pipeline", description="Bucket (v2) or database (v3).")
-    token_env: str = "INFLUX_TOKEN"
-    token_file: Path = Path("~/.influx_token")
-    time_base: Literal["real", "original"] = "real"
-    timeout_s: float = Field(10, gt=0)
+    token_env: str = Field("INFLUX_TOKEN", description="Environment variable that holds the token.")
+    token_file: Path = Field(
+        Path("~/.influx_token"), description="File that holds the token, if the variable is unset."
+    )
+    time_base: Literal["real", "original"] = Field(
+        "real", description="Time of points: the file's own (`real`) or the original system's epoch (`original`)."
+    )
+    timeout_s: float = Field(10, gt=0, description="Longest wait for an answer, in s.")
 
     def token(self) -> str:
         """The access token from the environment or the file; empty when neither is there."""
@@ -111,9 +117,11 @@ class InfluxSettings(_Section):
 class StoresSettings(_Section):
     """Where scores go; unset paths lie under data_dir."""
 
-    parquet: Path | None = None
-    duckdb: Path | None = None
-    duckdb_lock_timeout_s: float = Field(60, gt=0)
+    parquet: Path | None = Field(None, description="Folder of Parquet files.")
+    duckdb: Path | None = Field(None, description="The DuckDB file.")
+    duckdb_lock_timeout_s: float = Field(
+        60, gt=0, description="Longest wait for a database that another process holds, in s."
+    )
     influx: InfluxSettings = InfluxSettings()
 
 
@@ -127,7 +135,7 @@ class DiscoverySettings(_Section):
 class LimitsSettings(_Section):
     """Bounds on work and files."""
 
-    checkpoints_per_run: int = Field(8, ge=1, le=1000, description="Checkpoints scored with one model load.")
+    checkpoints_per_run: int = Field(16, ge=1, le=1000, description="Checkpoints scored with one model load.")
     adapter_bytes: int = Field(20 * 2**30, ge=1, description="Largest weights file that is accepted.")
 
 
@@ -135,7 +143,7 @@ class Settings(_Section):
     """All settings. `root` is the folder of pipeline.yaml; every path is absolute after loading."""
 
     root: Path = Field(Path(), exclude=True)
-    data_dir: Path = Path("data")
+    data_dir: Path = Field(Path("data"), description="Folder of everything the program makes.")
     sources: dict[str, LocalSource] = Field(min_length=1)
     base_models: dict[str, BaseModelSettings] = Field(min_length=1)
     families: tuple[Family, ...] = ()
@@ -202,6 +210,11 @@ class Settings(_Section):
     def cache_path(self) -> Path:
         """The folder of caches: fetched and converted adapters, completions. Safe to delete."""
         return self.data_path / "cache"
+
+    @property
+    def run_locks_path(self) -> Path:
+        """The folder of the locks that scoring runs hold while they go on."""
+        return self.data_path / "dagster" / "run_locks"
 
     @property
     def report_path(self) -> Path:

@@ -6,25 +6,16 @@ neither stops the others nor keeps the stages after it from running for them. In
 ever: each can be materialised, backfilled and inspected by itself.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from itertools import groupby
+from collections.abc import Iterator
 
 import dagster as dg
 
-from ml_pipeline.assets.metadata import stage_metadata
-from ml_pipeline.assets.specs import CHECKPOINT_SPECS, POINT_ASSETS
+from ml_pipeline.assets.scoring_run import ScoringRun
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
-from ml_pipeline.checkpoints.catalogue import Catalogue
-from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.errors import CheckpointError, MlPipelineError
-from ml_pipeline.evaluation.evaluator import STAGES, Evaluator
-from ml_pipeline.evaluation.prepare import Preparer
-from ml_pipeline.progress import ProgressListener, current_listener
+from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.resources import LlamaCppResource, PipelineResource
-from ml_pipeline.settings import Settings
-from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager
+from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager
 
 
 def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
@@ -43,16 +34,16 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         pipeline: PipelineResource,
         backend: LlamaCppResource,
-        parquet_io_manager: dg.ResourceParam[ParquetIOManager],
         duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
         influx_io_manager: dg.ResourceParam[InfluxIOManager],
     ) -> Iterator[dg.AssetMaterialization]:
-        stores = _Stores(parquet_io_manager, duckdb_io_manager, influx_io_manager)
-        run = _ScoringRun(context, pipeline, backend, stores)
-        yield from run.score(context.partition_keys)
+        with run_lock(pipeline.settings().run_locks_path, context.run_id):
+            run = ScoringRun(context, pipeline, backend, duckdb_io_manager.store(), influx_io_manager)
+            yield from run.score(context.partition_keys)
         if run.failed:
             raise dg.Failure(
-                description=f"{len(run.failed)} of {len(context.partition_keys)} checkpoints failed; the others are stored.\n"
+                description=f"{len(run.failed)} of {len(context.partition_keys)} checkpoints failed; "
+                "what the others gave is stored.\n"
                 + "\n".join(f"{key}: {reason}" for key, reason in run.failed.items()),
                 metadata={key: dg.MetadataValue.text(reason) for key, reason in run.failed.items()},
                 allow_retries=False,

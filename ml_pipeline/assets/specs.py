@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from ml_pipeline.stores.io_managers import table_schema
 from ml_pipeline.stores.tables import TABLES
 
 OWNER = "team:ml_pipeline"
@@ -26,7 +27,7 @@ def _spec(
 ) -> dg.AssetSpec:
     metadata = {}
     if name in TABLES:
-        metadata["dagster/column_schema"] = column_schema(name)
+        metadata["dagster/column_schema"] = table_schema(TABLES[name])
     spec = dg.AssetSpec(
         name,
         deps=deps,
@@ -38,21 +39,6 @@ def _spec(
         skippable=True,
     )
     return spec.with_io_manager_key(io_manager_key) if io_manager_key else spec
-
-
-def column_schema(table: str) -> dg.TableSchema:
-    """A table's columns as the UI shows them."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                column.name,
-                str(column.type),
-                column.description,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable),
-            )
-            for column in TABLES[table].columns
-        ]
-    )
 
 
 CHECKPOINT_SPECS = (

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.backends.interface import Backend, GenerationOptions
+from ml_pipeline.adapters.adapter import Adapter
+from ml_pipeline.backends.interface import AppliedProof, Backend, GenerationOptions
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import StoreError
 from ml_pipeline.evaluation.ask import ask, suite_options
+from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.evaluation.judging import Judge, judge_answers
 from ml_pipeline.evaluation.mark import checkpoint_scores, heuristic_scores, probe_results
@@ -68,10 +70,10 @@ class Evaluator:
         if {"adapter", "converted_adapter", "responses"} & set(stages):
             adapter = self.preparer.adapter(checkpoint)
             if "adapter" in stages:
-                yield StageResult("adapter", facts=_adapter_facts(checkpoint, adapter))
+                yield StageResult("adapter", facts=adapter_facts(checkpoint, adapter))
             converted = self.preparer.converted_adapter(adapter, self.base_gguf)
             if "converted_adapter" in stages:
-                yield StageResult("converted_adapter", facts=_converted_facts(converted))
+                yield StageResult("converted_adapter", facts=converted_facts(converted))
             if "responses" in stages:
                 proof = self.backend.use_adapter(converted)
                 evaluations = self._evaluations(checkpoint, adapter, proof)
@@ -79,7 +81,7 @@ class Evaluator:
                 yield StageResult(
                     "responses",
                     {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},
-                    _response_facts(responses, proof.max_abs_logit_difference if proof else None),
+                    response_facts(responses, proof),
                 )
         rest = [stage for stage in STAGES[3:] if stage in stages]
         if rest and responses is None:
@@ -87,9 +89,11 @@ class Evaluator:
         for stage in rest:
             assert responses is not None
             rows = self._judgements(checkpoint, responses) if stage == "judgements" else self._mark(stage, responses)
-            yield StageResult(stage, {stage: rows}, _score_facts(stage, rows))
+            yield StageResult(stage, {stage: rows}, score_facts(stage, rows))
 
-    def _evaluations(self, checkpoint: Checkpoint, adapter: Any, proof: Any) -> list[Evaluation]:
+    def _evaluations(
+        self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None
+    ) -> list[Evaluation]:
         now = datetime.now(UTC)
         return [
             Evaluation(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline.backends.interface import Backend, CompletionRequest, GenerationOptions
-from ml_pipeline.evaluation.mark import unscored_reason
-from ml_pipeline.scoring import JudgeReading, judge_request, read_judgement, reask_request
-from ml_pipeline.stores.tables import IDENTITY
-from ml_pipeline.suites.suite import Probe, Rubric, Suite
+from ml_pipeline.backends.interface import Backend, Completion, CompletionRequest, GenerationOptions
+from ml_pipeline.evaluation.mark import row_identity, stored_completion
+from ml_pipeline.scoring import JudgeReading, judge_request, read_judgement, reask_request, unjudgeable_reason, unjudged
+from ml_pipeline.suites.suite import Rubric, Suite
 
 Row = dict[str, Any]
 
@@ -24,42 +23,90 @@ class Judge:
     options: GenerationOptions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Case:
+    """One answer before the judge: what is asked, and the replies and their reading so far."""
+
     response: Row
     rubric: Rubric
-    request: CompletionRequest
+    request: CompletionRequest | None
+    reading: JudgeReading
+    transcript: str = ""
 
 
-def judge(
+def judge_answers(
     judge: Judge, suites: Sequence[Suite], responses: Sequence[Row], progress: Callable[[int, int], None]
 ) -> list[Row]:
     """Judge every answer whose suite has a rubric.
 
-    A judge that answers what cannot be read is asked once more with the error shown; what is still missing then
-    stays unscored, with the reason. An answer that ended in an error, or is empty, is not put to the judge.
+    A judge whose reply cannot be read in full is asked once more with the error shown; what is missing then stays
+    unscored, with the reason. An answer that an error ended, or that is empty, is not put to the judge.
     """
-    by_name = {suite.name: suite for suite in suites}
-    cases: dict[str, _Case] = {}
-    rows: dict[str, list[Row]] = {}
+    cases = _cases(judge, {suite.name: suite for suite in suites}, responses)
+    asked = [case for case in cases if case.request is not None]
+    progress(0, len(asked))
+    first = _hear(judge, asked, lambda done: progress(min(done, len(asked) - 1), len(asked)))
+    again = []
+    for case, completion in first:
+        assert case.request is not None
+        case.request = reask_request(case.request, completion, case.reading)
+        if case.request is not None:
+            again.append(case)
+    _hear(judge, again, lambda done: None)
+    if asked:
+        progress(len(asked), len(asked))
+    return [row for case in cases for row in _rows(case, judge.name)]
+
+
+def _cases(judge: Judge, suites: Mapping[str, Suite], responses: Sequence[Row]) -> list[_Case]:
+    cases = []
     for response in responses:
-        suite = by_name.get(response["suite"])
+        suite = suites.get(response["suite"])
         if suite is None or suite.rubric is None:
             continue
-        name = f"{suite.name}/{response['probe_id']}"
-        reason = unscored_reason(response) or ("the answer is empty" if not response["response"].strip() else None)
-        if reason:
-            rows[name] = _rows(response, suite.rubric, judge.name, None, reason, "")
+        probe = next((probe for probe in suite.probes if probe.id == response["probe_id"]), None)
+        reason = "the suite no longer has this probe" if probe is None else None
+        if reason := reason or unjudgeable_reason(stored_completion(response)):
+            cases.append(_Case(response, suite.rubric, None, unjudged(suite.rubric, reason)))
             continue
-        rows[name] = []
-        probe = _probe(suite, response["probe_id"])
-        request = judge_request(suite.rubric, probe, response["response"], name, judge.options)
-        cases[name] = _Case(response, suite.rubric, request)
-    unread = _judge_round(judge, cases, rows, progress, 0, len(cases))
-    again = {
-        name: _Case(c.response, c.rubric, reask_request(c.request, *unread[name]))
-        for name, c in cases.items()
-        if name in unread
-    }
-    _judge_round(judge, again, rows, progress, len(cases) - len(again), len(cases))
-    return [row for group in rows.values() for row in group]
+        assert probe is not None
+        request = judge_request(
+            suite.rubric,
+            probe,
+            response["response"],
+            request_id=f"judge/{suite.name}/{probe.id}",
+            options=judge.options,
+        )
+        cases.append(_Case(response, suite.rubric, request, unjudged(suite.rubric, "the judge did not answer")))
+    return cases
+
+
+def _hear(judge: Judge, cases: Sequence[_Case], progress: Callable[[int], None]) -> list[tuple[_Case, Completion]]:
+    """Put each case's request to the judge and read its reply; a second reading only ever adds to the first."""
+    by_id = {case.request.id: case for case in cases if case.request is not None}
+    heard = []
+    for completion in judge.backend.complete([case.request for case in cases if case.request is not None]):
+        case = by_id[completion.request_id]
+        reading = read_judgement(case.rubric, completion)
+        if case.transcript == "" or len(reading.reasons) < len(case.reading.reasons):
+            case.reading = reading
+        case.transcript = f"{case.transcript}\n---\n{completion.text}" if case.transcript else completion.text
+        heard.append((case, completion))
+        progress(len(heard))
+    return heard
+
+
+def _rows(case: _Case, judge_name: str) -> list[Row]:
+    return [
+        {
+            **row_identity(case.response),
+            "rubric": f"{case.rubric.name} {case.rubric.version}",
+            "dimension": dimension,
+            "score": score,
+            "unscored_reason": case.reading.reasons.get(dimension),
+            "judge_model": judge_name,
+            "explanation": case.reading.explanation or None,
+            "transcript": case.transcript,
+        }
+        for dimension, score in case.reading.scores.items()
+    ]

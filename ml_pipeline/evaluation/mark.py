@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ml_pipeline.scoring import accuracy_by_category, check_answer, score_heuristic
+from ml_pipeline.backends.interface import Completion
+from ml_pipeline.scoring import accuracy_by_category, score_heuristic, score_probe, unfinished_reason
+from ml_pipeline.scoring.results import ProbeResult
 from ml_pipeline.stores.tables import HEURISTIC_FIGURES, IDENTITY
 from ml_pipeline.suites.suite import Suite
 
@@ -15,42 +17,35 @@ _IDENTITY_NAMES = tuple(column.name for column in IDENTITY)
 
 
 def probe_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
-    """Pass or fail of each answer to a probe that has a check.
-
-    An answer that ended in an error is unscored, with the reason; it never counts as wrong. One that was cut off at
-    its token limit is marked as it stands.
-    """
+    """Pass, fail or unscored of each of this suite's answers whose probe has a check."""
     probes = {probe.id: probe for probe in suite.probes if probe.check is not None}
     rows = []
     for response in responses:
-        probe = probes.get(response["probe_id"])
-        if response["suite"] != suite.name or probe is None or probe.check is None:
-            continue
-        result = check_answer(probe.check, response["response"])
-        reason = unscored_reason(response)
-        rows.append(
-            {
-                **_identity(response),
-                "passed": None if reason else result.passed,
-                "unscored_reason": reason,
-                "expected": result.expected,
-                "extracted": None if reason else result.extracted,
-                "response": response["response"],
-                "finish_reason": response["finish_reason"],
-            }
-        )
+        if response["suite"] == suite.name and response["probe_id"] in probes:
+            result = score_probe(probes[response["probe_id"]], stored_completion(response))
+            rows.append(
+                {
+                    **row_identity(response),
+                    "passed": result.passed,
+                    "unscored_reason": result.unscored_reason,
+                    "expected": result.expected,
+                    "extracted": result.extracted,
+                    "response": response["response"],
+                    "finish_reason": response["finish_reason"],
+                }
+            )
     return rows
 
 
 def heuristic_scores(responses: Sequence[Row]) -> list[Row]:
-    """The heuristic figures and LEK of each answer; an answer that ended in an error is unscored."""
+    """The heuristic figures and LEK of each answer; one that an error ended is unscored, with the reason."""
     rows = []
     for response in responses:
-        reason = unscored_reason(response)
+        reason = unfinished_reason(stored_completion(response))
         figures: Row = dict.fromkeys((*HEURISTIC_FIGURES, "lek"))
         if reason is None:
             figures = {name: float(value) for name, value in asdict(score_heuristic(response["response"])).items()}
-        rows.append({**_identity(response), **figures, "unscored_reason": reason})
+        rows.append({**row_identity(response), **figures, "unscored_reason": reason})
     return rows
 
 
@@ -59,18 +54,26 @@ def checkpoint_scores(results: Sequence[Row]) -> list[Row]:
     if not results:
         return []
     identity = {name: results[0][name] for name in _IDENTITY_NAMES}
-    return [
-        {**identity, **asdict(score)}
-        for score in accuracy_by_category((row["category"], row["passed"]) for row in results)
-    ]
+    scores = accuracy_by_category(
+        ProbeResult(row["probe_id"], row["category"], row["passed"], row["expected"]) for row in results
+    )
+    return [{**identity, **asdict(score)} for score in scores]
 
 
-def unscored_reason(response: Row) -> str | None:
-    """Why an answer cannot be scored, or None when it can."""
-    if response["finish_reason"] in ("error", "cancelled"):
-        return f"no complete answer: {response['error'] or response['finish_reason']}"
-    return None
+def stored_completion(response: Row) -> Completion:
+    """The completion that a row of `responses` was made from."""
+    return Completion(
+        request_id=response["probe_id"],
+        prompt=response["rendered_prompt"],
+        text=response["response"],
+        prompt_tokens=response["prompt_tokens"],
+        completion_tokens=response["completion_tokens"],
+        finish_reason=response["finish_reason"],
+        seconds=response["seconds"],
+        error=response["error"],
+    )
 
 
-def _identity(response: Row) -> Row:
+def row_identity(response: Row) -> Row:
+    """The columns by which an answer is known in every table."""
     return {name: response[name] for name in (*_IDENTITY_NAMES, "probe_id", "category")}

@@ -1,0 +1,51 @@
+# Everyday commands. The first of them sets up .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A folder of prebuilt wheels, used where it exists; llama-cpp-python takes minutes to build from source.
+WHEELS ?= ../shared/wheels
+PIP_FLAGS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
+export DAGSTER_HOME := $(CURDIR)
+
+.PHONY: demo test check bench dev setup samples clean help
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+demo: setup ## Score the sample checkpoints, print the table, write the report
+	@$(BIN)/ml-pipeline score
+	@echo
+	@echo "Next:  make dev                  the Dagster UI: lineage, partitions, backfills, sensors"
+	@echo "       $(BIN)/ml-pipeline status   where every checkpoint stands"
+	@echo "       pipeline.yaml            name your own folder of runs under 'sources', then make demo again"
+
+test: setup ## Run all tests, those with real models and servers included
+	@$(BIN)/python -m pytest
+
+check: setup ## Format, lint and type check
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+bench: setup ## Run the benchmarks; each prints ours beside the others
+	@set -e; for file in ml_pipeline_tests/benchmarks/[a-z]*.py; do \
+		name=$$(basename $$file .py); \
+		if grep -q '__main__' $$file; then echo "== $$name"; $(BIN)/python -m ml_pipeline_tests.benchmarks.$$name; fi; \
+	done
+
+dev: setup ## Open the Dagster UI with sensors on, http://127.0.0.1:3000
+	@mkdir -p data/dagster
+	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+samples: setup ## Train the sample checkpoints again (needs an hour of CPU; see data/sample/make_samples.py)
+	@$(BIN)/python data/sample/make_samples.py
+
+clean: ## Remove everything the program made: scores, caches, reports, Dagster's records
+	@find data -mindepth 1 -maxdepth 1 ! -name sample -exec rm -rf {} +
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_pipeline needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@

@@ -1,0 +1,102 @@
+"""The unpartitioned assets that follow from all scores: the tidy table, the leaderboard and the HTML report."""
+
+import base64
+from datetime import UTC, datetime
+
+import dagster as dg
+import pandas as pd
+
+from ml_pipeline.assets.metadata import markdown_table
+from ml_pipeline.assets.specs import OWNER
+from ml_pipeline.reports.html_report import write_report
+from ml_pipeline.reports.leaderboard import leaderboard as rank_checkpoints
+from ml_pipeline.reports.plots import accuracy_figure
+from ml_pipeline.reports.render import to_png
+from ml_pipeline.reports.runs import run_curves
+from ml_pipeline.reports.score_table import score_table as tidy_scores
+from ml_pipeline.reports.scores import Scores
+from ml_pipeline.resources import PipelineResource
+from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.io_managers import DuckDBIOManager
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES
+
+_SCORES = ("responses", "probe_results", "heuristic_scores", "checkpoint_scores", "judgements")
+_GROUP = "publish"
+_PREVIEW_ROWS = 20
+_PLOTS = 6
+
+
+def load_scores(store: DuckDBStore) -> Scores:
+    """All current scores out of the database."""
+    return Scores.from_tables({table.name: store.read(table.name) for table in CHECKPOINT_TABLES})
+
+
+@dg.asset(
+    deps=_SCORES,
+    group_name=_GROUP,
+    kinds={"pandas", "parquet"},
+    owners=[OWNER],
+    io_manager_key="parquet_io_manager",
+    description="Every score of every checkpoint with its interval, one row a figure: for notebooks.",
+)
+def score_table(
+    context: dg.AssetExecutionContext, duckdb_io_manager: dg.ResourceParam[DuckDBIOManager]
+) -> pd.DataFrame:
+    """The tidy score table."""
+    table = tidy_scores(load_scores(duckdb_io_manager.store().duckdb))
+    overall = table[table["category"] == "overall"]
+    context.add_output_metadata({"overall": dg.MetadataValue.md(_preview(overall))})
+    return table
+
+
+@dg.asset(
+    deps=_SCORES,
+    group_name=_GROUP,
+    kinds={"pandas", "duckdb"},
+    owners=[OWNER],
+    io_manager_key="duckdb_io_manager",
+    description="Every checkpoint ranked within its run, with its gain over the base model and whether that is noise.",
+)
+def leaderboard(
+    context: dg.AssetExecutionContext, duckdb_io_manager: dg.ResourceParam[DuckDBIOManager]
+) -> pd.DataFrame:
+    """The ranking of each run's checkpoints."""
+    table = rank_checkpoints(load_scores(duckdb_io_manager.store().duckdb))
+    context.add_output_metadata({"best": dg.MetadataValue.md(_preview(table))})
+    return table
+
+
+@dg.asset(
+    deps=_SCORES,
+    group_name=_GROUP,
+    kinds={"html"},
+    owners=[OWNER],
+    description="One HTML file that says which checkpoint to keep and where a run went wrong.",
+)
+def score_report(
+    pipeline: PipelineResource, duckdb_io_manager: dg.ResourceParam[DuckDBIOManager]
+) -> dg.MaterializeResult[None]:
+    """The report, and a plot of each run for the UI."""
+    scores = load_scores(duckdb_io_manager.store().duckdb)
+    path = write_report(scores, pipeline.settings().report_path, generated_at=datetime.now(UTC))
+    plots = {
+        curve.name: dg.MetadataValue.md(_image(to_png(accuracy_figure(curve)), curve.name))
+        for curve in run_curves(scores)[:_PLOTS]
+    }
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.url(path.as_uri()),
+            "size_bytes": path.stat().st_size,
+            **plots,
+        }
+    )
+
+
+def _preview(table: pd.DataFrame) -> str:
+    return markdown_table(
+        [dict(zip(table.columns, row, strict=True)) for row in table.head(_PREVIEW_ROWS).itertuples(index=False)]
+    )
+
+
+def _image(png: bytes, name: str) -> str:
+    return f"![accuracy of {name}](data:image/png;base64,{base64.b64encode(png).decode()})"

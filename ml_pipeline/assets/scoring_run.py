@@ -1,0 +1,137 @@
+"""One run of the scoring op: many checkpoints, one load of each base model, every result stored as it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from ml_pipeline.assets.metadata import stage_metadata
+from ml_pipeline.assets.specs import POINT_ASSETS
+from ml_pipeline.checkpoints.catalogue import Catalogue
+from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.errors import CheckpointError, MlPipelineError
+from ml_pipeline.evaluation.evaluator import STAGES, Evaluator
+from ml_pipeline.evaluation.prepare import Preparer
+from ml_pipeline.progress import current_listener
+from ml_pipeline.resources import LlamaCppResource, PipelineResource
+from ml_pipeline.stores.io_managers import InfluxIOManager, flush_metadata
+from ml_pipeline.stores.points import score_points
+from ml_pipeline.stores.score_store import ScoreStore, table_named
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
+
+
+class ScoringRun:
+    """Scores the partitions of one Dagster run; `failed` says afterwards why checkpoints failed, by key."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        pipeline: PipelineResource,
+        backend: LlamaCppResource,
+        store: ScoreStore,
+        influx: InfluxIOManager,
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        self._context = context
+        self._backend = backend
+        self._store = store
+        self._influx = influx
+        self._settings = pipeline.settings()
+        self._suites = pipeline.suites()
+        self._listener = current_listener(context.log.info)
+        chosen = {key.to_user_string() for key in context.selected_asset_keys}
+        self._stages = [stage for stage in STAGES if stage in chosen]
+        self._points = [name for name in POINT_ASSETS if name in chosen]
+
+    def score(self, keys: Sequence[str]) -> Iterator[dg.AssetMaterialization]:
+        """Score the checkpoints one after another, handing out what Dagster is to record of each."""
+        catalogue = Catalogue(self._settings)
+        found = catalogue.find(keys)
+        for key, checkpoint in found.items():
+            if isinstance(checkpoint, CheckpointError):
+                self._fail(key, checkpoint)
+        here = [checkpoint for checkpoint in found.values() if isinstance(checkpoint, Checkpoint)]
+        for base_model, group in groupby(here, key=lambda checkpoint: checkpoint.base_model):
+            yield from self._score_group(catalogue, base_model, list(group))
+
+    def _score_group(
+        self, catalogue: Catalogue, base_model: str, checkpoints: Sequence[Checkpoint]
+    ) -> Iterator[dg.AssetMaterialization]:
+        try:
+            gguf = self._settings.base_model_gguf(base_model)
+            self._listener.note(f"Loading {base_model} from {gguf.name} for {len(checkpoints)} checkpoints")
+            with self._backend.load(gguf, base_model) as backend:
+                evaluator = Evaluator(
+                    settings=self._settings,
+                    suites=self._suites,
+                    preparer=Preparer.from_settings(self._settings, catalogue),
+                    backend=backend,
+                    base_gguf=gguf,
+                    stored_rows=self._stored_rows,
+                    listener=self._listener,
+                )
+                for number, checkpoint in enumerate(checkpoints, start=1):
+                    yield from self._score_one(evaluator, checkpoint, f"{number} of {len(checkpoints)}")
+        except MlPipelineError as error:  # the base model itself: none of these checkpoints can be scored
+            for checkpoint in checkpoints:
+                self._fail(checkpoint.key, error)
+
+    def _score_one(
+        self, evaluator: Evaluator, checkpoint: Checkpoint, number: str
+    ) -> Iterator[dg.AssetMaterialization]:
+        facts: dict[str, object] = {}
+        try:
+            for result in evaluator.evaluate(checkpoint, self._stages):
+                receipts = self._store.write_partition(checkpoint.key, result.tables) if result.tables else []
+                facts |= result.facts
+                yield self._materialization(result.stage, checkpoint, stage_metadata(result, receipts))
+            yield from self._score_points(checkpoint)
+        except MlPipelineError as error:
+            self._fail(checkpoint.key, error)
+            return
+        self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
+
+    def _score_points(self, checkpoint: Checkpoint) -> Iterator[dg.AssetMaterialization]:
+        if not self._points:
+            return
+        names = (EVALUATIONS.name, CHECKPOINT_SCORES.name, PROBE_RESULTS.name, JUDGEMENTS.name)
+        tables = {name: rows for name in names if (rows := self._stored(name, checkpoint.key)) is not None}
+        points = score_points(tables, self._suites, self._settings.stores.influx.time_base)
+        chosen = [point for point in points if point.measurement in self._points]
+        report = self._influx.write_partition(checkpoint.key, chosen)
+        for name in self._points:
+            count = sum(point.measurement == name for point in chosen)
+            yield self._materialization(
+                name, checkpoint, {"points": dg.MetadataValue.int(count), **flush_metadata(report)}
+            )
+
+    def _stored(self, table: str, key: str) -> pa.Table | None:
+        parquet = self._store.parquet
+        return parquet.read(table_named(table), key) if parquet.path(table_named(table), key).is_file() else None
+
+    def _stored_rows(self, table: str, key: str) -> list[dict[str, Any]]:
+        rows = self._stored(table, key)
+        return [] if rows is None else rows.to_pylist()
+
+    def _materialization(
+        self, asset: str, checkpoint: Checkpoint, metadata: Mapping[str, dg.MetadataValue[Any]]
+    ) -> dg.AssetMaterialization:
+        return dg.AssetMaterialization(asset, partition=checkpoint.key, metadata=metadata)
+
+    def _fail(self, key: str, error: MlPipelineError) -> None:
+        self.failed[key] = str(error)
+        self._context.log.error(f"{key}: {error}")
+        self._listener.note(f"failed: {key}: {error}")
+
+
+def _summary(facts: Mapping[str, object]) -> str:
+    accuracies = [
+        f"{name.removesuffix('_accuracy')} {value:.0%}"
+        for name, value in facts.items()
+        if name.endswith("_accuracy") and isinstance(value, float)
+    ]
+    return f": {', '.join(accuracies)}" if accuracies else ""

@@ -1,0 +1,132 @@
+"""Runs the jobs in this process, recorded in the project's own Dagster instance, and tells where checkpoints stand.
+
+The command line works through this, so that what it scores shows in the UI like everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import dagster as dg
+
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS
+from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
+from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
+from ml_pipeline.automation.run_locks import report_dead_runs
+from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.settings import Settings
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
+
+
+class State(StrEnum):
+    """Where a checkpoint stands."""
+
+    NEW = "new"
+    SCORING = "scoring"
+    SCORED = "scored"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+
+
+@dataclass
+class Outcome:
+    """What scoring in this process came to: why each failed checkpoint failed, by key."""
+
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def project_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the project: the one whose dagster.yaml lies beside pipeline.yaml."""
+    os.environ["DAGSTER_HOME"] = str(settings.root)
+    os.chdir(settings.root)  # dagster.yaml names its folders relative to itself
+    with dg.DagsterInstance.get() as instance:
+        report_dead_runs(settings.run_locks_path, instance)
+        yield instance
+
+
+def states(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, State]:
+    """Where each checkpoint stands, by the assets that Dagster has recorded for it."""
+    by_asset = [
+        instance.get_status_by_partition(spec.key, keys, CHECKPOINT_PARTITIONS) or {} for spec in CHECKPOINT_SPECS
+    ]
+    return {key: _state([str(getattr(statuses.get(key), "value", "")) for statuses in by_asset]) for key in keys}
+
+
+def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Make the keys known to Dagster; those it knows already keep their place."""
+    known = set(instance.get_dynamic_partitions(_PARTITIONS))
+    if new := [key for key in keys if key not in known]:
+        instance.add_dynamic_partitions(_PARTITIONS, new)
+
+
+def score(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    checkpoints: Sequence[Checkpoint],
+    checkpoints_per_run: int,
+) -> Outcome:
+    """Score these checkpoints in this process, one run after another."""
+    wanted = {checkpoint.key: checkpoint.base_model for checkpoint in checkpoints}
+    add_partitions(instance, list(wanted))
+    outcome = Outcome()
+    job = definitions.resolve_job_def(score_checkpoints_job.name)
+    for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, checkpoints_per_run):
+        result = job.execute_in_process(
+            instance=instance, tags=range_tags(keys), run_config=_QUIET, raise_on_error=False
+        )
+        if not result.success:
+            outcome.failures.update(
+                failure_reasons(instance, result.run_id) or dict.fromkeys(keys, _see(result.run_id))
+            )
+    return outcome
+
+
+def publish(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """Make the score table, the leaderboard and the report anew."""
+    job = definitions.resolve_job_def(publish_scores_job.name)
+    job.execute_in_process(instance=instance, run_config=_QUIET)
+
+
+def failure_reasons(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    """Why checkpoints failed in a run, by key."""
+    reasons = {}
+    for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        event = record.dagster_event
+        data = event.step_failure_data.user_failure_data if event else None
+        for key, value in (data.metadata if data else {}).items():
+            reasons[key] = str(value.value)
+    return reasons
+
+
+def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int = 50) -> Mapping[str, str]:
+    """The newest known reason of each failed checkpoint, out of the last failed runs."""
+    missing, reasons = set(keys), {}
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=runs):
+        if not missing:
+            break
+        for key, reason in failure_reasons(instance, run.run_id).items():
+            if key in missing:
+                missing.remove(key)
+                reasons[key] = reason
+    return reasons
+
+
+def _state(statuses: Sequence[str]) -> State:
+    if "IN_PROGRESS" in statuses:
+        return State.SCORING
+    if "FAILED" in statuses:
+        return State.FAILED
+    if all(status == "MATERIALIZED" for status in statuses):
+        return State.SCORED
+    return State.INCOMPLETE if "MATERIALIZED" in statuses else State.NEW
+
+
+def _see(run_id: str) -> str:
+    return f"the run failed before this checkpoint was reached; see run {run_id} in the Dagster UI"

@@ -1,0 +1,51 @@
+"""Tells a scoring run that goes on from one whose process died.
+
+A run holds a lock on a file of its own; the system frees the lock when the process ends, however it ends. A run that
+Dagster believes to be going on while its lock is free is dead: it is reported as failed, so that its unfinished
+checkpoints can be scored again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+
+@contextmanager
+def run_lock(folder: Path, run_id: str) -> Iterator[None]:
+    """Hold the lock of a run for as long as the context lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run_id}.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
+    """Report every run as failed that claims to go on but whose process is gone; return their ids."""
+    dead = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        path = folder / f"{run.run_id}.lock"
+        if path.is_file() and _is_free(path):
+            instance.report_run_failed(
+                run, "The process of this run ended without a word. Finished checkpoints are kept."
+            )
+            path.unlink(missing_ok=True)
+            dead.append(run.run_id)
+    return dead
+
+
+def _is_free(path: Path) -> bool:
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -1,0 +1,36 @@
+"""Wiring only: everything that Dagster loads."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+
+from ml_pipeline.assets.checkpoint_assets import build_checkpoint_assets
+from ml_pipeline.assets.published import leaderboard, score_report, score_table
+from ml_pipeline.assets.specs import training_runs
+from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
+from ml_pipeline.automation.sensors import build_discovery_sensor, publish_sensor
+from ml_pipeline.resources import build_resources
+from ml_pipeline.settings_file import find_config, load_settings
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The asset graph, its jobs, sensors and resources, as pipeline.yaml says."""
+    config = find_config(os.environ).resolve()
+    settings = load_settings(config)
+    return dg.Definitions(
+        assets=[
+            training_runs,
+            build_checkpoint_assets(settings.limits.checkpoints_per_run),
+            score_table,
+            leaderboard,
+            score_report,
+        ],
+        jobs=[score_checkpoints_job, publish_scores_job],
+        sensors=[build_discovery_sensor(settings.discovery.interval_s), publish_sensor],
+        resources=build_resources(config, settings),
+        # One process a run: the model is loaded once, and by nobody else.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,67 @@
+"""Checks that Parquet, DuckDB, the Influx buffer and the report say the same, to the last row.
+
+Used by the end-to-end tests, and by itself after a demo: `python -m ml_pipeline_tests.agreement`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from html import unescape
+from typing import Any
+
+import pyarrow as pa
+
+from ml_pipeline.resources import suites_of
+from ml_pipeline.settings import Settings
+from ml_pipeline.settings_file import find_config, load_settings
+from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.influx_buffer import InfluxBuffer
+from ml_pipeline.stores.parquet import ParquetStore
+from ml_pipeline.stores.points import score_points
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES
+
+
+def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
+    """Compare all four; return the number of rows by table, of points, and of checkpoints in the report."""
+    parquet, duckdb = ParquetStore(settings.parquet_path), DuckDBStore(settings.duckdb_path)
+    counts: dict[str, int] = {}
+    tables: dict[str, pa.Table] = {}
+    for table in CHECKPOINT_TABLES:
+        truth, mirror = parquet.read_all(table), duckdb.read(table.name)
+        assert _rows(truth) == _rows(mirror), f"{table.name}: Parquet and DuckDB differ"
+        tables[table.name], counts[table.name] = truth, truth.num_rows
+    assert counts["responses"] > 0
+    expected = sorted(p.line() for p in score_points(tables, suites_of(settings), settings.stores.influx.time_base))
+    assert sorted(InfluxBuffer(settings.influx_buffer_path).lines()) == expected, "the Influx buffer differs"
+    counts["points"] = len(expected)
+    report = settings.report_path.read_text(encoding="utf-8")
+    text = unescape(re.sub(r"<[^>]+>", " ", report))
+    scored = [
+        row
+        for row in tables["checkpoint_scores"].to_pylist()
+        if row["category"] == "overall" and row["source"] != "base"
+    ]
+    for row in scored:
+        assert re.search(rf"\b{row['correct']}\s*(?:/|of)\s*{row['total']}\b", text), f"the report lacks {row['label']}"
+    counts["checkpoints_in_report"] = len(scored)
+    whole = parquet.read_whole("score_table").to_pylist()
+    accuracies = {
+        (row["partition_key"], row["suite"]): row["value"]
+        for row in whole
+        if row["metric"] == "accuracy" and row["category"] == "overall"
+    }
+    for row in tables["checkpoint_scores"].to_pylist():
+        if row["category"] == "overall":
+            assert accuracies[row["partition_key"], row["suite"]] == row["accuracy"]
+    return counts
+
+
+def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
+    names = sorted(table.column_names)
+    return sorted((tuple(repr(row[name]) for name in names) for row in table.to_pylist()))
+
+
+if __name__ == "__main__":
+    print("All stores agree:", dict(assert_stores_agree(load_settings(find_config(os.environ)))))

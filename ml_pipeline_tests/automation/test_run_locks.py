@@ -1,0 +1,76 @@
+"""A run whose process was killed is found and reported; one that goes on is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ml_pipeline.automation.run_locks import report_dead_runs, run_lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from ml_pipeline.automation.run_locks import run_lock
+with run_lock(Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def started_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    @dg.job
+    def empty() -> None: ...
+
+    run = instance.create_run_for_job(empty)
+    instance.handle_new_event(_started(run))
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == dg.DagsterRunStatus.STARTED
+    return found
+
+
+def _started(run: dg.DagsterRun) -> dg.EventLogEntry:
+    from time import time
+
+    event = dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name)
+    return dg.EventLogEntry(
+        error_info=None, level=20, user_message="", run_id=run.run_id, timestamp=time(), dagster_event=event
+    )
+
+
+def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def test_a_killed_run_is_reported_as_failed_and_a_living_one_is_not(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        run, locks = started_run(instance), tmp_path / "locks"
+        process = subprocess.Popen([sys.executable, "-c", HOLDER, locks, run.run_id], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert report_dead_runs(locks, instance) == []
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert report_dead_runs(locks, instance) == [run.run_id]
+        assert status(instance, run) == dg.DagsterRunStatus.FAILURE
+        assert report_dead_runs(locks, instance) == []
+
+
+def test_a_run_without_a_lock_is_left_to_dagster(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        run = started_run(instance)
+        assert report_dead_runs(tmp_path / "locks", instance) == []
+        assert status(instance, run) == dg.DagsterRunStatus.STARTED
+
+
+def test_the_lock_is_gone_after_the_run_whatever_ended_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="boom"), run_lock(tmp_path, "r"):
+        raise ValueError("boom")
+    assert list(tmp_path.iterdir()) == []

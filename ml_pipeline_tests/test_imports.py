@@ -1,0 +1,61 @@
+"""Who may import whom: a stage knows the stages before it, never those after it, and never Dagster."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ml_pipeline
+
+PACKAGE = Path(ml_pipeline.__file__).parent
+ALWAYS = {"errors", "settings"}
+ALLOWED = {
+    "errors": set(),
+    "settings": ALWAYS,
+    "settings_file": ALWAYS,
+    "progress": set(),
+    "files": ALWAYS,
+    "checkpoints": {*ALWAYS, "files"},
+    "adapters": {*ALWAYS, "files", "checkpoints"},
+    "backends": {*ALWAYS, "files", "checkpoints", "adapters"},
+    "suites": ALWAYS,
+    "scoring": {*ALWAYS, "backends", "suites"},
+    "stores": {*ALWAYS, "files", "suites", "scoring"},
+    "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
+    "evaluation": {*ALWAYS, "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},
+}
+MAY_USE_DAGSTER = {"stores/io_managers.py", "resources.py", "definitions.py", "assets", "automation", "cli.py"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_stage_may(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    stage = relative.parts[0].removesuffix(".py")
+    inside = {name.split(".")[1] for name in imported(path) if name.startswith("ml_pipeline.")}
+    if stage in ALLOWED:
+        assert inside <= ALLOWED[stage] | {stage}
+    if relative.name != "cli.py":
+        assert "cli" not in inside
+        assert "definitions" not in inside
+    if not {str(relative), stage, relative.parts[0]} & MAY_USE_DAGSTER:
+        assert not {name for name in imported(path) if name.split(".")[0] == "dagster"}
+    assert not {name for name in imported(path) if name.startswith("dagster._")}, "private parts of Dagster"
+
+
+def test_every_file_holds_one_concept() -> None:
+    long = {str(path.relative_to(PACKAGE)): count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
+    assert long == {}

@@ -1,0 +1,96 @@
+"""The README is true: its settings, tables, commands and pictures are those of the program."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from ml_pipeline.cli import main
+from ml_pipeline.settings import Settings
+from ml_pipeline.stores.migrations import tables_and_views
+from ml_pipeline.suites import load_suites
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def settings_table() -> str:
+    """The README's table of settings, made from the settings themselves."""
+    rows = [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in _settings(Settings, "")]
+    return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        if field.exclude:
+            continue
+        inner, place = _section(field.annotation), f"{prefix}{name}"
+        if inner is not None:
+            below = f"{place}." if field.annotation is inner else f"{place}.*."
+            yield from _settings(inner, below)
+        else:
+            yield place, _default(field.default), field.description or ""
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if getattr(annotation, "__origin__", None) in (dict, tuple):
+        return next(
+            (a for a in annotation.__args__ if isinstance(a, type) and issubclass(a, BaseModel)),
+            None,
+        )
+    return None
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "needed"
+    if value is None or value in ("", {}, ()):
+        return ""
+    return f"`{json.dumps(value if isinstance(value, int | float | str | tuple) else str(value)).strip(chr(34))}`"
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    assert settings_table() in README
+
+
+@pytest.mark.parametrize("name", tables_and_views())
+def test_every_table_and_view_is_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_every_command_of_the_readme_exists_and_the_other_way_round() -> None:
+    told = {match.split()[0] for match in re.findall(r"ml-pipeline ([a-z][a-z ]*)", README)}
+    assert isinstance(main, click.Group)
+    assert told == set(main.commands)
+    for option in re.findall(r"`(--[a-z-]+)", README):
+        assert any(option in parameter.opts for command in main.commands.values() for parameter in command.params)
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)\b`", README)) | {"demo", "test"} <= targets
+
+
+def test_every_picture_and_path_exists() -> None:
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_the_number_of_probes_is_told_right() -> None:
+    capability, content = load_suites(["capability", "content"])
+    assert f"({len(capability.probes)} probes in {len(capability.categories)} categories" in README
+    assert f"({len(content.probes)} probes, judged)" in README
+
+
+if __name__ == "__main__":
+    print(settings_table())
