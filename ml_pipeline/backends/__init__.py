@@ -1,0 +1,1 @@
+"""Models that answer: the interface they share, the backends themselves, and the completion cache."""

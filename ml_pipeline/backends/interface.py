@@ -1,0 +1,141 @@
+"""What every model that answers can do: batch first, with partial answers kept beside the error that ended them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "error", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How tokens are chosen. `top_k` 0, `top_p` 1.0 and `repeat_penalty` 1.0 switch that sampler off;
+    `temperature` 0 is greedy."""
+
+    temperature: float = 0.0
+    max_tokens: int = 500
+    top_k: int = 0
+    top_p: float = 1.0
+    repeat_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One prompt to be answered. `id` is unique in its batch and comes back on the completion.
+
+    `json_schema` constrains the answer to JSON of that schema where the backend can; others ignore nothing in
+    silence: they raise BackendError.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    options: GenerationOptions = field(default_factory=GenerationOptions)
+    json_schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back for one request.
+
+    `text` is all that was produced, also when `error` says what ended it early. `prompt` is the text after the chat
+    template. `seconds` is wall time from the first prompt token to the last produced one.
+    """
+
+    request_id: str
+    prompt: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: FinishReason
+    seconds: float
+    error: str | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendIdentity:
+    """What exactly answers: enough to tell two results apart that must not share a curve."""
+
+    backend: str
+    backend_version: str
+    base_model: str
+    base_sha256: str
+    quantisation: str
+    chat_template_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """An adapter in the form that a backend loads. `sha256` is that of the checkpoint it was made from."""
+
+    path: Path
+    sha256: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedProof:
+    """Evidence that an adapter changed the model: measured on `probe_text`, base against adapter.
+
+    `max_abs_logit_difference` is over the vocabulary at the last position of the probe text; a proof holds when it
+    is finite and above zero and every tensor of the file was matched.
+    """
+
+    tensors_matched: int
+    max_abs_logit_difference: float
+    probe_text: str
+
+
+class Backend(Protocol):
+    """A model that answers. Not thread-safe unless its class says so."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt that the model sees for these messages: the text after the chat template.
+
+        A backend whose server applies the template returns the messages themselves as JSON. Raises BackendError when
+        the template refuses them.
+        """
+
+    def complete(
+        self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[Completion]:
+        """Answer all requests, yielding each as it ends, in any order; never raises for a single request.
+
+        `cancelled` is asked again and again: once it is true, what runs or waits comes back as "cancelled" with the
+        text it had. Raises BackendError when two requests share an id.
+        """
+
+    def stream(self, request: CompletionRequest) -> Iterator[str]:
+        """Yield the answer piece by piece; the pieces joined are the text that `complete` gives.
+
+        Raises BackendError when an error ends the answer, after the pieces that came before it.
+        """
+
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+        """Log-probability of each label as the continuation of each text: len(texts) rows of len(labels)."""
+
+    def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
+        """Swap to this adapter, or to the bare base with None; raises AdapterError unless proven applied.
+
+        After an AdapterError the bare base answers.
+        """
+
+    def identity(self) -> BackendIdentity:
+        """Say what exactly answers."""
+
+    def close(self) -> None:
+        """Free the model. Safe to call twice."""

@@ -1,0 +1,196 @@
+"""The llama.cpp backend: one base model in this process, adapters swapped over it, many requests answered together."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from ml_pipeline.adapters.base_gguf import file_sha256
+from ml_pipeline.backends.interface import (
+    AdapterFile,
+    AppliedProof,
+    BackendIdentity,
+    Completion,
+    CompletionRequest,
+    Message,
+)
+from ml_pipeline.backends.llama_cpp.adapter_slot import AdapterSlot
+from ml_pipeline.backends.llama_cpp.batch import TokenBatch
+from ml_pipeline.backends.llama_cpp.chat_template import ChatTemplate
+from ml_pipeline.backends.llama_cpp.classifier import Classifier
+from ml_pipeline.backends.llama_cpp.job import Job
+from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
+from ml_pipeline.backends.llama_cpp.model import KvType, LoadedModel
+from ml_pipeline.backends.llama_cpp.samplers import SamplerFactory
+from ml_pipeline.backends.llama_cpp.scheduler import Scheduler
+from ml_pipeline.errors import BackendError
+
+DEFAULT_SEQUENCES = 8
+DEFAULT_CONTEXT_TOKENS = 2048
+DEFAULT_MIN_SHARED_PREFIX = 16
+
+
+class LlamaCppBackend:
+    """Implements `Backend` with llama.cpp's low-level API. Not thread-safe; one answer iterator at a time.
+
+    `context_tokens` is for each sequence: a prompt and its answer together must fit it, and memory for `sequences` of
+    them is taken at the start. `threads` None uses the physical cores this process may run on; `gpu_layers` is how many
+    layers go to the GPU (a negative number: all). `kv_type` f32 is for comparisons of logits. Prompts of one `complete`
+    call that begin with the same `min_shared_prefix` tokens or more have those decoded once.
+
+    Repeat penalty looks at the last 64 tokens of the answer, not at the prompt, as llama-cpp-python does. Control
+    tokens written out in a message are read as control tokens.
+
+    Raises:
+        BackendError: the model cannot be loaded; the message says why.
+    """
+
+    def __init__(
+        self,
+        gguf: Path,
+        base_model: str,
+        *,
+        sequences: int = DEFAULT_SEQUENCES,
+        context_tokens: int = DEFAULT_CONTEXT_TOKENS,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+        kv_type: KvType = "f16",
+        min_shared_prefix: int = DEFAULT_MIN_SHARED_PREFIX,
+    ) -> None:
+        self.base_model = base_model
+        self.model = LoadedModel(
+            gguf,
+            sequences=sequences,
+            context_tokens=context_tokens,
+            threads=threads,
+            gpu_layers=gpu_layers,
+            kv_type=kv_type,
+        )
+        try:
+            self._template = ChatTemplate(self.model)
+        except BackendError:
+            self.model.close()
+            raise
+        self._memory = SequenceMemory(self.model, min_shared_prefix)
+        self._batch = TokenBatch(self.model)
+        self._samplers = SamplerFactory(self.model)
+        self._scheduler = Scheduler(self.model, self._memory, self._batch)
+        self._adapter = AdapterSlot(self.model, self._memory, self._batch)
+        self._classifier = Classifier(self.model, self._memory, self._batch)
+        self._busy_with: str | None = None
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt that the model sees for these messages."""
+        return self._template.render(messages)
+
+    def complete(
+        self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[Completion]:
+        """Answer all requests, yielding each as it ends. See `Backend.complete`.
+
+        What a single request does wrong comes back as its completion's error. Closing the iterator, or an exception
+        inside it (Ctrl-C too), frees what it holds and leaves the backend ready.
+        """
+        if len({request.id for request in requests}) < len(requests):
+            raise BackendError("complete: two requests share an id. Give each request of a batch its own.")
+        with self._exclusive("complete"):
+            jobs: list[Job] = []
+            try:
+                for request in requests:
+                    job = self._prepare(request)
+                    if isinstance(job, Completion):
+                        yield job
+                    else:
+                        jobs.append(job)
+                with closing(self._scheduler.run(jobs, cancelled)) as steps:
+                    for ended in steps:
+                        yield from ended
+            finally:
+                for job in jobs:
+                    job.sampler.close()
+
+    def stream(self, request: CompletionRequest) -> Iterator[str]:
+        """Yield the answer piece by piece; text that may begin a stop string is held back until that is known."""
+        with self._exclusive("stream"):
+            job = self._prepare(request)
+            if isinstance(job, Completion):
+                raise BackendError(f"request {request.id}: {job.error}")
+            with closing(self._scheduler.run([job], lambda: False)) as steps:
+                for ended in steps:
+                    if piece := job.answer.take(ended=bool(ended)):
+                        yield piece
+                    for completion in ended:
+                        if completion.error is not None:
+                            raise BackendError(f"request {request.id}: {completion.error}")
+
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+        """Log-probability of each label as the continuation of each text, without the chat template.
+
+        See `Classifier.scores`.
+        """
+        with self._exclusive("classify"):
+            return self._classifier.scores(texts, labels)
+
+    def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
+        """Swap to this GGUF adapter, or to the bare base with None. See `Backend.use_adapter`."""
+        with self._exclusive("use_adapter"):
+            return self._adapter.use(adapter)
+
+    def identity(self) -> BackendIdentity:
+        """Say what exactly answers; the version names llama.cpp's and the type of the key-value cache as well."""
+        version = importlib.metadata.version("llama-cpp-python")
+        native = self.model.lib.llama_version().decode()
+        return BackendIdentity(
+            backend="llama_cpp",
+            backend_version=f"llama-cpp-python {version}, llama.cpp {native}, kv {self.model.kv_type}",
+            base_model=self.base_model,
+            base_sha256=file_sha256(self.model.path),
+            quantisation=self.model.facts.quantisation,
+            chat_template_sha256=self._template.sha256,
+        )
+
+    def close(self) -> None:
+        """Free the model. Safe to call twice."""
+        if self._busy_with == "closed":
+            return
+        self._busy_with = "closed"
+        self._samplers.close()
+        self._adapter.clear()
+        self.model.close()
+
+    @contextmanager
+    def _exclusive(self, what: str) -> Iterator[None]:
+        if self._busy_with == "closed":
+            raise BackendError(f"{what}: this backend is closed. Make a new one.")
+        if self._busy_with is not None:
+            raise BackendError(f"{what}: {self._busy_with} is still under way. Use up or close its iterator first.")
+        self._busy_with = what
+        try:
+            yield
+        finally:
+            if self._busy_with == what:
+                self._busy_with = None
+
+    def _prepare(self, request: CompletionRequest) -> Job | Completion:
+        """Make the job of a request, or the completion that says why it cannot be one."""
+        prompt = ""
+        size = 0
+        try:
+            prompt = self.render(request.messages)
+            tokens = self.model.tokenize(prompt, add_special=True, parse_special=True)
+            size = len(tokens)
+            self._check_size(size)
+            return Job(request, prompt, tokens, self._samplers.make(request))
+        except (BackendError, UnicodeEncodeError) as error:
+            return Completion(request.id, prompt, "", size, 0, "error", 0.0, error=str(error))
+
+    def _check_size(self, prompt_tokens: int) -> None:
+        if prompt_tokens == 0:
+            raise BackendError("the prompt is empty after the chat template")
+        if prompt_tokens >= self.model.context_tokens:
+            raise BackendError(
+                f"the prompt has {prompt_tokens} tokens, but the context holds {self.model.context_tokens}, the answer "
+                "included. Raise context_tokens or shorten the prompt."
+            )

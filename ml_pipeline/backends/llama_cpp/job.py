@@ -1,0 +1,64 @@
+"""One request on its way through the scheduler."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason
+from ml_pipeline.backends.llama_cpp.answer_text import AnswerText
+from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
+from ml_pipeline.backends.llama_cpp.samplers import Sampler
+
+
+class Job:
+    """A request with its tokens, its sampler and the answer so far."""
+
+    def __init__(self, request: CompletionRequest, prompt: str, tokens: Tokens, sampler: Sampler) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.tokens = tokens
+        self.sampler = sampler
+        self.answer = AnswerText(request.options.stop)
+        self.answer_tokens = 0
+        self.next_token: int | None = None
+        self._started: float | None = None
+
+    @property
+    def generating(self) -> bool:
+        """Whether the prompt is decoded and a token of the answer waits to be."""
+        return self.next_token is not None
+
+    def waiting_tokens(self, decoded: int, room: int) -> Tokens:
+        """What to decode next, `decoded` tokens being in memory: a piece of the prompt, or the last chosen token."""
+        if self._started is None:
+            self._started = time.perf_counter()
+        if self.next_token is not None:
+            return np.array([self.next_token], dtype=np.int32)
+        return self.tokens[decoded : decoded + room]
+
+    def accept(self, token: int, model: LoadedModel) -> FinishReason | None:
+        """Take the chosen token into the answer; returns why the answer ends here, or None when it goes on."""
+        if model.ends_answer(token):
+            return "stop"
+        self.answer_tokens += 1
+        self.next_token = token
+        if self.answer.add(model.piece(token)):
+            return "stop"
+        return "length" if self.answer_tokens >= self.request.options.max_tokens else None
+
+    def completion(self, reason: FinishReason, error: str | None = None) -> Completion:
+        """Close the job with what it has, and free its sampler."""
+        self.sampler.close()
+        seconds = 0.0 if self._started is None else time.perf_counter() - self._started
+        return Completion(
+            request_id=self.request.id,
+            prompt=self.prompt,
+            text=self.answer.text,
+            prompt_tokens=len(self.tokens),
+            completion_tokens=self.answer_tokens,
+            finish_reason=reason,
+            seconds=seconds,
+            error=error,
+        )
