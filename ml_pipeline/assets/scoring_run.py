@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from ml_pipeline.assets.metadata import stage_metadata
+from ml_pipeline.assets.retries import finished_before
 from ml_pipeline.assets.specs import POINT_ASSETS
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -48,7 +49,15 @@ class ScoringRun:
         self._points = [name for name in POINT_ASSETS if name in chosen]
 
     def score(self, keys: Sequence[str]) -> Iterator[dg.AssetMaterialization]:
-        """Score the checkpoints one after another, handing out what Dagster is to record of each."""
+        """Score the checkpoints one after another, handing out what Dagster is to record of each.
+
+        A repeated run leaves those alone that the run before it finished.
+        """
+        context = self._context
+        done = finished_before(context.instance, context.run, context.selected_asset_keys)
+        if done:
+            self._listener.note(f"{len(done & set(keys))} of {len(keys)} checkpoints were finished by the run before")
+            keys = [key for key in keys if key not in done]
         catalogue = Catalogue(self._settings)
         found = catalogue.find(keys)
         for key, checkpoint in found.items():

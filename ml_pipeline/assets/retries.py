@@ -1,0 +1,26 @@
+"""What a run that repeats another one need not do again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import dagster as dg
+
+
+def finished_before(instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> set[str]:
+    """The partitions for which the runs that this run repeats have recorded all of `assets`.
+
+    A run started by "Re-execute", or again after a crash, names the run it repeats; one that a person or a sensor
+    starts names none, and scores everything that it is given.
+    """
+    recorded: Counter[str] = Counter()
+    parent = run.parent_run_id
+    while parent is not None:
+        for entry in instance.all_logs(parent, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+            event = entry.dagster_event
+            if event is not None and event.asset_key in assets and event.partition is not None:
+                recorded[event.partition] += 1
+        parent_run = instance.get_run_by_id(parent)
+        parent = parent_run.parent_run_id if parent_run else None
+    return {partition for partition, count in recorded.items() if count >= len(assets)}
