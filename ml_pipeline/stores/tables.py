@@ -7,10 +7,15 @@ may share a curve.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ IDENTITY: tuple[Column, ...] = (
     Column("partition_key", _TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
     Column("source", _TEXT, "Name of the source in pipeline.yaml; 'base' for a base model without adapter."),
     Column("run", _TEXT, "The training run's folder in its source, without 'adapters-'."),
-    Column("run_id", _TEXT, "The run as the original tags it: '/' turned to '-', with '-capability-auto' etc. left off."),
+    Column("run_id", _TEXT, "The run as the original tags it: '/' turned to '-', with no suite suffix."),
     Column("label", _TEXT, "Short name of the checkpoint: '<family>[-<variant>] @<iteration>'."),
     Column("model", _TEXT, "Model tag of the family, the base model's short name."),
     Column("base_model", _TEXT, "Name of the base model in pipeline.yaml."),
@@ -191,3 +196,6 @@ CHECKPOINT_TABLES: tuple[Table, ...] = (
     JUDGEMENTS,
     CHECKPOINT_SCORES,
 )
+
+TABLES: Mapping[str, Table] = MappingProxyType({table.name: table for table in CHECKPOINT_TABLES})
+"""Every table by its name, which is also the name of its Dagster asset where it has one."""

@@ -1,0 +1,92 @@
+"""Accuracy with honest error bars, and whether one checkpoint is better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+from ml_pipeline.scoring.results import ProbeResult
+
+OVERALL = "overall"
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryScore:
+    """How many probes of a category passed. `total` counts the scored ones only; with none of them the accuracy and
+    its interval (shares of 1) are None, not 0."""
+
+    category: str
+    correct: int
+    total: int
+    unscored: int
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+
+
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share, as (low, high) within 0..1; (0, 1) where nothing was counted.
+
+    Unlike the textbook interval it stays within 0..1 and keeps its width at 0 of n and n of n.
+    Source: E. B. Wilson, Probable Inference, JASA 22 (1927).
+    """
+    if not 0 <= correct <= total:
+        raise ValueError(f"correct must be within 0..{total}, not {correct}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
+    if total == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / total
+    centre = share + z * z / (2 * total)
+    spread = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    # At the edges the exact bound is 0 or 1, which rounding would miss by a hair.
+    low = 0.0 if correct == 0 else (centre - spread) / scale
+    high = 1.0 if correct == total else (centre + spread) / scale
+    return low, high
+
+
+def exact_mcnemar(better: int, worse: int) -> float:
+    """Two-sided exact McNemar p for paired results: `better` probes that only the second of two checkpoints passed,
+    `worse` that only the first passed. 1.0 where they never differ.
+
+    Source: Q. McNemar, Psychometrika 12 (1947), in its binomial form, twice the smaller tail.
+    """
+    if better < 0 or worse < 0:
+        raise ValueError(f"counts must not be negative: better {better}, worse {worse}.")
+    discordant = better + worse
+    tail = ways = 1
+    for k in range(1, min(better, worse) + 1):
+        ways = ways * (discordant - k + 1) // k
+        tail += ways
+    return min(1.0, 2 * tail / (1 << discordant))
+
+
+def accuracy_by_category(results: Iterable[ProbeResult]) -> list[CategoryScore]:
+    """Scores of all results together, named "overall", then of each category in order of first appearance.
+
+    Probes that could not be scored (`passed` None) count neither as right nor as wrong, but are told.
+    """
+    everything = list(results)
+    groups: dict[str, list[ProbeResult]] = {OVERALL: everything}
+    for result in everything:
+        groups.setdefault(result.category, []).append(result)
+    return [_category_score(category, members) for category, members in groups.items()]
+
+
+def _category_score(category: str, results: list[ProbeResult]) -> CategoryScore:
+    scored = [result.passed for result in results if result.passed is not None]
+    correct, total = sum(scored), len(scored)
+    low, high = wilson_interval(correct, total) if total else (None, None)
+    return CategoryScore(
+        category=category,
+        correct=correct,
+        total=total,
+        unscored=len(results) - total,
+        accuracy=correct / total if total else None,
+        accuracy_low=low,
+        accuracy_high=high,
+    )

@@ -1,0 +1,194 @@
+"""Opening a DuckDB file that other processes use too: bounded waits, and errors that name the holder.
+
+DuckDB lets one process write a file, or many read it. Connections here are held for one short transaction. Processes
+of this package queue at `<file>.lock` besides: DuckDB's own lock is on the file's content, so it cannot protect one
+that opens the file just while a rebuild puts another in its place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import duckdb
+
+from ml_pipeline.errors import StoreError, StoreFullError, StoreLockedError
+from ml_pipeline.stores.files import make_folder, store_errors
+
+_FULL = ("no space left on device", "quota exceeded", "file too large")
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+_THREADS = threading.RLock()
+"""Threads of one process share DuckDB's lock, so it does not keep their transactions from conflicting; this does."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5
+
+
+@contextmanager
+def connection(
+    path: Path, lock_timeout_s: float, *, read_only: bool = False, queue: bool = True
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that is closed at the end of the body, whatever happens in it.
+
+    Times read as UTC, and DuckDB is kept from downloading extensions. Without `queue` the caller is inside `queued`
+    already, or nobody else knows the file.
+
+    Raises:
+        StoreLockedError: another process still holds the file after `lock_timeout_s`.
+        StoreFullError: the disk is full.
+        StoreError: the file is damaged, not writable, or of a newer DuckDB; or the body's SQL failed.
+    """
+    if not read_only:
+        with store_errors("make the folder of", path):
+            make_folder(path.parent)
+    started = time.monotonic()
+    with queued(path, lock_timeout_s, shared=read_only) if queue else nullcontext(), _duckdb_errors(path):
+        connected = _connect(path, lock_timeout_s, started + lock_timeout_s, read_only)
+        try:
+            connected.execute("SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
+            yield connected
+        finally:
+            connected.close()
+
+
+@contextmanager
+def queued(path: Path, lock_timeout_s: float, *, shared: bool = False) -> Iterator[None]:
+    """Keep the other threads and processes of this package from the file, or from writing it if `shared`.
+
+    Raises:
+        StoreLockedError: they still use it after `lock_timeout_s`.
+        StoreError: the lock's file cannot be made.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    give_up_at = time.monotonic() + lock_timeout_s
+    if not _THREADS.acquire(timeout=lock_timeout_s):
+        raise StoreLockedError(_locked(path, "another thread of this same process", lock_timeout_s))
+    try:
+        with ExitStack() as stack:
+            if not shared or (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+                with store_errors("open", lock):
+                    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+                stack.callback(os.close, descriptor)
+                _flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, give_up_at, path, lock, lock_timeout_s)
+            yield
+    finally:
+        _THREADS.release()
+
+
+def _flock(descriptor: int, kind: int, give_up_at: float, path: Path, lock: Path, lock_timeout_s: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise StoreLockedError(_locked(path, _holder(lock, ""), lock_timeout_s)) from None
+            time.sleep(_FIRST_WAIT_S)
+
+
+@contextmanager
+def transaction(connected: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit the body's changes together, or none of them."""
+    connected.execute("BEGIN")
+    try:
+        yield
+        connected.execute("COMMIT")
+    except BaseException:
+        # A failed COMMIT has already rolled back, and then there is nothing left to roll back.
+        with suppress(duckdb.Error):
+            connected.execute("ROLLBACK")
+        raise
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _connect(path: Path, lock_timeout_s: float, give_up_at: float, read_only: bool) -> duckdb.DuckDBPyConnection:
+    wait_s = _FIRST_WAIT_S
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=read_only)
+        except duckdb.Error as error:
+            if not _is_locked(error):
+                raise
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                raise StoreLockedError(_locked(path, _holder(path, str(error)), lock_timeout_s)) from error
+            # The jitter keeps two waiting processes from meeting at every try.
+            time.sleep(min(left_s, wait_s * random.uniform(0.5, 1.0)))
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+def _locked(path: Path, holder: str, lock_timeout_s: float) -> str:
+    return (
+        f"{path} is held by {holder}, and was for all of the {lock_timeout_s:g} s that this process waited. Close that "
+        "program (a DuckDB shell or a notebook keeps the file until it ends or disconnects), or raise "
+        "stores.duckdb_lock_timeout_s in pipeline.yaml. Nothing is lost: the Parquet files are whole, and "
+        "`ml-pipeline rebuild` brings DuckDB up to them."
+    )
+
+
+def _is_locked(error: duckdb.Error) -> bool:
+    text = str(error)
+    # Threads of one process share a lock, and cannot open the file to read and to write at once.
+    return "Could not set lock" in text or "different configuration than existing connections" in text
+
+
+def _holder(path: Path, message: str) -> str:
+    match = _HOLDER.search(message)
+    pid = int(match[1]) if match else _pid_from_kernel(path)
+    if "different configuration" in message or pid == os.getpid():
+        return f"another connection of this same process (PID {os.getpid()})"
+    if pid is None:
+        return "another process"
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        command = ""
+    return f"process {pid}" + (f" ({command[:200]})" if command else "")
+
+
+def _pid_from_kernel(path: Path) -> int | None:
+    """The owner of a lock on `path` by Linux's /proc/locks, where DuckDB does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        inode = path.stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if int(fields[5].split(":")[2]) == inode:
+                return int(fields[4])
+    return None
+
+
+@contextmanager
+def _duckdb_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        text = str(error)
+        if any(sign in text.lower() for sign in _FULL):
+            raise StoreFullError(
+                f"cannot write {path}: {text}. Free space on that disk (or raise the quota or limit), "
+                "then run again (or `ml-pipeline rebuild`): the old rows are unharmed."
+            ) from error
+        raise StoreError(f"{path}: {text}. {_remedy(error, text)}") from error
+
+
+def _remedy(error: duckdb.Error, text: str) -> str:
+    if "does not exist" in text and isinstance(error, duckdb.IOException):
+        return "Score a checkpoint first, or make the database from the Parquet files with `ml-pipeline rebuild`."
+    if "Read-only file system" in text or "Permission denied" in text:
+        return "Make the file and its folder writable for this user, or set stores.duckdb in pipeline.yaml."
+    if "version number" in text:
+        return "Upgrade this installation's duckdb, or move the file away and run `ml-pipeline rebuild`."
+    if isinstance(error, (duckdb.IOException, duckdb.FatalException, duckdb.InternalException)):
+        return "If the file is damaged, move it away and run `ml-pipeline rebuild`."
+    if isinstance(error, duckdb.ConstraintException):
+        return "The old rows are unharmed."
+    return "Check the SQL; `SHOW TABLES` and `DESCRIBE <table>` list what there is."

@@ -1,0 +1,57 @@
+"""What the scoring op and the IO managers write through: Parquet first, then its mirror in DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml_pipeline.errors import StoreError
+from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
+from ml_pipeline.stores.rows import Rows, conform
+from ml_pipeline.stores.tables import TABLES, Table
+
+
+class ScoreStore:
+    """The Parquet files and the database over them."""
+
+    def __init__(self, parquet: ParquetStore, duckdb: DuckDBStore) -> None:
+        self.parquet = parquet
+        self.duckdb = duckdb
+
+    def write_partition(self, partition_key: str, tables: Mapping[str, Rows]) -> list[WriteReceipt]:
+        """Replace the partition's rows of `tables` (by table name; all suites of the partition at once).
+
+        Every row of every table is checked before anything is written. A crash between the two stores leaves DuckDB
+        behind Parquet for this partition; writing it again, or `ml-pipeline rebuild`, mends that.
+
+        Raises:
+            StoreError: rows do not fit (every problem of every table is named), or a file cannot be written.
+            StoreLockedError: another process holds the database; Parquet has the rows by then.
+            StoreFullError: the disk is full.
+        """
+        problems, checked = [], {}
+        for name, rows in tables.items():
+            try:
+                checked[name] = conform(table_named(name), partition_key, rows)
+            except StoreError as error:
+                problems.append(str(error))
+        if problems:
+            raise StoreError("\n".join(problems))
+        receipts = [self.parquet.write(TABLES[name], partition_key, rows) for name, rows in checked.items()]
+        self.duckdb.write_partition(partition_key, checked)
+        return receipts
+
+
+def table_named(name: str) -> Table:
+    """The table of that name.
+
+    Raises:
+        StoreError: tables.py has none.
+    """
+    try:
+        return TABLES[name]
+    except KeyError:
+        raise StoreError(
+            f"table {name!r} is unknown: a partitioned asset needs a Table of its name in "
+            f"ml_pipeline/stores/tables.py, which has {', '.join(TABLES)}."
+        ) from None

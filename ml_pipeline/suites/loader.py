@@ -1,0 +1,194 @@
+"""Finding, validating and hashing suites: the built-in ones and those that a user drops into a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ml_pipeline.errors import SuiteError
+from ml_pipeline.suites.problems import describe
+from ml_pipeline.suites.schema import ProbeFile, RubricFile, SuiteFile
+from ml_pipeline.suites.suite import Dimension, Probe, Rubric, Suite
+from ml_pipeline.suites.yaml_file import YamlFile, read_yaml
+
+_BUILT_IN = Path(__file__).parent
+_RUBRICS = "rubrics"
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def available_suites(folders: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Names of all suites that `load_suites` finds, sorted; a suite's name is its file's name without `.yaml`.
+
+    Raises SuiteError when two files bear one name.
+    """
+    return tuple(sorted(_find([_BUILT_IN, *folders], "suite")))
+
+
+def load_suites(names: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Suite, ...]:
+    """Load suites by name, in the order asked for, with their rubrics.
+
+    `folders` are the user's own and may be missing. A suite is a file `<name>.yaml` in one of them or among the
+    built-in ones, a rubric `<name>.yaml` in the subfolder `rubrics`. Files of suites not asked for are not read.
+
+    Raises SuiteError naming every problem of every file asked for, with line, field and remedy.
+    """
+    places = [_BUILT_IN, *folders]
+    suite_files, rubric_files = _find(places, "suite"), _find([place / _RUBRICS for place in places], "rubric")
+    suites: list[Suite] = []
+    problems: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            if name not in suite_files:
+                raise SuiteError(_unknown("suite", name, suite_files, places))
+            suites.append(_load_suite(suite_files[name], rubric_files))
+        except SuiteError as error:
+            problems.append(str(error))
+    if problems:
+        raise SuiteError("\n".join(problems))
+    return tuple(suites)
+
+
+def load_rubric(path: Path) -> Rubric:
+    """Load and hash one rubric file; raises SuiteError naming every problem."""
+    file = read_yaml(path)
+    content = _validated(RubricFile, file)
+    _demand_name_of_file(content.name, file)
+    return Rubric(
+        name=content.name,
+        version=content.version,
+        instructions=content.instructions.strip(),
+        dimensions=tuple(Dimension(**dimension.model_dump()) for dimension in content.dimensions),
+        sha256=_hash(content),
+        average=content.average,
+    )
+
+
+def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
+    file = read_yaml(path)
+    content = _validated(SuiteFile, file)
+    _demand_name_of_file(content.name, file)
+    problems = _probe_problems(content, file)
+    if content.rubric is not None and content.rubric not in rubric_files:
+        line = file.line(("rubric",))
+        problems.append(f"line {line}: {_unknown('rubric', content.rubric, rubric_files, ())}")
+    if problems:
+        raise SuiteError.from_problems(str(path), problems)
+    return Suite(
+        name=content.name,
+        version=content.version,
+        kind=content.kind,
+        description=content.description.strip(),
+        temperature=content.temperature,
+        max_tokens=content.max_tokens,
+        rubric=load_rubric(rubric_files[content.rubric]) if content.rubric is not None else None,
+        probes=tuple(_probe(probe) for probe in content.probes),
+        sha256=_hash(content),
+    )
+
+
+def _probe(content: ProbeFile) -> Probe:
+    return Probe(
+        id=content.id,
+        category=content.category,
+        prompt=content.prompt.strip(),
+        system=content.system.strip(),
+        check=content.check.model_dump() if content.check is not None else None,
+        ground_truth=content.ground_truth.strip(),
+        propaganda_markers=tuple(content.propaganda_markers),
+        truth_markers=tuple(content.truth_markers),
+    )
+
+
+def _probe_problems(content: SuiteFile, file: YamlFile) -> list[str]:
+    """The rules that hold across probes, or between a probe and its suite's kind."""
+    problems: list[str] = []
+    first_line: dict[str, int] = {}
+    for index, probe in enumerate(content.probes):
+        line = file.line(("probes", index, "id"))
+        where = f"line {line}: probe {probe.id!r}"
+        if probe.id in first_line:
+            problems.append(f"{where}: this id is taken by the probe on line {first_line[probe.id]}; ids are unique.")
+        first_line.setdefault(probe.id, line)
+        if probe.category == "overall":
+            problems.append(f"{where}: the category 'overall' is kept for the sum of all; choose another name.")
+        if content.kind == "capability":
+            if probe.check is None:
+                problems.append(f"{where}: a capability probe needs the field 'check'.")
+            for name in ("ground_truth", "propaganda_markers", "truth_markers"):
+                if getattr(probe, name):
+                    problems.append(f"{where}: the field {name!r} belongs to suites of kind 'content'; drop it.")
+        elif probe.check is not None:
+            problems.append(f"{where}: the field 'check' belongs to suites of kind 'capability'; drop it.")
+        elif not probe.ground_truth:
+            problems.append(f"{where}: a content probe needs the field 'ground_truth' for its judge.")
+    if content.kind == "content" and content.rubric is None:
+        problems.append("line 1: a suite of kind 'content' needs a 'rubric', for only a judge can score it.")
+    return problems
+
+
+def _find(places: Sequence[Path], what: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    problems: list[str] = []
+    for place in dict.fromkeys(places):
+        if not place.is_dir():
+            continue
+        for path in sorted(place.iterdir()):
+            if path.suffix not in (".yaml", ".yml") or not path.is_file():
+                continue
+            if path.stem in found:
+                other = found[path.stem]
+                owner = "built-in" if other.parent in (_BUILT_IN, _BUILT_IN / _RUBRICS) else f"in {other}"
+                problems.append(
+                    f"{path}: a {what} named {path.stem!r} is already {owner}; rename the file and its 'name'."
+                )
+            else:
+                found[path.stem] = path
+    if problems:
+        raise SuiteError("\n".join(problems))
+    return found
+
+
+def _unknown(what: str, name: str, known: dict[str, Path], places: Sequence[Path]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    looked = "; ".join(f"{place}{'' if place.is_dir() else ' (missing)'}" for place in places)
+    return f"there is no {what} {name!r}.{hint} Known: {', '.join(sorted(known)) or 'none'}." + (
+        f" Looked in: {looked}." if looked else ""
+    )
+
+
+def _validated(model: type[_Model], file: YamlFile) -> _Model:
+    if not isinstance(file.content, dict):
+        raise SuiteError(f"{file.path}:1: must be a mapping of fields such as 'name: ...', not a list or a text.")
+    try:
+        return model.model_validate(file.content)
+    except ValidationError as error:
+        raise SuiteError.from_problems(str(file.path), describe(error, model, file)) from error
+
+
+def _demand_name_of_file(name: str, file: YamlFile) -> None:
+    if name != file.path.stem:
+        raise SuiteError(
+            f"{file.path}:{file.line(('name',))}: name is {name!r} but the file is {file.path.name!r}; make them agree."
+        )
+
+
+def _hash(content: BaseModel) -> str:
+    """SHA-256 of the content as canonical JSON.
+
+    The description is left out, and so are defaults: neither rewording it nor a field that a later version of this
+    program adds may part old scores from new ones. A suite's rubric has a hash of its own: it changes what a judge
+    says, never what a check says.
+    """
+    data = content.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(content, SuiteFile):
+        data.pop("description")
+        data.pop("rubric", None)
+    canonical = json.dumps(data, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,50 @@
+"""Every probe of the capability suite against answers that it must pass and answers that it must fail."""
+
+from pathlib import Path
+
+import pytest
+
+from ml_pipeline.scoring.checks import check_answer
+from ml_pipeline.suites import Probe, load_suites
+from ml_pipeline.suites.yaml_file import read_yaml
+
+ANSWERS = read_yaml(Path(__file__).with_name("answers.yaml")).content
+PROBES = {probe.id: probe for probe in load_suites(["capability"])[0].probes}
+CASES = [
+    pytest.param(PROBES[probe_id], answer, verdict == "right", id=f"{probe_id}-{verdict}-{index}")
+    for probe_id, verdicts in ANSWERS.items()
+    for verdict, answers in verdicts.items()
+    for index, answer in enumerate(answers)
+]
+CHAT_AFTER = "\n\nI hope this helps! Let me know if you have any other question."
+THINKING = "<think>First guess: the answer is 999. Or yes, or no, or red, or Bo?\n\nAnswer: 998</think>\n\n"
+
+
+def test_every_probe_has_three_answers_of_each_sort() -> None:
+    assert ANSWERS.keys() == PROBES.keys()
+    assert {
+        probe_id: {verdict: len(answers) for verdict, answers in verdicts.items()}
+        for probe_id, verdicts in ANSWERS.items()
+        if verdicts.keys() != {"right", "wrong"} or any(len(answers) < 3 for answers in verdicts.values())
+    } == {}
+
+
+@pytest.mark.parametrize(("probe", "answer", "right"), CASES)
+def test_answer(probe: Probe, answer: str, right: bool) -> None:
+    assert probe.check is not None
+    result = check_answer(probe.check, answer, prompt=probe.prompt)
+    assert result.passed is right, result
+
+
+@pytest.mark.parametrize(("probe", "answer", "right"), CASES)
+def test_thinking_before_and_chat_after_change_nothing(probe: Probe, answer: str, right: bool) -> None:
+    assert probe.check is not None
+    result = check_answer(probe.check, THINKING + answer + CHAT_AFTER, prompt=probe.prompt)
+    assert result.passed is right, result
+
+
+@pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
+def test_nothing_and_the_question_itself_are_wrong(probe: Probe) -> None:
+    assert probe.check is not None
+    for answer in ("", " \n", "\0", "🙂", "لا أعرف", probe.prompt):
+        assert not check_answer(probe.check, answer, prompt=probe.prompt).passed

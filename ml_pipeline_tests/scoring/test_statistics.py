@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ml_pipeline.scoring.results import ProbeResult
+from ml_pipeline.scoring.statistics import CategoryScore, accuracy_by_category, exact_mcnemar, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [
+        # Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (Wilson's score), to four places.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        # By symmetry.
+        (20, 20, 0.8389, 1.0),
+        # n = 1: z^2 / (1 + z^2) with z = 1.959964.
+        (0, 1, 0.0, 0.7935),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_interval(correct: int, total: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_is_exact_at_the_edges() -> None:
+    assert wilson_interval(0, 7)[0] == 0.0
+    assert wilson_interval(7, 7)[1] == 1.0
+
+
+@pytest.mark.parametrize(("correct", "total", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0), (1, 2, 0.0)])
+def test_wilson_interval_refuses(correct: int, total: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        wilson_interval(correct, total, confidence)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_holds_the_share_and_mirrors(pair: tuple[int, int]) -> None:
+    correct, total = pair
+    low, high = wilson_interval(correct, total)
+    assert 0 <= low <= correct / total <= high <= 1
+    assert wilson_interval(total - correct, total) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(correct, total, 0.5)[0] >= low
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (5, 0, 2 / 32),
+        (0, 6, 2 / 64),
+        (3, 3, 1.0),
+        (8, 2, 2 * (1 + 10 + 45) / 1024),
+        (2, 8, 2 * (1 + 10 + 45) / 1024),
+    ],
+)
+def test_exact_mcnemar(better: int, worse: int, p: float) -> None:
+    assert exact_mcnemar(better, worse) == pytest.approx(p)
+
+
+def test_exact_mcnemar_of_many_pairs() -> None:
+    assert exact_mcnemar(2000, 2000) == 1.0
+    assert 0 < exact_mcnemar(1100, 900) < 1e-5
+    with pytest.raises(ValueError, match="must not be negative"):
+        exact_mcnemar(-1, 2)
+
+
+def result(category: str, passed: bool | None) -> ProbeResult:
+    return ProbeResult("p", category, passed, "42", unscored_reason="time-out" if passed is None else None)
+
+
+def test_accuracy_by_category_keeps_unscored_apart() -> None:
+    results = [result("b", True), result("a", None), result("b", False), result("b", None), result("c", True)]
+    scores = accuracy_by_category(iter(results))
+    assert [(s.category, s.correct, s.total, s.unscored, s.accuracy) for s in scores] == [
+        ("overall", 2, 3, 2, pytest.approx(2 / 3)),
+        ("b", 1, 2, 1, 0.5),
+        ("a", 0, 0, 1, None),
+        ("c", 1, 1, 0, 1.0),
+    ]
+    assert (scores[2].accuracy_low, scores[2].accuracy_high) == (None, None)
+    assert (scores[0].accuracy_low, scores[0].accuracy_high) == wilson_interval(2, 3)
+
+
+def test_accuracy_of_nothing() -> None:
+    assert accuracy_by_category([]) == [CategoryScore("overall", 0, 0, 0, None, None, None)]

@@ -1,0 +1,45 @@
+"""Disks that are full or read-only, for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    command = [*prefix, "mount", "-t", "tmpfs", "-o", f"{options},uid={os.getuid()}", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True) if shutil.which(command[0]) else None
+    if done is None or done.returncode:
+        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr.strip() if done else 'no sudo'}")
+    try:
+        yield folder
+    finally:
+        subprocess.run([*prefix, "umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 1 MiB. Where it cannot be had, the tests with a file size limit cover the same code."""
+    with _mounted(tmp_path / "small", "size=1m") as folder:
+        yield folder
+
+
+@pytest.fixture
+def read_only_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which nothing can be written, by root either."""
+    if os.geteuid() != 0:
+        folder = tmp_path / "readonly"
+        folder.mkdir(mode=0o555)
+        yield folder
+        return
+    with _mounted(tmp_path / "readonly", "ro") as folder:
+        yield folder

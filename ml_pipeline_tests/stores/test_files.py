@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ml_pipeline.errors import StoreError, StoreFullError
+from ml_pipeline.stores.files import keep_as, remove_leftovers, store_errors, write_atomically
+from ml_pipeline_tests.stores.processes import run_python
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from ml_pipeline.errors import StoreFullError
+from ml_pipeline.stores.files import write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+try:
+    write_atomically(Path(sys.argv[1]), b"x" * 1_000_000)
+except StoreFullError as error:
+    print(error)
+"""
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import ml_pipeline.stores.files as files
+{step} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+files.write_atomically(Path(sys.argv[1]), b"new")
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_write_replaces_content_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.bin"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names(path.parent) == ["a.bin"]
+
+
+def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("k" * 200 + ".parquet")
+    write_atomically(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_full_disk_keeps_the_old_file_and_says_so(small_disk: Path) -> None:
+    path = small_disk / "a"
+    write_atomically(path, b"old")
+    with pytest.raises(StoreFullError, match=r"No space left on device.*Free space"):
+        write_atomically(path, b"x" * 2_000_000)
+    assert path.read_bytes() == b"old"
+    assert names(small_disk) == ["a"]
+
+
+def test_file_size_limit_keeps_the_old_file_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    done = run_python(LIMITED, path)
+    assert "File too large" in done.stdout, done.stderr
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_dev_full_is_a_full_disk() -> None:
+    with pytest.raises(StoreFullError, match="/dev/full"), store_errors("write", Path("/dev/full")):
+        Path("/dev/full").write_bytes(b"x")
+
+
+def test_read_only_folder_names_the_folder_and_the_setting(read_only_folder: Path) -> None:
+    with pytest.raises(StoreError, match=r"readonly writable for this user.*pipeline\.yaml"):
+        write_atomically(read_only_folder / "a", b"x")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.ENOSPC, StoreFullError),
+        (errno.EDQUOT, StoreFullError),
+        (errno.EROFS, StoreError),
+        (errno.EIO, StoreError),
+    ],
+)
+def test_every_os_error_becomes_a_store_error(code: int, kind: type[StoreError]) -> None:
+    with pytest.raises(StoreError) as caught, store_errors("write", Path("/there/a")):
+        raise OSError(code, os.strerror(code))
+    assert type(caught.value) is kind
+    assert "/there/a" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "content"),
+    [("files.os.fsync", b"old"), ("files.Path.replace", b"old"), ("files.fsync_folder", b"new")],
+)
+def test_a_kill_at_any_step_leaves_old_or_new(tmp_path: Path, step: str, content: bytes) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    assert run_python(KILLED.format(step=step), path).returncode == -9
+    assert path.read_bytes() == content
+
+
+def test_leftovers_are_removed_once_they_are_old(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / n for n in (".a.123.tmp", ".b.456.tmp", "c.tmp"))
+    for path in (old, young, other):
+        path.write_bytes(b"x")
+    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(other, (time.time() - 7200,) * 2)
+    assert remove_leftovers(tmp_path) == 1
+    assert names(tmp_path) == [".b.456.tmp", "c.tmp"]
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_keep_as_keeps_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no hard links")
+
+    if not hard_links:
+        monkeypatch.setattr(os, "link", refuse)
+    source, target = tmp_path / "a", tmp_path / "kept" / "a1"
+    source.write_bytes(b"one")
+    keep_as(source, target)
+    write_atomically(source, b"two")
+    keep_as(tmp_path / "a", tmp_path / "kept" / "a2")
+    assert target.read_bytes() == b"one"
+    assert (tmp_path / "kept" / "a2").read_bytes() == b"two"

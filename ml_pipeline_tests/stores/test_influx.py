@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+
+from ml_pipeline.errors import StoreError
+from ml_pipeline.settings import InfluxSettings
+from ml_pipeline.stores.influx import InfluxV2Sender, InfluxV3Sender, make_sender
+from ml_pipeline.stores.influx_buffer import InfluxBuffer, LineSender
+from ml_pipeline.stores.points import lines_by_batch, score_points
+from ml_pipeline.stores.rows import conform
+from ml_pipeline.stores.tables import TABLES
+from ml_pipeline_tests.servers import free_port, require_binary, running
+from ml_pipeline_tests.stores.influx_double import Double
+from ml_pipeline_tests.stores.samples import (
+    capability_suite,
+    content_suite,
+    evaluation_row,
+    identity,
+    judgement_rows,
+    key,
+    probe_rows,
+    score_rows,
+)
+
+TOKEN = "s3cret-token-of-ours"
+LINES = ["m,label=a a=1,iteration=100i 1", "m,label=b a=2,iteration=100i 1"]
+
+
+@pytest.fixture(scope="module")
+def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server of line protocol, which keeps one sample a series and millisecond."""
+    binary = require_binary("victoria-metrics", "victoria-metrics")
+    folder = tmp_path_factory.mktemp("victoria")
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [
+        binary,
+        f"-storageDataPath={folder / 'data'}",
+        f"-httpListenAddr={url.removeprefix('http://')}",
+        "-retentionPeriod=100y",
+        "-dedup.minScrapeInterval=1ms",
+    ]
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{url}/health", timeout=1).is_success
+        except httpx.HTTPError:
+            return False
+
+    with running(command, folder / "log.txt", ready):
+        yield url
+
+
+def stored(url: str, match: str) -> dict[tuple[str, ...], list[tuple[int, float]]]:
+    """What the server has of metrics like `match`: {(metric, label values by label name): [(ms, value), ...]}.
+
+    New series take the server a while to find. So it is first sent a point of its own kind, and what was sent before
+    that is there once that is.
+    """
+    sentinel = f"sentinel_{time.time_ns()}"
+    assert InfluxV2Sender(f"{url}/influx", "ours").send([f"{sentinel} a=1 1772366400000000000"]).kind == "written"
+    give_up_at = time.monotonic() + 30
+    while not _export(url, f"{sentinel}_a"):
+        assert time.monotonic() < give_up_at, "the server never showed what it had acknowledged"
+        time.sleep(0.2)
+    series = {}
+    for one in _export(url, match):
+        labels = one["metric"]
+        name = (labels.pop("__name__"), *(labels[k] for k in sorted(labels) if k != "db"))
+        series[name] = list(zip(one["timestamps"], one["values"], strict=True))
+    return series
+
+
+def _export(url: str, match: str) -> list[dict[str, Any]]:
+    httpx.get(f"{url}/internal/force_flush", timeout=10).raise_for_status()
+    answer = httpx.get(f"{url}/api/v1/export", params={"match[]": f'{{__name__=~"{match}"}}'}, timeout=10)
+    return [json.loads(line) for line in answer.raise_for_status().text.splitlines()]
+
+
+def test_a_real_server_has_what_was_flushed_and_the_same_after_a_second_flush(
+    victoria_metrics: str, tmp_path: Path
+) -> None:
+    buffer = InfluxBuffer(tmp_path / "buffer")
+    sender = InfluxV2Sender(f"{victoria_metrics}/influx", "ours", TOKEN, "org")
+    who, content = identity(100), identity(100, suite="content")
+    rows = {
+        "evaluations": [evaluation_row(who), evaluation_row(content)],
+        "checkpoint_scores": score_rows(who, math=(1, 2), code=(2, 2)),
+        "probe_results": probe_rows(who, sum=True, loop=False, root=None),
+        "judgements": [
+            *judgement_rows(who, "sum", reasoning=7.0, correctness=None, clarity=9.0),
+            *judgement_rows(content, "one", truth_telling=4.0),
+            *judgement_rows(content, "two", truth_telling=7.0),
+        ],
+    }
+    tables = {name: conform(TABLES[name], key(), some) for name, some in rows.items()}
+    points = score_points(tables, [capability_suite(), content_suite()])
+    label, model, run, ms = "G1-lek @0000100", "gemma-3-1b", "g1-lek-capability-auto", 1_772_366_400_123
+    expected: dict[tuple[str, ...], float] = {}
+    for category, accuracy, correct, total in (("overall", 75, 3, 4), ("math", 50, 1, 2), ("code", 100, 2, 2)):
+        fields = {"accuracy": accuracy, "correct": correct, "total": total, "iteration": 100}
+        for name, value in fields.items():
+            expected[f"capability_score_{name}", category, label, model, run] = value
+    for probe, passed in (("sum", 1), ("loop", 0)):
+        for name, value in {"passed": passed, "iteration": 100}.items():
+            expected[f"probe_score_{name}", label, model, probe, run] = value
+    for name, value in {"reasoning": 7, "clarity": 9, "iteration": 100}.items():
+        expected[f"capability_judge_{name}", "math", label, model, "sum", run] = value
+    content_run = "g1-lek-content-auto"
+    for name, figure in {"score": 5.5, "iteration": 100}.items():
+        expected[f"content_score_{name}", "truth_telling", "false", label, model, content_run] = figure
+    for _ in range(2):
+        for batch, lines in lines_by_batch(points).items():
+            buffer.add(key(), batch, lines)
+        report = buffer.flush(sender)
+        # 3 capability scores (overall, math, code), 2 probes, 1 judge point, 1 content dimension.
+        assert (report.sent_batches, report.sent_points, report.stopped_because) == (4, 7, "")
+        assert stored(victoria_metrics, "(capability|probe|content)_.*") == {
+            series: [(ms, figure)] for series, figure in expected.items()
+        }
+
+
+@pytest.mark.parametrize("label", ["a b", "a,b=c", 'say "hi"', "ünï", "G1-lek @0000100", "100%"])
+def test_a_real_server_reads_escaped_tags_as_they_were(victoria_metrics: str, tmp_path: Path, label: str) -> None:
+    who = identity(suite="escapes") | {"label": label}
+    tables = {
+        "evaluations": conform(TABLES["evaluations"], key(), [evaluation_row(who)]),
+        "probe_results": conform(TABLES["probe_results"], key(), probe_rows(who, **{f"esc-{label}": True})),
+    }
+    (point,) = score_points(tables, [capability_suite("escapes")])
+    answer = InfluxV2Sender(f"{victoria_metrics}/influx", "ours").send([point.line()])
+    assert answer.kind == "written"
+    found = [name for name in stored(victoria_metrics, "probe_score_passed") if name[3] == f"esc-{label}"]
+    assert found == [("probe_score_passed", label, "gemma-3-1b", f"esc-{label}", "g1-lek-escapes-auto")]
+
+
+@pytest.fixture
+def double() -> Iterator[Double]:
+    with Double() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.hang.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(params=["v2", "v3"])
+def sender(request: pytest.FixtureRequest, double: Double) -> LineSender:
+    if request.param == "v2":
+        return InfluxV2Sender(double.url, "bucket", TOKEN, "org", timeout_s=0.5)
+    return InfluxV3Sender(f"{double.url}/", "database", TOKEN, timeout_s=0.5)
+
+
+def test_the_exact_v3_request(double: Double) -> None:
+    assert InfluxV3Sender(f"{double.url}/", "my db", TOKEN).send(LINES).kind == "written"
+    assert double.requests == [
+        {
+            "path": "/api/v3/write_lp",
+            "query": {"db": "my db", "precision": "nanosecond"},
+            "authorization": f"Bearer {TOKEN}",
+            "type": "text/plain; charset=utf-8",
+            "lines": LINES,
+        }
+    ]
+
+
+def test_the_exact_v2_request(double: Double) -> None:
+    assert InfluxV2Sender(f"{double.url}/influx", "my bucket", TOKEN, "our org").send(LINES).kind == "written"
+    (request,) = double.requests
+    assert (request["path"], request["lines"]) == ("/influx/api/v2/write", LINES)
+    assert request["query"] == {"org": "our org", "bucket": "my bucket", "precision": "ns"}
+    assert request["authorization"] == f"Token {TOKEN}"
+
+
+def test_without_a_token_none_is_sent(double: Double) -> None:
+    InfluxV3Sender(double.url, "db").send(LINES)
+    assert double.requests[0]["authorization"] is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, "unavailable") for status in (301, 401, 403, 404, 408, 429, 500, 502, 503)),
+        *((status, "rejected") for status in (400, 413, 422)),
+    ],
+)
+def test_what_a_status_means(double: Double, sender: LineSender, status: int, kind: str) -> None:
+    double.status, double.body = status, f"because\n of {status}, says {TOKEN}"
+    answer = sender.send(LINES)
+    assert answer.kind == kind
+    assert f"answered {status}" in answer.reason
+    assert f"because of {status}" in answer.reason
+    assert TOKEN not in answer.reason
+
+
+def test_a_hanging_server_is_left_after_the_time_out(double: Double, sender: LineSender) -> None:
+    double.hang.clear()
+    started = time.monotonic()
+    answer = sender.send(LINES)
+    assert time.monotonic() - started < 5
+    assert answer.kind == "unavailable"
+    assert "is not reachable" in answer.reason
+
+
+def test_a_server_that_refuses_and_comes_back(tmp_path: Path, double: Double, sender: LineSender) -> None:
+    buffer = InfluxBuffer(tmp_path)
+    buffer.add("a@1", "m", LINES)
+    up = sender.url if isinstance(sender, (InfluxV2Sender, InfluxV3Sender)) else ""
+    assert isinstance(sender, (InfluxV2Sender, InfluxV3Sender))
+    sender.url = f"http://127.0.0.1:{free_port()}"
+    report = buffer.flush(sender)
+    assert (report.sent_points, report.remaining.points) == (0, 2)
+    assert "refused" in report.stopped_because
+    sender.url = up
+    assert buffer.flush(sender).sent_points == 2
+    assert buffer.pending().batches == 0
+    assert double.requests[-1]["lines"] == LINES
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_a_fault_of_the_moment_stops_the_flush_and_keeps_everything(
+    tmp_path: Path, double: Double, sender: LineSender, status: int
+) -> None:
+    buffer = InfluxBuffer(tmp_path)
+    for i in range(3):
+        buffer.add(f"a@{i}", "m", LINES)
+    double.status = status
+    report = buffer.flush(sender)
+    assert (report.sent_batches, report.remaining.points, report.rejected) == (0, 6, ())
+    assert f"answered {status}" in report.stopped_because
+    assert len(double.requests) == 1
+    double.status = 204
+    assert buffer.flush(sender).sent_points == 6
+
+
+def test_a_bad_line_is_put_aside_and_the_others_arrive(tmp_path: Path, double: Double, sender: LineSender) -> None:
+    buffer = InfluxBuffer(tmp_path)
+    good = [f"m,label=g{i} a={i} {i}" for i in range(9)]
+    buffer.add("a@1", "m", [*good[:5], LINES[0], *good[5:]])
+    buffer.add("a@2", "m", [LINES[1]])
+    double.bad_line = LINES[0]
+    report = buffer.flush(sender)
+    assert (report.sent_points, report.remaining.batches, report.stopped_because) == (10, 0, "")
+    assert (tmp_path / "rejected" / "a@1~m.lp").read_text() == f"{LINES[0]}\n"
+    assert "partial write" in (tmp_path / "rejected" / "a@1~m.txt").read_text()
+    accepted = {line for r in double.requests if LINES[0] not in r["lines"] for line in r["lines"]}
+    assert accepted == {*good, LINES[1]}
+
+
+def test_the_token_shows_nowhere(
+    double: Double, sender: LineSender, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    double.status = 500
+    answer = sender.send(LINES)
+    captured = capsys.readouterr()
+    assert TOKEN not in "".join([repr(sender), str(sender), answer.reason, caplog.text, captured.out, captured.err])
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "ünï", "a\0b"])
+def test_a_token_that_no_header_carries_is_refused_without_showing_it(token: str) -> None:
+    for make in (
+        lambda: InfluxV2Sender("http://localhost", "b", token),
+        lambda: InfluxV3Sender("http://localhost", "b", token),
+    ):
+        with pytest.raises(StoreError) as caught:
+            make()
+        assert token not in str(caught.value)
+
+
+def test_settings_choose_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLUX_TOKEN", f" {TOKEN}\n")
+    assert make_sender(InfluxSettings()) is None
+    two = make_sender(InfluxSettings(url="http://h:1", bucket="b", org="o"))
+    three = make_sender(InfluxSettings(url="http://h:1", api="v3", bucket="b"))
+    assert repr(two) == "InfluxV2Sender(url='http://h:1', bucket='b', org='o')"
+    assert repr(three) == "InfluxV3Sender(url='http://h:1', database='b')"
