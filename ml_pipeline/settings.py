@@ -72,6 +72,10 @@ class JudgeSettings(_Section):
     )
     max_tokens: int = Field(160, ge=16, description="Longest judgement, in tokens.")
     seed: int = Field(0, description="Seed of the judge's sampler.")
+    answers_per_suite: int | None = Field(
+        None, ge=1, description="Judge so many answers of each suite, of the same probes every time; unset: all."
+    )
+    explain: bool = Field(True, description="Ask the judge for a sentence beside its figures.")
 
 
 class GenerationOverride(_Section):

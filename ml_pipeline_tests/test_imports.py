@@ -57,5 +57,7 @@ def test_a_file_imports_only_what_its_stage_may(path: Path) -> None:
 
 
 def test_every_file_holds_one_concept() -> None:
-    long = {str(path.relative_to(PACKAGE)): count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
+    long = {
+        str(path.relative_to(PACKAGE)): count for path in FILES if (count := len(path.read_text().splitlines())) > 300
+    }
     assert long == {}

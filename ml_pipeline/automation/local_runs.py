@@ -82,9 +82,7 @@ def score(
             instance=instance, tags=range_tags(keys), run_config=_QUIET, raise_on_error=False
         )
         if not result.success:
-            outcome.failures.update(
-                failure_reasons(instance, result.run_id) or dict.fromkeys(keys, _see(result.run_id))
-            )
+            outcome.failures.update(_unfinished(instance, result.run_id, keys))
     return outcome
 
 
@@ -128,5 +126,7 @@ def _state(statuses: Sequence[str]) -> State:
     return State.INCOMPLETE if "MATERIALIZED" in statuses else State.NEW
 
 
-def _see(run_id: str) -> str:
-    return f"the run failed before this checkpoint was reached; see run {run_id} in the Dagster UI"
+def _unfinished(instance: dg.DagsterInstance, run_id: str, keys: Sequence[str]) -> dict[str, str]:
+    reasons = failure_reasons(instance, run_id)
+    general = f"the run ended before this checkpoint was finished; see run {run_id} in the Dagster UI"
+    return {key: reasons.get(key, general) for key, state in states(instance, keys).items() if state != State.SCORED}

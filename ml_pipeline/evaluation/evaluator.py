@@ -122,12 +122,15 @@ class Evaluator:
         if name is None:
             return []
         self.backend.use_adapter(None)
-        options = GenerationOptions(
-            temperature=0.0, max_tokens=self.settings.judge.max_tokens, seed=self.settings.judge.seed
+        settings = self.settings.judge
+        judge = Judge(
+            self.backend,
+            name,
+            GenerationOptions(temperature=0.0, max_tokens=settings.max_tokens, seed=settings.seed),
+            answers_per_suite=settings.answers_per_suite,
+            explain=settings.explain,
         )
-        return judge_answers(
-            Judge(self.backend, name, options), self.suites, responses, self._progress(f"{checkpoint.label} judged")
-        )
+        return judge_answers(judge, self.suites, responses, self._progress(f"{checkpoint.label} judged"))
 
     def _judge_name(self) -> str | None:
         if self.settings.judge.backend == "none":

@@ -16,11 +16,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Who judges, under which name it is recorded, and how it is asked."""
+    """Who judges, under which name it is recorded, and how it is asked.
+
+    `answers_per_suite` None judges every answer; a number judges so many, of the same probes every time, spread evenly
+    over the suite. With `explain` the judge gives a sentence beside its figures.
+    """
 
     backend: Backend
     name: str
     options: GenerationOptions
+    answers_per_suite: int | None = None
+    explain: bool = True
 
 
 @dataclass(slots=True)
@@ -60,25 +66,32 @@ def judge_answers(
 
 def _cases(judge: Judge, suites: Mapping[str, Suite], responses: Sequence[Row]) -> list[_Case]:
     cases = []
+    chosen = {name: _chosen_probes(suite, judge.answers_per_suite) for name, suite in suites.items()}
     for response in responses:
         suite = suites.get(response["suite"])
-        if suite is None or suite.rubric is None:
+        if suite is None or suite.rubric is None or response["probe_id"] not in chosen[suite.name]:
             continue
-        probe = next((probe for probe in suite.probes if probe.id == response["probe_id"]), None)
-        reason = "the suite no longer has this probe" if probe is None else None
-        if reason := reason or unjudgeable_reason(stored_completion(response)):
+        if reason := unjudgeable_reason(stored_completion(response)):
             cases.append(_Case(response, suite.rubric, None, unjudged(suite.rubric, reason)))
             continue
-        assert probe is not None
+        probe = next(probe for probe in suite.probes if probe.id == response["probe_id"])
         request = judge_request(
             suite.rubric,
             probe,
             response["response"],
             request_id=f"judge/{suite.name}/{probe.id}",
             options=judge.options,
+            explain=judge.explain,
         )
         cases.append(_Case(response, suite.rubric, request, unjudged(suite.rubric, "the judge did not answer")))
     return cases
+
+
+def _chosen_probes(suite: Suite, count: int | None) -> set[str]:
+    total = len(suite.probes)
+    if count is None or count >= total:
+        return {probe.id for probe in suite.probes}
+    return {suite.probes[index * total // count].id for index in range(count)}
 
 
 def _hear(judge: Judge, cases: Sequence[_Case], progress: Callable[[int], None]) -> list[tuple[_Case, Completion]]:

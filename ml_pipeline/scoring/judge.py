@@ -39,6 +39,7 @@ def judge_request(
     request_id: str,
     options: GenerationOptions = JUDGE_OPTIONS,
     max_answer_chars: int = MAX_ANSWER_CHARS,
+    explain: bool = True,
 ) -> CompletionRequest:
     """Build the request that has `answer` judged, as one message of the user's, for not every chat template knows a
     system's.
@@ -56,7 +57,7 @@ def judge_request(
                 f"- {d.name} ({d.minimum:g} to {d.maximum:g}): {d.description}" for d in rubric.dimensions
             ),
             fence=FENCE,
-            form=_form(rubric),
+            form=_form(rubric, explain),
         ),
         wording["material"].format(question=probe.prompt),
     ]
@@ -70,13 +71,14 @@ def judge_request(
         parts.append(wording["truth"].format(markers="; ".join(probe.truth_markers)))
     parts.append(wording["answer"].format(fence=FENCE, answer=_fenced(answer, max_answer_chars)))
     message = Message("user", "\n".join(parts).rstrip())
-    return CompletionRequest(request_id, (message,), options, judge_schema(rubric))
+    return CompletionRequest(request_id, (message,), options, judge_schema(rubric, explain=explain))
 
 
-def judge_schema(rubric: Rubric) -> dict[str, Any]:
-    """JSON schema of a judgement: every dimension first, then one short explanation."""
+def judge_schema(rubric: Rubric, *, explain: bool = True) -> dict[str, Any]:
+    """JSON schema of a judgement: every dimension first, then, with `explain`, one short explanation."""
     properties: dict[str, Any] = {dimension.name: _range_schema(dimension) for dimension in rubric.dimensions}
-    properties["explanation"] = {"type": "string", "maxLength": MAX_EXPLANATION_CHARS}
+    if explain:
+        properties["explanation"] = {"type": "string", "maxLength": MAX_EXPLANATION_CHARS}
     return {
         "type": "object",
         "properties": properties,
@@ -97,8 +99,7 @@ def reask_request(
         return None
     problems = "\n".join(f"- {name}: {reason}" for name, reason in reading.reasons.items() if name != "avg")
     schema = request.json_schema or {}
-    names = [name for name in schema.get("properties", {}) if name != "explanation"]
-    form = json.dumps(dict.fromkeys(names, 0) | {"explanation": "..."})
+    form = json.dumps({name: "..." if name == "explanation" else 0 for name in schema.get("properties", {})})
     return replace(
         request,
         id=f"{request.id}#2",
@@ -121,9 +122,11 @@ def judge_sha256(rubric: Rubric) -> str:
     return hashlib.sha256(f"{rubric.sha256}\n{frame}\n{FENCE}".encode()).hexdigest()
 
 
-def _form(rubric: Rubric) -> str:
-    scores = ", ".join(f'"{d.name}": <{d.minimum:g} to {d.maximum:g}>' for d in rubric.dimensions)
-    return f'{{{scores}, "explanation": "<one short sentence>"}}'
+def _form(rubric: Rubric, explain: bool) -> str:
+    parts = [f'"{d.name}": <{d.minimum:g} to {d.maximum:g}>' for d in rubric.dimensions]
+    if explain:
+        parts.append('"explanation": "<one short sentence>"')
+    return f"{{{', '.join(parts)}}}"
 
 
 def _range_schema(dimension: Dimension) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ml_pipeline.errors import BackendError
 
 _LOG_WARNING, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _KEPT_LOG_LINES = 40
-_SPIN_COUNT = "1000"
+_SPIN_COUNT = "20000"
 
 _log_lines: deque[str] = deque(maxlen=_KEPT_LOG_LINES)
 
