@@ -60,7 +60,7 @@ def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
 
 def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
     names = sorted(table.column_names)
-    return sorted((tuple(repr(row[name]) for name in names) for row in table.to_pylist()))
+    return sorted(tuple(repr(row[name]) for name in names) for row in table.to_pylist())
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ temperature: 0
 max_tokens: 12
 rubric: capability
 probes:
-  - {id: sum, category: arithmetic, prompt: What is 2 + 2? Answer with just the number., check: {type: number, value: 4}}
-  - {id: opposite, category: analogy, prompt: What is the opposite of hot? One word., check: {type: phrase, accept: [cold]}}
+  - {id: sum, category: arithmetic, prompt: What is 2 + 2? Just the number., check: {type: number, value: 4}}
+  - {id: opposite, category: analogy, prompt: Say the opposite of hot., check: {type: phrase, accept: [cold]}}
   - {id: next, category: sequences, prompt: "What comes next: 1, 2, 3, 4?", check: {type: number, value: 5}}
 """
 

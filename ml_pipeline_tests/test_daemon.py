@@ -1,4 +1,4 @@
-"""`dagster dev` as a user leaves it running: the sensor scores what is new, and a backfill asked for as the UI does it."""
+"""`dagster dev` as a user leaves it running: the sensor scores what is new; a backfill asked for as in the UI."""
 
 from __future__ import annotations
 

@@ -26,20 +26,12 @@ def started_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
     def empty() -> None: ...
 
     run = instance.create_run_for_job(empty)
-    instance.handle_new_event(_started(run))
+    started = dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name)
+    instance.report_dagster_event(started, run.run_id)
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
     assert found.status == dg.DagsterRunStatus.STARTED
     return found
-
-
-def _started(run: dg.DagsterRun) -> dg.EventLogEntry:
-    from time import time
-
-    event = dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name)
-    return dg.EventLogEntry(
-        error_info=None, level=20, user_message="", run_id=run.run_id, timestamp=time(), dagster_event=event
-    )
 
 
 def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:

@@ -53,7 +53,7 @@ def test_the_shipped_families_name_runs_as_the_original_did(run: str, model: str
         ("0000100_adapters.safetensors.tmp", None),
         ("x0000100_adapters.safetensors", None),
         ("0000100_adapters.safetensors\n", None),
-        ("١٠٠_adapters.safetensors", None),
+        ("\u0661\u0660\u0660_adapters.safetensors", None),
         ("9" * 13 + "_adapters.safetensors", None),
     ],
 )
