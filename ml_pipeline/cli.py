@@ -85,6 +85,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     """Score every checkpoint that has no complete scores yet, then publish the table and the report."""
     from ml_pipeline.automation import local_runs
     from ml_pipeline.progress import RichProgress, listening
+    from ml_pipeline.resources import suites_of
 
     settings = _settings()
     console = _lasting_console()
@@ -104,16 +105,18 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             for checkpoint in chosen:
                 console.print(f"  {checkpoint.key}  ({states[checkpoint.key]})", highlight=False)
             return
-        if not chosen:
+        suites_of(settings)
+        outcome = local_runs.Outcome()
+        if chosen:
+            with RichProgress(console) as progress, listening(progress):
+                outcome = local_runs.score(_definitions(), instance, chosen, settings, progress.note)
+        if settings.duckdb_path.exists():
+            if not local_runs.is_published(instance):
+                local_runs.publish(_definitions(), instance)
             _print_scores(settings)
-            console.print(f"Nothing new to score. Report: {settings.report_path}", highlight=False, soft_wrap=True)
-            return
-        definitions = _definitions()
-        with RichProgress(console) as progress, listening(progress):
-            outcome = local_runs.score(definitions, instance, chosen, settings.limits.checkpoints_per_run)
-        local_runs.publish(definitions, instance)
-    _print_scores(settings)
-    console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
+            if not chosen:
+                console.print("Nothing new to score.")
+            console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
     for key, reason in outcome.failures.items():
         _errors().print(f"failed: {key}: {reason}", style="red", markup=False, highlight=False)
     if outcome.failures:

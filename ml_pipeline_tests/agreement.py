@@ -37,14 +37,17 @@ def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
     assert sorted(InfluxBuffer(settings.influx_buffer_path).lines()) == expected, "the Influx buffer differs"
     counts["points"] = len(expected)
     report = settings.report_path.read_text(encoding="utf-8")
-    text = unescape(re.sub(r"<[^>]+>", " ", report))
+    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", report)).split())
     scored = [
         row
         for row in tables["checkpoint_scores"].to_pylist()
         if row["category"] == "overall" and row["source"] != "base"
     ]
     for row in scored:
-        assert re.search(rf"\b{row['correct']}\s*(?:/|of)\s*{row['total']}\b", text), f"the report lacks {row['label']}"
+        shown = (
+            f"{row['label']} {row['accuracy']:.0%} [{row['accuracy_low'] * 100:.0f}–{row['accuracy_high'] * 100:.0f}]"
+        )
+        assert shown in text, f"the report lacks {shown}"
     counts["checkpoints_in_report"] = len(scored)
     whole = parquet.read_whole("score_table").to_pylist()
     accuracies = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ml_pipeline.assets.scoring_run import ScoringRun
-from ml_pipeline.assets.specs import CHECKPOINT_SPECS
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
 from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.resources import LlamaCppResource, PipelineResource
@@ -27,7 +27,7 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
         partitions_def=CHECKPOINT_PARTITIONS,
         backfill_policy=dg.BackfillPolicy.multi_run(checkpoints_per_run),
         can_subset=True,
-        pool="model",
+        pool=MODEL_POOL,
         description="Scores checkpoints with one load of their base model, each recorded as it is finished.",
     )
     def score_checkpoints(

@@ -10,6 +10,9 @@ from ml_pipeline.stores.io_managers import table_schema
 from ml_pipeline.stores.tables import TABLES
 
 OWNER = "team:ml_pipeline"
+MODEL_POOL = "model"
+"""Dagster's pool of one: whatever is queued, one run at a time has a model in memory."""
+
 TRAINING_RUNS = "training_runs"
 POINT_ASSETS = ("capability_score", "probe_score", "capability_judge", "content_score")
 

@@ -6,22 +6,27 @@ The command line works through this, so that what it scores shows in the UI like
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 import dagster as dg
+from dagster._core.execution.plan.objects import ErrorSource
 
-from ml_pipeline.assets.specs import CHECKPOINT_SPECS
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
-from ml_pipeline.automation.run_locks import report_dead_runs
+from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.settings import Settings
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
+_POLL_S = 2.0
+CHECKPOINT_SCORES, SCORE_REPORT = dg.AssetKey("checkpoint_scores"), dg.AssetKey("score_report")
 
 
 class State(StrEnum):
@@ -70,20 +75,33 @@ def score(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     checkpoints: Sequence[Checkpoint],
-    checkpoints_per_run: int,
+    settings: Settings,
+    note: Callable[[str], None],
 ) -> Outcome:
-    """Score these checkpoints in this process, one run after another."""
+    """Score these checkpoints in this process, one run after another; `note` is told what it waits for.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it. What was finished is stored.
+    """
     wanted = {checkpoint.key: checkpoint.base_model for checkpoint in checkpoints}
     add_partitions(instance, list(wanted))
     outcome = Outcome()
     job = definitions.resolve_job_def(score_checkpoints_job.name)
-    for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, checkpoints_per_run):
+    for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, settings.limits.checkpoints_per_run):
+        _wait_for_the_model(instance, settings.run_locks_path, note)
         result = job.execute_in_process(
             instance=instance, tags=range_tags(keys), run_config=_QUIET, raise_on_error=False
         )
+        if _was_interrupted(instance, result.run_id):
+            raise KeyboardInterrupt
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
     return outcome
+
+
+def is_published(instance: dg.DagsterInstance) -> bool:
+    """Whether the report is newer than every score."""
+    return _last_made(instance, SCORE_REPORT) >= _last_made(instance, CHECKPOINT_SCORES)
 
 
 def publish(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
@@ -114,6 +132,31 @@ def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int
                 missing.remove(key)
                 reasons[key] = reason
     return reasons
+
+
+def _last_made(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
+    event = instance.get_latest_materialization_event(asset)
+    return event.timestamp if event else 0.0
+
+
+def _wait_for_the_model(instance: dg.DagsterInstance, locks: Path, note: Callable[[str], None]) -> None:
+    """Wait until no other run has the model: the daemon's, or that of another terminal."""
+    told = None
+    while holder := run_that_holds(MODEL_POOL, instance):
+        if holder != told:
+            note(f"Waiting for run {holder}, which is scoring now ...")
+            told = holder
+        time.sleep(_POLL_S)
+        report_dead_runs(locks, instance)
+
+
+def _was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the run ended by Ctrl-C: Dagster swallows the exception and records it."""
+    failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    return any(
+        entry.dagster_event is not None and entry.dagster_event.step_failure_data.error_source == ErrorSource.INTERRUPT
+        for entry in failures
+    )
 
 
 def _state(statuses: Sequence[str]) -> State:

@@ -2,7 +2,7 @@
 
 A run holds a lock on a file of its own; the system frees the lock when the process ends, however it ends. A run that
 Dagster believes to be going on while its lock is free is dead: it is reported as failed, so that its unfinished
-checkpoints can be scored again.
+checkpoints can be scored again, and the model it had claimed is free for others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+
+_GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def run_lock(folder: Path, run_id: str) -> Iterator[None]:
 def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
     """Report every run as failed that claims to go on but whose process is gone; return their ids."""
     dead = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+    for run in instance.get_runs(dg.RunsFilter(statuses=_GOING_ON)):
         path = folder / f"{run.run_id}.lock"
         if path.is_file() and _is_free(path):
             instance.report_run_failed(
@@ -39,7 +41,16 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
             )
             path.unlink(missing_ok=True)
             dead.append(run.run_id)
+    for run_id in instance.event_log_storage.get_concurrency_run_ids():
+        run_or_none = instance.get_run_by_id(run_id)
+        if run_or_none is None or run_or_none.is_finished:
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
     return dead
+
+
+def run_that_holds(pool: str, instance: dg.DagsterInstance) -> str | None:
+    """The id of a run that has claimed this pool, if one has."""
+    return next(iter(instance.event_log_storage.get_concurrency_info(pool).active_run_ids), None)
 
 
 def _is_free(path: Path) -> bool:

@@ -60,7 +60,7 @@ def test_the_right_label_wins(backend: LlamaCppBackend) -> None:
     assert rows[1][1] > rows[1][0]
 
 
-def test_probabilities_of_all_first_tokens_add_up_to_one(single: LlamaCppBackend) -> None:
+def test_probabilities_of_all_first_tokens_add_up_to_at_most_one(single: LlamaCppBackend) -> None:
     one_token = [
         text
         for token in range(300, 420)
