@@ -84,6 +84,7 @@ def discover(pattern: str) -> None:
 def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     """Score every checkpoint that has no complete scores yet, then publish the table and the report."""
     from ml_pipeline.automation import local_runs
+    from ml_pipeline.automation.publishing import is_published
     from ml_pipeline.progress import RichProgress, listening
     from ml_pipeline.resources import suites_of
 
@@ -111,7 +112,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             with RichProgress(console) as progress, listening(progress):
                 outcome = local_runs.score(_definitions(), instance, chosen, settings, progress.note)
         if settings.duckdb_path.exists():
-            if not local_runs.is_published(instance):
+            if not is_published(instance):
                 local_runs.publish(_definitions(), instance)
             _print_scores(settings)
             if not chosen:

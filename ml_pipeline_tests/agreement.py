@@ -44,9 +44,8 @@ def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
         if row["category"] == "overall" and row["source"] != "base"
     ]
     for row in scored:
-        shown = (
-            f"{row['label']} {row['accuracy']:.0%} [{row['accuracy_low'] * 100:.0f}–{row['accuracy_high'] * 100:.0f}]"
-        )
+        accuracy, low, high = (f"{row[name]:.0%}" for name in ("accuracy", "accuracy_low", "accuracy_high"))
+        shown = f"{row['label']} {accuracy} [{low[:-1]}\N{EN DASH}{high[:-1]}]"
         assert shown in text, f"the report lacks {shown}"
     counts["checkpoints_in_report"] = len(scored)
     whole = parquet.read_whole("score_table").to_pylist()

@@ -97,7 +97,7 @@ def make_project(root: Path) -> Project:
         "families": shipped["families"],
         "base_models": shipped["base_models"],
         "backend": {"type": "llama_cpp", "sequences": 4, "context_tokens": 512},
-        "judge": {"backend": "embedded", "max_tokens": 64},
+        "judge": {"backend": "embedded", "max_tokens": 64, "explain": False},
         "suites": {"enabled": ["short"]},
     }
     (root / "pipeline.yaml").write_text(yaml.safe_dump(settings))

@@ -21,7 +21,7 @@ from ml_pipeline.settings_file import load_settings
 from ml_pipeline_tests.agreement import assert_stores_agree
 from ml_pipeline_tests.project import Project, make_project, sample_iterations
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -59,11 +59,11 @@ class Server:
         return dg.DagsterInstance.get()
 
 
-def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = 240) -> None:
+def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = 400) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
-        time.sleep(1)
+        time.sleep(2)
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     (project.root / "workspace.yaml").write_text(
         "load_from: [{python_module: {module_name: ml_pipeline.definitions, location_name: ml_pipeline}}]\n"
     )
-    (project.root / "data" / "dagster").mkdir(parents=True)
     for run in ("reasoning", "hot"):
         for iteration in sample_iterations(run)[:4]:
             project.add(run, iteration)
+    assert project.run("status").returncode == 0  # makes Dagster's database, as `make dev` does first
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("DAGSTER_HOME", str(project.root))
     with socket.socket() as probe:

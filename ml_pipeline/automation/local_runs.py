@@ -14,7 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.execution.plan.objects import ErrorSource
 
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
@@ -26,7 +25,6 @@ from ml_pipeline.settings import Settings
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
 _POLL_S = 2.0
-CHECKPOINT_SCORES, SCORE_REPORT = dg.AssetKey("checkpoint_scores"), dg.AssetKey("score_report")
 
 
 class State(StrEnum):
@@ -99,11 +97,6 @@ def score(
     return outcome
 
 
-def is_published(instance: dg.DagsterInstance) -> bool:
-    """Whether the report is newer than every score."""
-    return _last_made(instance, SCORE_REPORT) >= _last_made(instance, CHECKPOINT_SCORES)
-
-
 def publish(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     """Make the score table, the leaderboard and the report anew."""
     job = definitions.resolve_job_def(publish_scores_job.name)
@@ -134,11 +127,6 @@ def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int
     return reasons
 
 
-def _last_made(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
-    event = instance.get_latest_materialization_event(asset)
-    return event.timestamp if event else 0.0
-
-
 def _wait_for_the_model(instance: dg.DagsterInstance, locks: Path, note: Callable[[str], None]) -> None:
     """Wait until no other run has the model: the daemon's, or that of another terminal."""
     told = None
@@ -153,10 +141,9 @@ def _wait_for_the_model(instance: dg.DagsterInstance, locks: Path, note: Callabl
 def _was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether the run ended by Ctrl-C: Dagster swallows the exception and records it."""
     failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    return any(
-        entry.dagster_event is not None and entry.dagster_event.step_failure_data.error_source == ErrorSource.INTERRUPT
-        for entry in failures
-    )
+    events = [entry.dagster_event for entry in failures if entry.dagster_event is not None]
+    sources = [event.step_failure_data.error_source for event in events]
+    return any(source is not None and source.name == "INTERRUPT" for source in sources)
 
 
 def _state(statuses: Sequence[str]) -> State:

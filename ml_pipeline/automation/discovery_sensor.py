@@ -1,11 +1,11 @@
-"""What starts runs by itself: new checkpoints are scored, new scores are published."""
+"""Finds new checkpoints and has them scored, without a click."""
 
 import hashlib
 
 import dagster as dg
 
 from ml_pipeline.assets.specs import TRAINING_RUNS
-from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
+from ml_pipeline.automation.jobs import score_checkpoints_job
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -67,19 +67,6 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
         )
 
     return discovery_sensor
-
-
-@dg.asset_sensor(
-    asset_key=dg.AssetKey("checkpoint_scores"),
-    job=publish_scores_job,
-    name="publish_sensor",
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="New scores: the table, the leaderboard and the report are made again.",
-)
-def publish_sensor(context: dg.SensorEvaluationContext, event: dg.EventLogEntry) -> dg.RunRequest:
-    """Publish after the newest score that this tick sees."""
-    return dg.RunRequest(run_key=f"{event.run_id} {event.timestamp}")
 
 
 def run_key(checkpoints: list[Checkpoint]) -> str:
