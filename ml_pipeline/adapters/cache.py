@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ml_pipeline.adapters.adapter import Adapter
-from ml_pipeline.adapters.atomic import TEMPORARY_SUFFIX, replacing
 from ml_pipeline.adapters.file_hash import file_sha256
 from ml_pipeline.adapters.gguf_lora import FORMAT_VERSION, write_gguf_lora
 from ml_pipeline.errors import BackendError
+from ml_pipeline.files import remove_leftovers, replacing
 
 _ABANDONED_AFTER_S = 24 * 3600.0
+"""What processes that were killed left behind goes after this long; nothing takes a day to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ConvertedCache:
         receipt_path = out.with_suffix(".json")
         if _is_valid(out, receipt_path, adapter.sha256, base_sha256):
             return out
-        self._remove_abandoned()
+        remove_leftovers(self.folder, older_than_s=_ABANDONED_AFTER_S)
         write_gguf_lora(adapter, base_gguf, out)
         receipt = _Receipt(adapter.sha256, base_sha256, FORMAT_VERSION, out.stat().st_size, file_sha256(out))
         with replacing(receipt_path) as temporary:
@@ -68,16 +68,6 @@ class ConvertedCache:
         """Return where the file of this adapter and base lies, or would lie."""
         key = hashlib.sha256(f"{adapter_sha256}\n{base_sha256}\n{FORMAT_VERSION}".encode()).hexdigest()
         return self.folder / f"{key}.gguf"
-
-    def _remove_abandoned(self) -> None:
-        """Remove what processes that were killed left behind; nothing takes a day to write."""
-        oldest_allowed = time.time() - _ABANDONED_AFTER_S
-        for path in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
-            try:
-                if path.stat().st_mtime < oldest_allowed:
-                    path.unlink()
-            except FileNotFoundError:
-                continue
 
 
 def _is_valid(out: Path, receipt_path: Path, adapter_sha256: str, base_sha256: str) -> bool:

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.adapters.adapter import Adapter
-from ml_pipeline.adapters.atomic import replacing
 from ml_pipeline.adapters.base_gguf import read_base_facts
 from ml_pipeline.adapters.gguf_plan import PlannedPair, plan_conversion
 from ml_pipeline.adapters.safetensors_data import fill_float32, map_file, stored_values
 from ml_pipeline.adapters.safetensors_header import read_header
 from ml_pipeline.errors import AdapterError
+from ml_pipeline.files import replacing
 
 FORMAT_VERSION = 1
 """Raised whenever the same adapter and base would give other bytes, so that converted files are made again."""

@@ -6,14 +6,14 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.source import Source
-from ml_pipeline.errors import CheckpointError, StoreFullError
+from ml_pipeline.errors import CheckpointError
+from ml_pipeline.files import fsync, make_folder, store_errors, temporary_beside
 
 _CHUNK_BYTES = 4 * 2**20
 _LONGEST_CONFIG_BYTES = 2**20
@@ -42,8 +42,11 @@ class FetchCache:
     ) -> FetchedFiles:
         """Copy the weights and their configuration, verified against the size that discovery saw.
 
-        `progress` is called with bytes done and in all. Raises CheckpointError when a file is missing, too large or
-        changed meanwhile, StoreFullError when the disk is full.
+        `progress` is called with bytes done and in all.
+
+        Raises:
+            CheckpointError: a file is missing, too large or changed meanwhile.
+            StoreFullError, StoreError: it cannot be kept here.
         """
         now = source.stat(checkpoint.file)
         if (now.size_bytes, now.mtime_ns) != (checkpoint.size_bytes, checkpoint.mtime_ns):
@@ -69,42 +72,36 @@ class FetchCache:
     def _copy(
         self, source: Source, path: str, size_bytes: int, suffix: str, progress: Callable[[int, int], None]
     ) -> Path:
-        digest = hashlib.sha256()
-        done = 0
-        temporary = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        digest, done = hashlib.sha256(), 0
+        with store_errors(f"copy {path} of source {source.name} to", self.folder):
+            make_folder(self.folder)
             if shutil.disk_usage(self.folder).free < size_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            with (
-                source.open(path) as incoming,
-                tempfile.NamedTemporaryFile(dir=self.folder, prefix="tmp-", delete=False) as out,
-            ):
-                temporary = Path(out.name)
-                while chunk := incoming.read(_CHUNK_BYTES):
-                    done += len(chunk)
-                    if done > size_bytes:
-                        break
-                    digest.update(chunk)
-                    out.write(chunk)
-                    progress(done, size_bytes)
-                out.flush()
-                os.fsync(out.fileno())
-            if done != size_bytes:
-                raise CheckpointError(
-                    f"source {source.name}: {path} has another size than before ({size_bytes} bytes expected). "
-                    "It is still being written; score it again later."
-                )
-            final = self.folder / f"{digest.hexdigest()}{suffix}"
-            temporary.replace(final)
-            return final
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreFullError(
-                    f"no room in {self.folder} for {path} ({size_bytes} bytes). Free some space or move data_dir, "
-                    "then score again: what is done is kept."
-                ) from error
-            raise CheckpointError(f"cannot copy {path} of source {source.name} to {self.folder}: {error}") from error
-        finally:
-            if temporary is not None:
+            temporary = temporary_beside(self.folder / f"fetched{suffix}")
+            try:
+                with temporary.open("wb") as out:
+                    for chunk in _chunks(source, path):
+                        done += len(chunk)
+                        if done > size_bytes:
+                            break
+                        digest.update(chunk)
+                        out.write(chunk)
+                        progress(done, size_bytes)
+                if done != size_bytes:
+                    raise CheckpointError(
+                        f"source {source.name}: {path} has another size than before ({size_bytes} bytes expected). "
+                        "It is still being written; score it again later."
+                    )
+                fsync(temporary)
+                return temporary.replace(self.folder / f"{digest.hexdigest()}{suffix}")
+            finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _chunks(source: Source, path: str) -> Iterator[bytes]:
+    try:
+        with source.open(path) as incoming:
+            while chunk := incoming.read(_CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise CheckpointError(f"source {source.name}: cannot read {path}: {error.strerror or error}") from error

@@ -8,11 +8,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ml_pipeline.files import write_atomically
 from ml_pipeline.reports.report_view import sections
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.wording import NO_SCORES
 from ml_pipeline.settings import BASE_SOURCE
-from ml_pipeline.stores.files import write_atomically
 
 _FOLDER = Path(__file__).parent
 _TEMPLATE, _STYLE = "report.html.j2", "report.css"

@@ -15,8 +15,8 @@ import duckdb
 import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.files import fsync, make_folder, store_errors
 from ml_pipeline.stores.duckdb_files import connection, queued, quoted, transaction
-from ml_pipeline.stores.files import fsync_folder, make_folder, store_errors
 from ml_pipeline.stores.migrations import HISTORY, MIGRATIONS, check_version, drift, migrate, version_of
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.rows import check_partition_key, conform
@@ -164,7 +164,7 @@ class DuckDBStore:
                 old.execute("CHECKPOINT")
             with store_errors("replace", self.path):
                 new.replace(self.path)
-                fsync_folder(self.path.parent)
+                fsync(self.path.parent)
         partitions = len({key for table in CHECKPOINT_TABLES for key in parquet.partitions(table)})
         return RebuildReport(rows, partitions, carried, time.monotonic() - started)
 

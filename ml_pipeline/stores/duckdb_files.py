@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from ml_pipeline.errors import StoreError, StoreFullError, StoreLockedError
-from ml_pipeline.stores.files import make_folder, store_errors
+from ml_pipeline.files import make_folder, store_errors
 
 _FULL = ("no space left on device", "quota exceeded", "file too large")
 _HOLDER = re.compile(r"\(PID (\d+)\)")

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.stores.files import (
-    fsync_folder,
+from ml_pipeline.files import (
+    fsync,
     make_folder,
     remove_leftovers,
     store_errors,
@@ -124,7 +124,7 @@ class InfluxBuffer:
                 with self._locked():
                     self._check_room(path, len(data))
                     temporary.replace(path)
-                    fsync_folder(self.folder)
+                    fsync(self.folder)
             finally:
                 temporary.unlink(missing_ok=True)
 

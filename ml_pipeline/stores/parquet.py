@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.files import is_temporary, keep_as, remove_leftovers, store_errors, write_atomically
+from ml_pipeline.files import is_temporary, keep_as, remove_leftovers, store_errors, write_atomically
 from ml_pipeline.stores.rows import Rows, check_partition_key, conform
 from ml_pipeline.stores.tables import SCHEMA_VERSION, Table
 

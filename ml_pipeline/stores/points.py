@@ -1,6 +1,6 @@
 """Points for dashboards: the original's four measurements, made from the rows of the tables.
 
-Tags and fields are the original's (shared/reference/go-ml.md, "Stores"). A point's time is a pure function of the
+Tags and fields are the original's (the Go system of this name). A point's time is a pure function of the
 checkpoint, so sending it again changes nothing. What is unscored makes no point: never a 0.
 """
 

@@ -22,7 +22,7 @@ NEW = score_rows(identity(version="e2"), math=(3, 4))
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import ml_pipeline.stores.{module} as module
+import ml_pipeline.{module} as module
 {step} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES
@@ -80,10 +80,10 @@ def test_a_suite_more_supersedes_nothing_and_a_suite_less_does(store: ParquetSto
 @pytest.mark.parametrize(
     ("where", "step", "current", "kept"),
     [
-        ("parquet", "module.keep_as", OLD, 0),
-        ("parquet", "module.write_atomically", OLD, 1),
+        ("stores.parquet", "module.keep_as", OLD, 0),
+        ("stores.parquet", "module.write_atomically", OLD, 1),
         ("files", "module.Path.replace", OLD, 1),
-        ("files", "module.write_temporary", OLD, 1),
+        ("files", "module.temporary_beside", OLD, 1),
     ],
 )
 def test_a_kill_between_steps_loses_nothing(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -8,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.stores.files import keep_as, remove_leftovers, store_errors, write_atomically
+from ml_pipeline.files import keep_as, remove_leftovers, replacing, store_errors, write_atomically
 from ml_pipeline_tests.stores.processes import run_python
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
 from ml_pipeline.errors import StoreFullError
-from ml_pipeline.stores.files import write_atomically
+from ml_pipeline.files import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 try:
     write_atomically(Path(sys.argv[1]), b"x" * 1_000_000)
@@ -26,8 +27,9 @@ except StoreFullError as error:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import ml_pipeline.stores.files as files
-{step} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+import ml_pipeline.files as files
+kill = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+{step}
 files.write_atomically(Path(sys.argv[1]), b"new")
 """
 
@@ -105,7 +107,11 @@ def test_every_os_error_becomes_a_store_error(code: int, kind: type[StoreError])
 
 @pytest.mark.parametrize(
     ("step", "content"),
-    [("files.os.fsync", b"old"), ("files.Path.replace", b"old"), ("files.fsync_folder", b"new")],
+    [
+        ("files.os.fsync = kill", b"old"),
+        ("files.Path.replace = kill", b"old"),
+        ("files.fsync = lambda path: path.is_dir() and kill()", b"new"),
+    ],
 )
 def test_a_kill_at_any_step_leaves_old_or_new(tmp_path: Path, step: str, content: bytes) -> None:
     path = tmp_path / "a"
@@ -138,3 +144,19 @@ def test_keep_as_keeps_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     keep_as(tmp_path / "a", tmp_path / "kept" / "a2")
     assert target.read_bytes() == b"one"
     assert (tmp_path / "kept" / "a2").read_bytes() == b"two"
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    out.write_text("old")
+    with contextlib.suppress(RuntimeError), replacing(out) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert out.read_text() == "old"
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"), replacing(tmp_path / "file" / "a") as temporary:
+        temporary.write_text("new")

@@ -1,14 +1,11 @@
-"""The `ml-pipeline` command. Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 130 interrupted."""
+"""`discover`, `score` and `status`: the commands about checkpoints."""
 
 from __future__ import annotations
 
 import fnmatch
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 from rich.console import Console
@@ -17,56 +14,20 @@ from rich.table import Table
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import Discovery
-from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError
+from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr
+from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings
-from ml_pipeline.settings_file import CONFIG_ENV, find_config, load_settings
 
 if TYPE_CHECKING:
     from ml_pipeline.automation.local_runs import State
 
-P = ParamSpec("P")
-_INTERRUPTED = 130
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ml_pipeline")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help=f"Settings file; default ${CONFIG_ENV}, else pipeline.yaml of this folder or one above.",
-)
-def main(config: Path | None) -> None:
-    """Find every new LoRA checkpoint, score it, and show what got better and what got worse."""
-    if config is not None:
-        os.environ[CONFIG_ENV] = str(config.resolve())
-
-
-def _reporting(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what a user can mend into a message and an exit code."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _errors().print("Interrupted. What is finished is stored; the same command goes on from here.")
-            sys.exit(_INTERRUPTED)
-        except (SettingsError, SuiteError) as error:
-            _errors().print(str(error), style="red", markup=False, highlight=False)
-            sys.exit(2)
-        except MlPipelineError as error:
-            _errors().print(str(error), style="red", markup=False, highlight=False)
-            sys.exit(1)
-
-    return run
-
-
-@main.command()
+@click.command()
 @click.option("--filter", "pattern", default="*", help="Shell pattern on the checkpoint's key.")
-@_reporting
+@reporting
 def discover(pattern: str) -> None:
     """List the checkpoints of every source; stores nothing."""
-    settings = _settings()
+    settings = current_settings()
     found = Catalogue(settings).look()
     table = Table("checkpoint", "label", "base model", "size", box=None, pad_edge=False, header_style="bold")
     for checkpoint in _matching(found.checkpoints, pattern):
@@ -75,12 +36,12 @@ def discover(pattern: str) -> None:
     _print_problems(found)
 
 
-@main.command()
+@click.command()
 @click.option("--filter", "pattern", default="*", help="Shell pattern on the checkpoint's key, such as 'mac.*@800'.")
 @click.option("--force", is_flag=True, help="Score again what is scored already.")
 @click.option("--limit", type=click.IntRange(min=1), help="Score at most so many.")
 @click.option("--dry-run", is_flag=True, help="Say what would be scored, and stop.")
-@_reporting
+@reporting
 def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     """Score every checkpoint that has no complete scores yet, then publish the table and the report."""
     from ml_pipeline.automation import local_runs
@@ -88,7 +49,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     from ml_pipeline.progress import RichProgress, listening
     from ml_pipeline.resources import suites_of
 
-    settings = _settings()
+    settings = current_settings()
     console = _lasting_console()
     console.print("Looking for checkpoints ...", highlight=False)
     found = Catalogue(settings).look()
@@ -110,29 +71,29 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
         outcome = local_runs.Outcome()
         if chosen:
             with RichProgress(console) as progress, listening(progress):
-                outcome = local_runs.score(_definitions(), instance, chosen, settings, progress.note)
+                outcome = local_runs.score(definitions(), instance, chosen, settings, progress.note)
         if settings.duckdb_path.exists():
             if not is_published(instance):
-                local_runs.publish(_definitions(), instance)
-            _print_scores(settings)
+                local_runs.publish(definitions(), instance)
+            print_scores(settings)
             if not chosen:
                 console.print("Nothing new to score.")
             console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
     for key, reason in outcome.failures.items():
-        _errors().print(f"failed: {key}: {reason}", style="red", markup=False, highlight=False)
+        stderr().print(f"failed: {key}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
     if outcome.failures:
-        _errors().print(f"{len(outcome.failures)} of {len(chosen)} failed; the same command tries just those again.")
+        stderr().print(f"{len(outcome.failures)} of {len(chosen)} failed; the same command tries just those again.")
         sys.exit(1)
 
 
-@main.command()
-@_reporting
+@click.command()
+@reporting
 def status() -> None:
     """Show what is new, scored or failed, why, and what waits for Influx."""
     from ml_pipeline.automation import local_runs
     from ml_pipeline.stores.influx_buffer import InfluxBuffer
 
-    settings = _settings()
+    settings = current_settings()
     found = Catalogue(settings).look()
     with local_runs.project_instance(settings) as instance:
         keys = [checkpoint.key for checkpoint in found.checkpoints]
@@ -148,53 +109,6 @@ def status() -> None:
     console.print(f"Influx buffer: {pending.points} points wait in {pending.batches} batches.", highlight=False)
 
 
-@main.command()
-@_reporting
-def report() -> None:
-    """Make the score table, the leaderboard and the HTML report anew from the stored scores."""
-    from ml_pipeline.automation import local_runs
-
-    settings = _settings()
-    with local_runs.project_instance(settings) as instance:
-        local_runs.publish(_definitions(), instance)
-    _print_scores(settings)
-    Console().print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
-
-
-@main.group()
-def config() -> None:
-    """Look after pipeline.yaml."""
-
-
-@config.command("check")
-@_reporting
-def config_check() -> None:
-    """Check the settings, the suites and the base models, and say what is there."""
-    from ml_pipeline.resources import suites_of
-
-    path = find_config(os.environ)
-    settings = load_settings(path)
-    console = Console()
-    console.print(f"{path}: valid", highlight=False, soft_wrap=True)
-    for suite in suites_of(settings):
-        console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes", highlight=False)
-    for name in settings.base_models:
-        try:
-            console.print(f"  base model {name}: {settings.base_model_gguf(name)}", highlight=False, soft_wrap=True)
-        except SettingsError as error:
-            console.print(f"  {error}", markup=False, highlight=False, style="yellow", soft_wrap=True)
-
-
-def _settings() -> Settings:
-    return load_settings(find_config(os.environ))
-
-
-def _definitions() -> Any:
-    from ml_pipeline.definitions import defs
-
-    return defs()
-
-
 def _matching(checkpoints: list[Checkpoint], pattern: str) -> list[Checkpoint]:
     """The checkpoints that fit, and the base models that they are compared with."""
     fitting = [c for c in checkpoints if fnmatch.fnmatchcase(c.key, pattern)]
@@ -208,20 +122,13 @@ def _nothing_found(settings: Settings, pattern: str) -> str:
     return f"no checkpoint{matching} in {folders}. Run folders are called adapters-<run>."
 
 
-def _print_scores(settings: Settings) -> None:
-    from ml_pipeline.assets.published import load_scores
-    from ml_pipeline.reports.terminal import score_table_view
-    from ml_pipeline.stores.duckdb import DuckDBStore
-
-    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
-    Console().print(score_table_view(load_scores(store)))
-
-
 def _print_problems(found: Discovery) -> None:
     for path in found.growing:
-        _errors().print(f"still being written, left for the next look: {path}", markup=False, highlight=False)
+        stderr().print(
+            f"still being written, left for the next look: {path}", markup=False, highlight=False, soft_wrap=True
+        )
     for problem in found.problems:
-        _errors().print(problem, style="yellow", markup=False, highlight=False)
+        stderr().print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _state_table(found: Discovery, states: dict[str, State]) -> Table:
@@ -229,10 +136,6 @@ def _state_table(found: Discovery, states: dict[str, State]) -> Table:
     for checkpoint in found.checkpoints:
         table.add_row(checkpoint.key, checkpoint.label, states[checkpoint.key])
     return table
-
-
-def _errors() -> Console:
-    return Console(stderr=True)
 
 
 def _lasting_console() -> Console:

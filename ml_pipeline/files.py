@@ -43,24 +43,39 @@ def store_errors(action: str, path: Path) -> Iterator[None]:
         raise StoreError(f"{what}. Check the disk and the folder {path.parent}, then run again.") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: temporary file in the same folder, fsync, rename, fsync of the folder.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; at the end of the body it is synced and renamed to `path`.
 
-    Readers see the old content or the new. On failure the temporary file is removed and the old content stays; after
-    a kill the temporary file may stay, which `remove_leftovers` clears.
+    Readers see the old content or the new. The temporary name is unique, so several may write at once and the last to
+    finish wins. When the body raises, the temporary file is removed and the old content stays; after a kill it may
+    stay, which `remove_leftovers` clears.
 
     Raises:
         StoreFullError, StoreError: as in `store_errors`.
     """
     with store_errors("write", path):
-        temporary = write_temporary(path, data)
+        make_folder(path.parent)
+        temporary = temporary_beside(path)
         try:
+            yield temporary
+            fsync(temporary)
             temporary.replace(path)
-        except BaseException:
+            fsync(path.parent)
+        finally:
             with suppress(OSError):
                 temporary.unlink()
-            raise
-        fsync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` as `replacing` does, with its errors."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name of its own in the same folder, by which `is_temporary` and `remove_leftovers` know it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
 
 
 def write_temporary(path: Path, data: bytes) -> Path:
@@ -70,14 +85,10 @@ def write_temporary(path: Path, data: bytes) -> Path:
         OSError: and then nothing is left behind.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
-    # Not `tempfile`: its files are private to one user, and scores are for the whole group to read.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    temporary = temporary_beside(path)
     try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+        temporary.write_bytes(data)
+        fsync(temporary)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
@@ -101,7 +112,7 @@ def keep_as(source: Path, target: Path) -> None:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             write_atomically(target, source.read_bytes())
-        fsync_folder(target.parent)
+        fsync(target.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -114,16 +125,16 @@ def make_folder(folder: Path) -> None:
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+    fsync(folder.parent)
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` survive a power cut.
+def fsync(path: Path) -> None:
+    """Make a file's content, or renames and removals in a folder, survive a power cut.
 
     Raises:
-        OSError: the folder cannot be opened or synced.
+        OSError: it cannot be opened or synced.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

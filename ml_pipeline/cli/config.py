@@ -1,0 +1,36 @@
+"""`config check`: whether pipeline.yaml and what it names can be used."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from rich.console import Console
+
+from ml_pipeline.cli.shared import reporting
+from ml_pipeline.errors import SettingsError
+from ml_pipeline.settings_file import find_config, load_settings
+
+
+@click.group()
+def config() -> None:
+    """Look after pipeline.yaml."""
+
+
+@config.command("check")
+@reporting
+def config_check() -> None:
+    """Check the settings, the suites and the base models, and say what is there."""
+    from ml_pipeline.resources import suites_of
+
+    path = find_config(os.environ)
+    settings = load_settings(path)
+    console = Console()
+    console.print(f"{path}: valid", highlight=False, soft_wrap=True)
+    for suite in suites_of(settings):
+        console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes", highlight=False)
+    for name in settings.base_models:
+        try:
+            console.print(f"  base model {name}: {settings.base_model_gguf(name)}", highlight=False, soft_wrap=True)
+        except SettingsError as error:
+            console.print(f"  {error}", markup=False, highlight=False, style="yellow", soft_wrap=True)

@@ -1,0 +1,65 @@
+"""What every command shares: settings, messages, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+from rich.console import Console
+
+from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError
+from ml_pipeline.settings import Settings
+from ml_pipeline.settings_file import find_config, load_settings
+
+P = ParamSpec("P")
+_FAILED, _WRONG_USE, _INTERRUPTED = 1, 2, 130
+
+
+def reporting(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what a user can mend into a message and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            stderr().print("Interrupted. What is finished is stored; the same command goes on from here.")
+            sys.exit(_INTERRUPTED)
+        except (SettingsError, SuiteError) as error:
+            stderr().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+            sys.exit(_WRONG_USE)
+        except MlPipelineError as error:
+            stderr().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+            sys.exit(_FAILED)
+
+    return run
+
+
+def current_settings() -> Settings:
+    """The settings of this folder, or of $ML_PIPELINE_CONFIG; raises SettingsError."""
+    return load_settings(find_config(os.environ))
+
+
+def definitions() -> Any:
+    """What Dagster loads; imported late, since it takes seconds."""
+    from ml_pipeline.definitions import defs
+
+    return defs()
+
+
+def print_scores(settings: Settings) -> None:
+    """Print the score table of every run."""
+    from ml_pipeline.assets.published import load_scores
+    from ml_pipeline.reports.terminal import score_table_view
+    from ml_pipeline.stores.duckdb import DuckDBStore
+
+    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    Console().print(score_table_view(load_scores(store)))
+
+
+def stderr() -> Console:
+    """Where errors go."""
+    return Console(stderr=True)
