@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, for real."""
+"""Disks that are full or read-only, and a server of line protocol, for real."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from ml_pipeline_tests.victoria_metrics import running_victoria_metrics
 
 
 @contextmanager
@@ -43,3 +45,10 @@ def read_only_folder(tmp_path: Path) -> Iterator[Path]:
         return
     with _mounted(tmp_path / "readonly", "ro") as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running VictoriaMetrics."""
+    with running_victoria_metrics(tmp_path_factory.mktemp("victoria")) as url:
+        yield url

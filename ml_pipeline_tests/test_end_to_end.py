@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline_tests.agreement import assert_stores_agree
 from ml_pipeline_tests.project import Project, make_project, rewrite_config, sample_iterations
+from ml_pipeline_tests.victoria_metrics import stored
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 GOOD, BAD = "reasoning", "hot"
@@ -93,6 +94,11 @@ def test_checkpoints_are_scored_once_and_bad_ones_hold_nobody_up(project: Projec
     assert nothing.returncode == 0
     assert "Nothing new to score" in nothing.stdout
 
+    (project.root / "data" / "scores.duckdb").unlink()
+    rebuilt = project.run("rebuild")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    agree(project)
+
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_run_that_is_stopped_goes_on_where_it_stopped(project: Project, sent: signal.Signals, code: int) -> None:
@@ -156,6 +162,32 @@ def test_a_forced_score_repeats_the_same_rows(project: Project) -> None:
     assert project.run("score", "--force").returncode == 0
     assert _results(project) == before
     agree(project)
+
+
+def test_points_wait_for_a_server_and_then_reach_it(project: Project, victoria_metrics: str) -> None:
+    project.configure(suites={"enabled": ["short"]}, judge={"backend": "none"})
+    project.add(GOOD, FIRST)
+    assert project.run("score").returncode == 0
+    assert project.run("flush").returncode == 2
+    project.configure(stores={"influx": {"url": f"{victoria_metrics}/influx"}})
+    flushed = project.run("flush")
+    assert flushed.returncode == 0, flushed.stderr
+    assert re.search(r"^[1-9]\d* points sent, 0 wait", flushed.stdout, re.MULTILINE)
+    project.add(GOOD, LAST)
+    assert project.run("score").returncode == 0
+    assert "0 points wait" in project.run("status").stdout
+    with duckdb.connect(str(project.root / "data" / "scores.duckdb"), read_only=True) as connection:
+        rows = connection.sql(
+            "SELECT label, accuracy * 100 FROM checkpoint_scores WHERE category = 'overall' AND iteration > 0"
+        ).fetchall()
+    assert len(rows) == 2
+    arrived = {
+        label: samples[-1][1]
+        for names, samples in stored(victoria_metrics, "capability_score_accuracy").items()
+        for label, _ in rows
+        if label in names and "overall" in names
+    }
+    assert arrived == pytest.approx(dict(rows))
 
 
 def test_wrong_use_is_told_with_exit_code_2(project: Project) -> None:
