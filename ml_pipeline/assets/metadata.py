@@ -12,6 +12,7 @@ from ml_pipeline.stores.io_managers import receipt_metadata
 from ml_pipeline.stores.parquet import WriteReceipt
 
 _TEXT_LIMIT = 400
+_DECIMALS = 4  # the tables have every digit
 
 
 def stage_metadata(result: StageResult, receipts: Iterable[WriteReceipt]) -> dict[str, dg.MetadataValue[Any]]:
@@ -30,7 +31,7 @@ def fact_value(value: object) -> dg.MetadataValue[Any]:
     if isinstance(value, int):
         return dg.MetadataValue.int(value)
     if isinstance(value, float):
-        return dg.MetadataValue.float(value)
+        return dg.MetadataValue.float(round(value, _DECIMALS))
     if isinstance(value, list):
         return dg.MetadataValue.md(markdown_table(value))
     return dg.MetadataValue.text(str(value))

@@ -10,9 +10,9 @@ from ml_pipeline.assets.metadata import markdown_table
 from ml_pipeline.assets.specs import OWNER
 from ml_pipeline.reports.html_report import write_report
 from ml_pipeline.reports.leaderboard import leaderboard as rank_checkpoints
-from ml_pipeline.reports.plots import accuracy_figure
+from ml_pipeline.reports.plots import accuracy_figure, judge_figure
 from ml_pipeline.reports.render import to_png
-from ml_pipeline.reports.runs import run_curves
+from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline.reports.score_table import score_table as tidy_scores
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.resources import PipelineResource
@@ -20,10 +20,16 @@ from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES
 
-_SCORES = ("responses", "probe_results", "heuristic_scores", "checkpoint_scores", "judgements")
+_SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
 _GROUP = "publish"
 _PREVIEW_ROWS = 20
 _PLOTS = 6
+_SCORE_COLUMNS = ("source", "run", "iteration", "suite", "metric", "value", "low", "high", "count", "unscored")
+_RANK_COLUMNS = (
+    *("source", "run", "iteration", "suite", "rank", "accuracy", "accuracy_low", "accuracy_high"),
+    *("total", "unscored", "delta", "p_value", "verdict"),
+)
+"""What the previews in the UI show; the tables have more columns."""
 
 
 def load_scores(store: DuckDBStore) -> Scores:
@@ -45,7 +51,8 @@ def score_table(
     """The tidy score table."""
     table = tidy_scores(load_scores(duckdb_io_manager.store().duckdb))
     overall = table[table["category"] == "overall"]
-    context.add_output_metadata({"overall": dg.MetadataValue.md(_preview(overall))})
+    preview = overall[list(_SCORE_COLUMNS)]
+    context.add_output_metadata({"overall": dg.MetadataValue.md(_preview(preview))})
     return table
 
 
@@ -62,7 +69,8 @@ def leaderboard(
 ) -> pd.DataFrame:
     """The ranking of each run's checkpoints."""
     table = rank_checkpoints(load_scores(duckdb_io_manager.store().duckdb))
-    context.add_output_metadata({"best": dg.MetadataValue.md(_preview(table))})
+    ranked = table.loc[table["rank"].notna(), list(_RANK_COLUMNS)]
+    context.add_output_metadata({"ranking": dg.MetadataValue.md(_preview(ranked))})
     return table
 
 
@@ -79,10 +87,7 @@ def score_report(
     """The report, and a plot of each run for the UI."""
     scores = load_scores(duckdb_io_manager.store().duckdb)
     path = write_report(scores, pipeline.settings().report_path, generated_at=datetime.now(UTC))
-    plots = {
-        curve.name: dg.MetadataValue.md(_image(to_png(accuracy_figure(curve)), curve.name))
-        for curve in run_curves(scores)[:_PLOTS]
-    }
+    plots = {f"{curve.name} {curve.suite}": dg.MetadataValue.md(_plot(curve)) for curve in run_curves(scores)[:_PLOTS]}
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.url(path.as_uri()),
@@ -98,5 +103,7 @@ def _preview(table: pd.DataFrame) -> str:
     )
 
 
-def _image(png: bytes, name: str) -> str:
-    return f"![accuracy of {name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+def _plot(curve: RunCurve) -> str:
+    has_accuracy = any(point.accuracy is not None for point in curve.points)
+    figure, what = (accuracy_figure(curve), "accuracy") if has_accuracy else (judge_figure(curve), "judge")
+    return f"![{what} of {curve.name}](data:image/png;base64,{base64.b64encode(to_png(figure)).decode()})"
