@@ -16,23 +16,6 @@ _ORDERS = (
     ("heavier", "heaviest", "lightest"),
     ("stronger", "strongest", "weakest"),
 )
-_CLASSES = ("birds", "plants", "swimmers", "readers", "singers", "fish", "blue things", "tall things", "quiet things")
-_ORDERS = (
-    ("taller", "tallest", "shortest"),
-    ("older", "oldest", "youngest"),
-    ("faster", "fastest", "slowest"),
-    ("richer", "richest", "poorest"),
-    ("heavier", "heaviest", "lightest"),
-    ("stronger", "strongest", "weakest"),
-)
-_ORDERS = (
-    ("taller", "tallest", "shortest"),
-    ("older", "oldest", "youngest"),
-    ("faster", "fastest", "slowest"),
-    ("richer", "richest", "poorest"),
-    ("heavier", "heaviest", "lightest"),
-    ("stronger", "strongest", "weakest"),
-)
 _ANALOGIES = (
     (
         "opposite",
