@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import Discovery
-from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr
+from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings
 
@@ -29,10 +29,18 @@ def discover(pattern: str) -> None:
     """List the checkpoints of every source; stores nothing."""
     settings = current_settings()
     found = Catalogue(settings).look()
-    table = Table("checkpoint", "label", "base model", "size", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        Column("checkpoint", overflow="fold"),
+        "label",
+        "base model",
+        "size",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     for checkpoint in _matching(found.checkpoints, pattern):
         table.add_row(checkpoint.key, checkpoint.label, checkpoint.base_model, f"{checkpoint.size_bytes / 1e6:.1f} MB")
-    Console().print(table)
+    stdout().print(table)
     _print_problems(found)
 
 
@@ -100,7 +108,7 @@ def status() -> None:
         states = local_runs.states(instance, keys)
         failed = [key for key, state in states.items() if state == local_runs.State.FAILED]
         reasons = local_runs.recent_failures(instance, failed)
-    console = Console()
+    console = stdout()
     console.print(_state_table(found, states))
     for key in failed:
         console.print(f"{key}: {reasons.get(key, 'see its run in the Dagster UI')}", style="red", markup=False)
@@ -132,7 +140,9 @@ def _print_problems(found: Discovery) -> None:
 
 
 def _state_table(found: Discovery, states: dict[str, State]) -> Table:
-    table = Table("checkpoint", "label", "state", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        Column("checkpoint", overflow="fold"), "label", "state", box=None, pad_edge=False, header_style="bold"
+    )
     for checkpoint in found.checkpoints:
         table.add_row(checkpoint.key, checkpoint.label, states[checkpoint.key])
     return table

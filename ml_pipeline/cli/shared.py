@@ -15,6 +15,7 @@ from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import find_config, load_settings
 
 P = ParamSpec("P")
+_PIPED_WIDTH = 240
 _FAILED, _WRONG_USE, _INTERRUPTED = 1, 2, 130
 
 
@@ -58,6 +59,11 @@ def print_scores(settings: Settings) -> None:
 
     store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
     Console().print(score_table_view(load_scores(store)))
+
+
+def stdout() -> Console:
+    """Where lists go: as wide as the terminal, and wide enough for whole names when piped into another program."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
 
 
 def stderr() -> Console:
