@@ -3,6 +3,7 @@
     MlPipelineError
     ├── SettingsError        pipeline.yaml or the environment is wrong
     ├── CheckpointError      a source or a checkpoint file cannot be read, or is not what it claims to be
+    │   └── SourceUnreachableError   a source does not answer, is not trusted, or does not let us in
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
@@ -39,6 +40,10 @@ class SettingsError(MlPipelineError):
 
 class CheckpointError(MlPipelineError):
     """A source or a checkpoint file cannot be read, or is not what it claims to be."""
+
+
+class SourceUnreachableError(CheckpointError):
+    """A source as a whole does not answer, is not trusted, or does not let us in; what was known of it stays."""
 
 
 class AdapterError(MlPipelineError):

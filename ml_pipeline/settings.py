@@ -10,34 +10,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.source_settings import AnySource, Section
 
 BASE_SOURCE = "base"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class LocalSource(_Section):
-    """A folder of this machine that holds run folders `adapters-*`."""
-
-    type: Literal["local"] = Field(description="`local`: a folder of this machine.")
-    path: Path = Field(description="Folder that holds the run folders.")
-    filter: str = Field("*", description="Shell pattern on the run's name; others are ignored.")
-
-
-class PackageFile(_Section):
+class PackageFile(Section):
     """A file shipped inside an installed Python package."""
 
     package: str = Field(description="Import name of the package.")
     file: str = Field(description="Path of the file inside it.")
 
 
-class BaseModelSettings(_Section):
+class BaseModelSettings(Section):
     """Where one base model's files are, per backend."""
 
     gguf: Path | PackageFile | None = Field(None, description="GGUF file for llama.cpp: a path, or a package's file.")
@@ -46,7 +35,7 @@ class BaseModelSettings(_Section):
     quantisation: str | None = Field(None, description="What the adapter was trained on, for provenance: 4bit, bf16.")
 
 
-class Family(_Section):
+class Family(Section):
     """Run folders whose name (without 'adapters-') starts with `prefix` belong to this model; first match wins."""
 
     prefix: str = Field(min_length=1, description="How the run's name starts.")
@@ -54,7 +43,7 @@ class Family(_Section):
     short: str = Field(min_length=1, max_length=20, description="Short name used in labels.")
 
 
-class BackendSettings(_Section):
+class BackendSettings(Section):
     """The model runner. llama_cpp runs GGUF files in this process."""
 
     type: Literal["llama_cpp"] = Field("llama_cpp", description="`llama_cpp`: GGUF files, in the process of the run.")
@@ -64,7 +53,7 @@ class BackendSettings(_Section):
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
 
 
-class JudgeSettings(_Section):
+class JudgeSettings(Section):
     """Who judges. 'embedded' is the base model of the checkpoint itself, without adapter."""
 
     backend: Literal["embedded", "none"] = Field(
@@ -78,14 +67,14 @@ class JudgeSettings(_Section):
     explain: bool = Field(True, description="Ask the judge for a sentence beside its figures.")
 
 
-class GenerationOverride(_Section):
+class GenerationOverride(Section):
     """What a user changes of one suite's generation defaults."""
 
     temperature: float | None = Field(None, ge=0, le=5, description="In place of the suite's temperature.")
     max_tokens: int | None = Field(None, ge=1, description="In place of the suite's longest answer, in tokens.")
 
 
-class SuitesSettings(_Section):
+class SuitesSettings(Section):
     """Which suites are run, and where the user's own lie."""
 
     enabled: tuple[str, ...] = Field(("capability", "content"), min_length=1, description="Suites to run, by name.")
@@ -94,7 +83,7 @@ class SuitesSettings(_Section):
     generation: dict[str, GenerationOverride] = Field(default_factory=dict)
 
 
-class InfluxSettings(_Section):
+class InfluxSettings(Section):
     """An InfluxDB for dashboards. Without `url` points wait in the buffer."""
 
     url: str | None = Field(None, pattern=r"^https?://", description="The server; unset, points wait in the buffer.")
@@ -118,7 +107,7 @@ class InfluxSettings(_Section):
         return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-class StoresSettings(_Section):
+class StoresSettings(Section):
     """Where scores go; unset paths lie under data_dir."""
 
     parquet: Path | None = Field(None, description="Folder of Parquet files.")
@@ -129,26 +118,29 @@ class StoresSettings(_Section):
     influx: InfluxSettings = InfluxSettings()
 
 
-class DiscoverySettings(_Section):
+class DiscoverySettings(Section):
     """How new checkpoints are looked for."""
 
     interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
     settle_s: float = Field(60, ge=0, description="An incomplete file untouched for this long is taken as it is.")
+    full_look_s: float = Field(
+        3600, ge=0, description="Seconds between two looks that list every folder, unchanged ones too."
+    )
 
 
-class LimitsSettings(_Section):
+class LimitsSettings(Section):
     """Bounds on work and files."""
 
     checkpoints_per_run: int = Field(16, ge=1, le=1000, description="Checkpoints scored with one model load.")
     adapter_bytes: int = Field(20 * 2**30, ge=1, description="Largest weights file that is accepted.")
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings. `root` is the folder of pipeline.yaml; every path is absolute after loading."""
 
     root: Path = Field(Path(), exclude=True)
     data_dir: Path = Field(Path("data"), description="Folder of everything the program makes.")
-    sources: dict[str, LocalSource] = Field(min_length=1)
+    sources: dict[str, AnySource] = Field(min_length=1)
     base_models: dict[str, BaseModelSettings] = Field(min_length=1)
     families: tuple[Family, ...] = ()
     backend: BackendSettings = BackendSettings()

@@ -79,7 +79,10 @@ def _override(data: dict[str, Any], name: str, value: str) -> None:
 
 
 def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
-    place = ".".join(str(part) for part in item["loc"] if part not in ("PackageFile", "local"))
+    loc = item["loc"]
+    if loc[:1] == ("sources",):
+        loc = (*loc[:2], *loc[3:])  # the third part is the `type` by which the kind of source was chosen
+    place = ".".join(str(part) for part in loc if part != "PackageFile")
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         section = _section_fields(item["loc"][:-1])
@@ -91,11 +94,15 @@ def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
 
 def _section_fields(loc: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Settings
+    candidates: list[type[BaseModel]] = []
     for part in loc:
-        field = model.model_fields.get(str(part))
-        for candidate in _models_in(field.annotation if field else None):
-            model = candidate
-            break
+        if field := model.model_fields.get(str(part)):
+            candidates = _models_in(field.annotation)
+        for candidate in candidates:
+            kind = candidate.model_fields.get("type")
+            if len(candidates) == 1 or (kind and part in getattr(kind.annotation, "__args__", ())):
+                model = candidate
+                break
     return list(model.model_fields)
 
 

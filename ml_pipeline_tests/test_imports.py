@@ -10,10 +10,11 @@ import pytest
 import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
-ALWAYS = {"errors", "settings"}
+ALWAYS = {"errors", "settings", "source_settings"}
 ALLOWED = {
     "errors": set(),
     "settings": ALWAYS,
+    "source_settings": set(),
     "settings_file": ALWAYS,
     "progress": set(),
     "files": ALWAYS,

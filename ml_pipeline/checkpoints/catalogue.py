@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.discovery import Discovery, discover, discover_base
+from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover, discover_base
 from ml_pipeline.checkpoints.source import LocalFolder, Source
+from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.errors import CheckpointError, SettingsError
-from ml_pipeline.settings import BASE_SOURCE, LocalSource, Settings
+from ml_pipeline.settings import BASE_SOURCE, Settings
+from ml_pipeline.source_settings import AnySource, SshSource
+
+_SOURCES_AT_ONCE = 16
+_MEMORIES: dict[tuple[str, str], Memory] = {}
+"""What this process remembers of each source between looks."""
 
 
 class Catalogue:
@@ -23,23 +31,17 @@ class Catalogue:
         """A source by name."""
         return self._sources[name]
 
-    def look(self, sources: Iterable[str] | None = None) -> Discovery:
-        """Look through the named sources, or all; base models that have checkpoints come first.
+    def look(self, sources: Iterable[str] | None = None, *, full: bool = False) -> Discovery:
+        """Look through the named sources, or all, at the same time; base models that have checkpoints come first.
 
-        A bare base model is listed when its file is on this machine, since its scores are what the others are
-        compared with.
+        Folders that did not change since this process last looked are not listed again, unless `full` is set. A bare
+        base model is listed when its file is on this machine, since its scores are what the others are compared with.
         """
+        names = list(self._sources if sources is None else sources)
         found = Discovery()
-        for name in self._sources if sources is None else sources:
-            found.extend(
-                discover(
-                    self._sources[name],
-                    self._settings.families,
-                    now_ns=time.time_ns(),
-                    settle_s=self._settings.discovery.settle_s,
-                    pattern=self._settings.sources[name].filter,
-                )
-            )
+        with ThreadPoolExecutor(max_workers=min(_SOURCES_AT_ONCE, max(1, len(names)))) as pool:
+            for discovery in pool.map(partial(self._look_through, full=full), names):
+                found.extend(discovery)
         bases = []
         for base_model in dict.fromkeys(checkpoint.base_model for checkpoint in found.checkpoints):
             try:
@@ -51,9 +53,21 @@ class Catalogue:
 
     def find(self, keys: Iterable[str]) -> dict[str, Checkpoint | CheckpointError]:
         """The checkpoint of each key as it is now, or why there is none; one look for all of them."""
-        found = self.look()
+        found = self.look(full=True)
         known = {checkpoint.key: checkpoint for checkpoint in found.checkpoints}
         return {key: known.get(key) or self._missing(key, found) for key in keys}
+
+    def _look_through(self, name: str, *, full: bool) -> Discovery:
+        source = self._sources[name]
+        return discover(
+            source,
+            self._settings.families,
+            now_ns=time.time_ns(),
+            settle_s=self._settings.discovery.settle_s,
+            pattern=self._settings.sources[name].filter,
+            memory=_MEMORIES.setdefault((name, source.identity), Memory()),
+            full_look_s=0 if full else self._settings.discovery.full_look_s,
+        )
 
     def _missing(self, key: str, found: Discovery) -> CheckpointError:
         source = key.split(".", 1)[0]
@@ -66,5 +80,7 @@ class Catalogue:
         return CheckpointError("\n".join([f"{key}: not found in its source. {hint}", *found.problems]))
 
 
-def _open_source(settings: Settings, name: str, source: LocalSource) -> Source:
+def _open_source(settings: Settings, name: str, source: AnySource) -> Source:
+    if isinstance(source, SshSource):
+        return SshFolder(name, source)
     return LocalFolder(name, settings.path(source.path))

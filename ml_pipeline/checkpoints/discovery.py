@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
-import json
-import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint, base_checkpoint
-from ml_pipeline.checkpoints.naming import RUN_PREFIX, checkpoint_iteration, run_name
+from ml_pipeline.checkpoints.folder_memory import FolderMemory
+from ml_pipeline.checkpoints.naming import RUN_PREFIX
+from ml_pipeline.checkpoints.run_folder import RunFolder, complete, look_through
 from ml_pipeline.checkpoints.source import Entry, Source
-from ml_pipeline.errors import CheckpointError
+from ml_pipeline.errors import CheckpointError, SourceUnreachableError
 from ml_pipeline.settings import Family
 
-CONFIG_FILE = "adapter_config.json"
-_LONGEST_HEADER = 16 * 2**20
+Memory = FolderMemory[list[RunFolder]]
 
 
 @dataclass
@@ -39,32 +38,32 @@ class Discovery:
 
 
 def discover(
-    source: Source, families: Sequence[Family], *, now_ns: int, settle_s: float, pattern: str = "*"
+    source: Source,
+    families: Sequence[Family],
+    *,
+    now_ns: int,
+    settle_s: float,
+    pattern: str = "*",
+    memory: Memory | None = None,
+    full_look_s: float = 0,
 ) -> Discovery:
     """Look through a source once.
 
     `pattern` is a shell pattern on the run's name. A file counts as finished when it is as long as its own header
     says and its configuration lies beside it, or when it has not been touched for `settle_s` seconds (then a damaged
     one comes to light as a failed checkpoint instead of being ignored for ever).
+
+    With a `memory` of earlier looks, run folders that did not change since are not listed again, until `full_look_s`
+    seconds after the last look at all of them. A checkpoint that is overwritten in place when it was settled before
+    shows at that full look.
     """
     found = Discovery()
+    look = _Look(source, tuple(families), pattern, now_ns, settle_s, Memory() if memory is None else memory)
+    look.memory.begin((look.families, pattern, settle_s), full_look_s)
     try:
-        tops = [e for e in source.list_folder("") if e.is_folder and e.name.startswith(RUN_PREFIX)]
-    except CheckpointError as error:
+        look.through(found)
+    except SourceUnreachableError as error:
         found.problems.append(str(error))
-        return found
-    for top in sorted(tops, key=lambda entry: entry.name):
-        try:
-            entries = source.list_folder(top.name)
-            folders = [(top.name, entries)]
-            for inner in sorted(e.name for e in entries if e.is_folder):
-                folders.append((f"{top.name}/{inner}", source.list_folder(f"{top.name}/{inner}")))
-        except CheckpointError as error:
-            found.problems.append(str(error))
-            continue
-        for folder, contents in folders:
-            if fnmatch.fnmatchcase(folder.removeprefix(RUN_PREFIX), pattern):
-                _look_through_run(source, folder, contents, families, now_ns, settle_s, found)
     return found
 
 
@@ -74,70 +73,123 @@ def discover_base(base_model: str, gguf: Path) -> Checkpoint:
     return base_checkpoint(base_model, file=gguf.name, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
 
 
-def _look_through_run(
-    source: Source,
-    folder: str,
-    contents: Sequence[Entry],
-    families: Sequence[Family],
-    now_ns: int,
-    settle_s: float,
-    found: Discovery,
-) -> None:
-    run = folder.removeprefix(RUN_PREFIX)
-    name = run_name(run, families)
-    has_config = any(entry.name == CONFIG_FILE and not entry.is_folder for entry in contents)
-    by_iteration: dict[int, Checkpoint] = {}
-    for entry in sorted(contents, key=lambda item: item.name):
-        written = None if entry.is_folder else checkpoint_iteration(entry.name)
-        if written is None:
-            continue
-        path = f"{folder}/{entry.name}"
-        checkpoint = Checkpoint(
-            source=source.name,
-            run=run,
-            iteration=int(written),
-            label=name.label(written),
-            model=name.model,
-            base_model=name.model,
-            file=path,
-            config_file=f"{folder}/{CONFIG_FILE}",
-            size_bytes=entry.size_bytes,
-            mtime_ns=entry.mtime_ns,
-        )
-        try:
-            checkpoint.key  # noqa: B018 (a name that gives no key is reported here, not later)
-            settled = now_ns - entry.mtime_ns >= settle_s * 1e9
-            if not settled and not (has_config and is_complete(source, path, entry.size_bytes)):
-                found.growing.append(path)
+@dataclass(frozen=True)
+class _Look:
+    source: Source
+    families: tuple[Family, ...]
+    pattern: str
+    now_ns: int
+    settle_s: float
+    memory: Memory
+
+    @property
+    def settled_before_ns(self) -> int:
+        """Files touched before this are taken as they are."""
+        return self.now_ns - int(self.settle_s * 1e9) + 1
+
+    def through(self, found: Discovery) -> None:
+        """Look through the source."""
+        tops = self._run_folders(found)
+        self.memory.keep_only(tops)
+        recalled = self._recall(tops)
+        listed = self._list([top for top in tops if top not in recalled], found)
+        folders = {top: self._sort(top, contents) for top, contents in listed.items()}
+        finished = self._finished(folders, found)
+        for top in tops:
+            if top in recalled:
+                runs = recalled[top]
+            elif top in folders:
+                runs = folders[top]
+                self._remember(top, tops[top], listed[top], runs)
+            else:
                 continue
+            for run in runs:
+                _add(run, finished, found)
+
+    def _run_folders(self, found: Discovery) -> dict[str, int]:
+        """The run folders and their modification times, in ns, by name."""
+        try:
+            entries = self.source.list_folder("")
         except CheckpointError as error:
             found.problems.append(str(error))
-            continue
-        if twin := by_iteration.get(checkpoint.iteration):
-            found.problems.append(
-                f"source {source.name}: {path} and {twin.file} are the same iteration; the first by name is taken. "
-                "Rename or remove one."
-            )
-            continue
-        by_iteration[checkpoint.iteration] = checkpoint
-    found.checkpoints += [by_iteration[iteration] for iteration in sorted(by_iteration)]
+            return {}
+        tops = {}
+        for entry in sorted(entries, key=lambda item: item.name):
+            if not entry.name.startswith(RUN_PREFIX):
+                continue
+            if entry.trouble:
+                found.problems.append(f"source {self.source.name}: {entry.name!r} is {entry.trouble}")
+            elif entry.is_folder:
+                tops[entry.name] = entry.mtime_ns
+        return tops
+
+    def _recall(self, tops: Mapping[str, int]) -> dict[str, list[RunFolder]]:
+        inner = self.source.stats(self.memory.inner_folders(tops))
+        times = {path: entry.mtime_ns for path, entry in inner.items() if isinstance(entry, Entry)}
+        found = {top: self.memory.recall(top, mtime_ns, times) for top, mtime_ns in tops.items()}
+        return {top: runs for top, runs in found.items() if runs is not None}
+
+    def _list(self, tops: Sequence[str], found: Discovery) -> dict[str, dict[str, list[Entry]]]:
+        """The contents of run folders and of those inside them, by path, for each run folder that could be read."""
+        listed: dict[str, dict[str, list[Entry]]] = {}
+        for top, contents in self.source.list_folders(tops).items():
+            if isinstance(contents, CheckpointError):
+                found.problems.append(str(contents))
+            else:
+                listed[top] = {top: contents}
+        inner = {
+            f"{top}/{name}": top
+            for top, folders in listed.items()
+            for name in sorted(entry.name for entry in folders[top] if entry.is_folder)
+        }
+        for path, contents in self.source.list_folders(list(inner)).items():
+            if isinstance(contents, CheckpointError):
+                found.problems.append(str(contents))
+                listed.pop(inner[path], None)
+            elif inner[path] in listed:
+                listed[inner[path]][path] = contents
+        return listed
+
+    def _sort(self, top: str, folders: Mapping[str, list[Entry]]) -> list[RunFolder]:
+        return [
+            look_through(self.source.name, path, contents, self.families, self.settled_before_ns)
+            for path, contents in folders.items()
+            if fnmatch.fnmatchcase(path.removeprefix(RUN_PREFIX), self.pattern)
+        ]
+
+    def _finished(
+        self, folders: Mapping[str, Sequence[RunFolder]], found: Discovery
+    ) -> dict[str, bool | CheckpointError]:
+        """Whether each young file is complete."""
+        young = [checkpoint for runs in folders.values() for run in runs for checkpoint in run.young]
+        return complete(self.source, {checkpoint.file: checkpoint.size_bytes for checkpoint in young})
+
+    def _remember(
+        self, top: str, mtime_ns: int, folders: Mapping[str, Sequence[Entry]], runs: list[RunFolder]
+    ) -> None:
+        if not all(run.is_settled for run in runs):
+            self.memory.forget(top)
+            return
+        inner = {f"{top}/{entry.name}": entry.mtime_ns for entry in folders[top] if entry.is_folder}
+        self.memory.remember(
+            top,
+            {top: mtime_ns, **inner},
+            runs,
+            settled_before_ns=self.settled_before_ns - self.source.mtime_granularity_ns,
+        )
 
 
-def is_complete(source: Source, path: str, size_bytes: int) -> bool:
-    """Whether a safetensors file is exactly as long as its own header says.
-
-    Only a sign that its writer is done; the file is validated in full before it is used.
-    """
-    with source.open(path) as file:
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            return False
-        (length,) = struct.unpack("<Q", prefix)
-        if not 2 <= length <= min(_LONGEST_HEADER, size_bytes - 8):
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-            return bool(8 + length + max(ends, default=0) == size_bytes)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-            return False
+def _add(run: RunFolder, finished: Mapping[str, bool | CheckpointError], found: Discovery) -> None:
+    """Add a run folder's findings to those of the look."""
+    ready = list(run.checkpoints)
+    for checkpoint in run.young:
+        done = finished[checkpoint.file]
+        if isinstance(done, CheckpointError):
+            found.problems.append(str(done))
+        elif done:
+            ready.append(checkpoint)
+        else:
+            found.growing.append(checkpoint.file)
+    found.checkpoints += sorted(ready, key=lambda checkpoint: checkpoint.iteration) if run.young else ready
+    found.growing += run.waiting
+    found.problems += run.problems

@@ -1,0 +1,137 @@
+"""What lies in one run folder: its checkpoints, those still being written, and what cannot be used."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.checkpoints.naming import RUN_PREFIX, checkpoint_iteration, partition_key, run_name
+from ml_pipeline.checkpoints.source import Entry, Source
+from ml_pipeline.errors import CheckpointError
+from ml_pipeline.settings import Family
+
+CONFIG_FILE = "adapter_config.json"
+_LONGEST_HEADER = 16 * 2**20
+_FIRST_LOOK_BYTES = 2**15
+"""Most headers of adapters fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run folder's findings. `young` are checkpoints touched so lately that they may still be growing."""
+
+    path: str
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    young: list[Checkpoint] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing in it has to be looked at again before its time changes."""
+        return not (self.young or self.waiting or self.problems)
+
+
+def look_through(
+    source: str, path: str, contents: Sequence[Entry], families: Sequence[Family], settled_before_ns: int
+) -> RunFolder:
+    """Sort the contents of a run folder. Files touched at `settled_before_ns` (ns since 1970) or later are young."""
+    found = RunFolder(path)
+    run = path.removeprefix(RUN_PREFIX)
+    if not _is_text(path):
+        found.problems.append(f"source {source}: the name of run folder {path!r:.200} is no UTF-8. Rename it.")
+        return found
+    name = run_name(run, families)
+    has_config = False
+    taken: dict[int, str] = {}
+    for entry in sorted(contents, key=lambda item: item.name):
+        if entry.name == CONFIG_FILE:
+            has_config = not entry.is_folder and not entry.trouble
+        written = None if entry.is_folder else checkpoint_iteration(entry.name)
+        if written is None:
+            continue
+        file = f"{path}/{entry.name}"
+        if entry.trouble:
+            found.problems.append(f"source {source}: {file!r} is {entry.trouble}")
+            continue
+        iteration = int(written)
+        if iteration in taken:
+            found.problems.append(
+                f"source {source}: {file!r} and {taken[iteration]!r} are the same iteration; the first by name is "
+                "taken. Rename or remove one."
+            )
+            continue
+        taken[iteration] = file
+        checkpoint = Checkpoint(
+            source=source,
+            run=run,
+            iteration=iteration,
+            label=name.label(written),
+            model=name.model,
+            base_model=name.model,
+            file=file,
+            config_file=f"{path}/{CONFIG_FILE}",
+            size_bytes=entry.size_bytes,
+            mtime_ns=entry.mtime_ns,
+        )
+        (found.checkpoints if entry.mtime_ns < settled_before_ns else found.young).append(checkpoint)
+    try:
+        partition_key(source, run, max(taken, default=0))
+    except CheckpointError as error:
+        return RunFolder(path, problems=[str(error)] if taken else [])
+    found.checkpoints.sort(key=lambda checkpoint: checkpoint.iteration)
+    if not has_config:  # it is written before or after the weights: these wait for it
+        found.waiting.extend(checkpoint.file for checkpoint in found.young)
+        found.young.clear()
+    return found
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8 in its source."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def complete(source: Source, sizes_bytes: Mapping[str, int]) -> dict[str, bool | CheckpointError]:
+    """Whether each safetensors file is exactly as long as its own header says.
+
+    Only a sign that its writer is done; the file is validated in full before it is used. Raises
+    SourceUnreachableError.
+    """
+    starts = source.read_starts(dict.fromkeys(sizes_bytes, _FIRST_LOOK_BYTES))
+    longer = {
+        path: 8 + length
+        for path, start in starts.items()
+        if isinstance(start, bytes) and (length := _header_bytes(start, sizes_bytes[path])) > len(start) - 8
+    }
+    starts |= source.read_starts(longer)
+    return {
+        path: start if isinstance(start, CheckpointError) else _is_complete(start, sizes_bytes[path])
+        for path, start in starts.items()
+    }
+
+
+def _header_bytes(start: bytes, size_bytes: int) -> int:
+    """The length of the header that a file begins with; 0 when it is none."""
+    if len(start) < 8:
+        return 0
+    (length,) = struct.unpack_from("<Q", start)
+    return int(length) if 2 <= length <= min(_LONGEST_HEADER, size_bytes - 8) else 0
+
+
+def _is_complete(start: bytes, size_bytes: int) -> bool:
+    length = _header_bytes(start, size_bytes)
+    if not length or len(start) < 8 + length:
+        return False
+    try:
+        header = json.loads(start[8 : 8 + length])
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        return bool(8 + length + max(ends, default=0) == size_bytes)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return False

@@ -1,0 +1,64 @@
+"""Settings of the places that hold checkpoints: one section for each kind of source, told apart by `type`."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_FILTER_MEANING = "Shell pattern on the run's name; others are ignored."
+
+
+class Section(BaseModel):
+    """A section of pipeline.yaml: unknown names are refused, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LocalSource(Section):
+    """A folder of this machine that holds run folders `adapters-*`."""
+
+    type: Literal["local"] = Field(description="`local`: a folder of this machine.")
+    path: Path = Field(description="Folder that holds the run folders.")
+    filter: str = Field("*", description=_FILTER_MEANING)
+
+
+class SshSource(Section):
+    """A folder of another machine, read by SFTP. Keys come from a file or the agent; there are no passwords."""
+
+    type: Literal["ssh"] = Field(description="`ssh`: a folder of another machine, read by SFTP.")
+    host: str = Field(pattern=r"^[^\s,@/-][^\s,@/]*$", description="Name or address of the machine.")
+    port: int | None = Field(None, ge=1, le=65535, description="Its SSH port; unset: 22.")
+    user: str | None = Field(None, min_length=1, description="User there; unset: the user's name here.")
+    key_file: Path | None = Field(
+        None, description="Private key without a passphrase, or one that the agent holds; unset: agent, then ~/.ssh."
+    )
+    use_ssh_config: bool = Field(
+        False, description="Take HostName, Port, User, IdentityFile and ProxyJump from ~/.ssh/config where unset here."
+    )
+    proxy_jump: str | None = Field(
+        None, description="Machines to go through, `[user@]host[:port]`, separated by commas."
+    )
+    known_hosts: Path = Field(Path("~/.ssh/known_hosts"), description="File of the host keys that are trusted.")
+    accept_new_host_key: bool = Field(
+        False, description="Trust a machine's key on first sight and record it; a changed key is always refused."
+    )
+    path: PurePosixPath = Field(
+        description="Folder that holds the run folders; a relative one starts at the user's home there."
+    )
+    filter: str = Field("*", description=_FILTER_MEANING)
+    connect_timeout_s: float = Field(15, gt=0, le=600, description="Longest time to connect and log in, in s.")
+    timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for an answer, in s.")
+
+    @field_validator("path")
+    @classmethod
+    def _plain_path(cls, value: PurePosixPath) -> PurePosixPath:
+        if value.parts[:1] == ("~",):
+            value = PurePosixPath(*value.parts[1:])
+        if "\0" in str(value) or str(value).startswith("~"):
+            raise ValueError("must be an absolute path, or one relative to the user's home, without other users' '~'")
+        return value
+
+
+AnySource = Annotated[LocalSource | SshSource, Field(discriminator="type")]
