@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import click
 import pytest
@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def settings_table() -> str:
     """The README's table of settings, made from the settings themselves."""
-    rows = [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in _settings(Settings, "")]
+    rows = dict.fromkeys(f"| `{name}` | {default} | {meaning} |" for name, default, meaning in _settings(Settings, ""))
     return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
 
 
@@ -34,23 +34,23 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
     for name, field in model.model_fields.items():
         if field.exclude:
             continue
-        inner, place = _section(field.annotation), f"{prefix}{name}"
-        if inner is not None:
-            below = f"{place}." if field.annotation is inner else f"{place}.*."
-            yield from _settings(inner, below)
-        else:
+        place, inner = f"{prefix}{name}", _sections(field.annotation)
+        below = f"{place}." if field.annotation in inner else f"{place}.*."
+        for section in inner:
+            yield from _settings(section, below)
+        if not inner:
             yield place, _default(field.default), field.description or ""
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a setting is, or is a list or table of; several where `type` chooses among them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if getattr(annotation, "__origin__", None) in (dict, tuple):
-        return next(
-            (a for a in annotation.__args__ if isinstance(a, type) and issubclass(a, BaseModel)),
-            None,
-        )
-    return None
+        return [annotation]
+    if get_origin(annotation) in (dict, tuple):
+        return [found for inner in get_args(annotation) for found in _sections(inner)]
+    if get_origin(annotation) is Annotated:
+        return [found for choice in get_args(get_args(annotation)[0]) for found in _sections(choice)]
+    return []
 
 
 def _default(value: Any) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings_file import load_settings
+from ml_pipeline.source_settings import LocalSource, SshSource
 
 SHIPPED = Path(__file__).parents[1] / "pipeline.yaml"
 GOOD = """
@@ -25,7 +26,9 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, GOOD), environ={})
-    assert settings.path(settings.sources["mac"].path) == tmp_path / "runs"
+    source = settings.sources["mac"]
+    assert isinstance(source, LocalSource)
+    assert settings.path(source.path) == tmp_path / "runs"
     assert settings.duckdb_path == tmp_path / "data" / "scores.duckdb"
 
 
@@ -65,6 +68,32 @@ def test_references_between_sections_are_checked(tmp_path: Path) -> None:
         load_settings(write(tmp_path, text), environ={})
     assert "families[0].model: no base model called 'tinny'; did you mean 'tiny'?" in str(caught.value)
     assert "suites.generation.capabilty: not in suites.enabled; did you mean 'capability'?" in str(caught.value)
+
+
+def test_a_source_on_another_machine_needs_little(tmp_path: Path) -> None:
+    text = GOOD.replace("{type: local, path: runs}", "{type: ssh, host: mac.example, path: ~/runs}")
+    source = load_settings(write(tmp_path, text), environ={}).sources["mac"]
+    assert isinstance(source, SshSource)
+    assert (source.host, str(source.path), source.accept_new_host_key) == ("mac.example", "runs", False)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{type: ssh, path: runs}", "sources.ssh.host: Field required"),
+        ("{type: ssh, host: h, path: runs, prot: 1}", "sources.ssh.prot: unknown setting; did you mean 'port'?"),
+        ("{type: ssh, host: h, path: runs, port: 70000}", "sources.ssh.port: "),
+        ("{type: ssh, host: -oProxyCommand=x, path: runs}", "sources.ssh.host: "),
+        ("{type: ssh, host: h, path: ~other/runs}", "sources.ssh.path: must be an absolute path"),
+        ("{type: ssh, host: h, path: runs, password: secret}", "sources.ssh.password: unknown setting"),
+        ("{type: shh, host: h, path: runs}", "sources.ssh: "),
+        ("{path: runs}", "sources.ssh: "),
+    ],
+)
+def test_a_mistake_in_a_source_is_named_with_its_place(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, GOOD.replace("mac: {type: local, path: runs}", f"ssh: {source}")), environ={})
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "just words"])
@@ -107,4 +136,6 @@ def test_the_token_comes_from_the_environment_or_a_file_and_is_no_setting(
 
 def test_the_shipped_settings_are_valid_and_their_sample_folder_is_named() -> None:
     settings = load_settings(SHIPPED, environ={})
-    assert settings.path(settings.sources["samples"].path) == SHIPPED.parent / "data" / "sample" / "checkpoints"
+    source = settings.sources["samples"]
+    assert isinstance(source, LocalSource)
+    assert settings.path(source.path) == SHIPPED.parent / "data" / "sample" / "checkpoints"

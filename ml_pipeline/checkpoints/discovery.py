@@ -59,11 +59,12 @@ def discover(
     """
     found = Discovery()
     look = _Look(source, tuple(families), pattern, now_ns, settle_s, Memory() if memory is None else memory)
-    look.memory.begin((look.families, pattern, settle_s), full_look_s)
-    try:
-        look.through(found)
-    except SourceUnreachableError as error:
-        found.problems.append(str(error))
+    with look.memory.lock:
+        look.memory.begin((look.families, pattern, settle_s), full_look_s)
+        try:
+            look.through(found)
+        except SourceUnreachableError as error:
+            found.problems.append(str(error))
     return found
 
 

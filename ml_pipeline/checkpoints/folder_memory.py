@@ -8,6 +8,7 @@ the next full look.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class FolderMemory(Generic[Found]):
     """
 
     context: object = None
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held during a look, so that two at a time do not mix."""
     _folders: dict[str, Remembered[Found]] = field(default_factory=dict)
     _full_look_at_s: float = 0.0
 

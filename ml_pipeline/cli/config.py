@@ -20,13 +20,17 @@ def config() -> None:
 @config.command("check")
 @reporting
 def config_check() -> None:
-    """Check the settings, the suites and the base models, and say what is there."""
+    """Check the settings, the sources, the suites and the base models, and say what is there."""
+    from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.resources import suites_of
 
     path = find_config(os.environ)
     settings = load_settings(path)
     console = Console()
     console.print(f"{path}: valid", highlight=False, soft_wrap=True)
+    catalogue = Catalogue(settings)
+    for name in settings.sources:
+        console.print(f"  source {name}: {catalogue.source(name).identity}", highlight=False, soft_wrap=True)
     for suite in suites_of(settings):
         console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes", highlight=False)
     for name in settings.base_models:
