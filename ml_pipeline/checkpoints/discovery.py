@@ -165,9 +165,7 @@ class _Look:
         young = [checkpoint for runs in folders.values() for run in runs for checkpoint in run.young]
         return complete(self.source, {checkpoint.file: checkpoint.size_bytes for checkpoint in young})
 
-    def _remember(
-        self, top: str, mtime_ns: int, folders: Mapping[str, Sequence[Entry]], runs: list[RunFolder]
-    ) -> None:
+    def _remember(self, top: str, mtime_ns: int, folders: Mapping[str, Sequence[Entry]], runs: list[RunFolder]) -> None:
         if not all(run.is_settled for run in runs):
             self.memory.forget(top)
             return

@@ -12,7 +12,7 @@ from ml_pipeline.checkpoints.ssh.connection import BROKEN, POOL, Connection, Con
 from ml_pipeline.checkpoints.ssh.protocol import SftpProtocolError, SftpRefusalError
 from ml_pipeline.checkpoints.ssh.reader import RemoteFile, as_binary_io
 from ml_pipeline.checkpoints.ssh.route import Route, plan_route
-from ml_pipeline.checkpoints.ssh.session import SftpSession, Task
+from ml_pipeline.checkpoints.ssh.session import SftpSession
 from ml_pipeline.errors import CheckpointError, SourceUnreachableError
 from ml_pipeline.source_settings import SshSource
 

@@ -7,7 +7,6 @@ inside it. Names are data: they are never part of a command, and those that cann
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
 
 from ml_pipeline.checkpoints.source import Entry, bad_link
 from ml_pipeline.checkpoints.ssh import protocol
@@ -192,5 +191,3 @@ def _refusal(reply: Reply) -> SftpRefusalError | SftpProtocolError:
     if isinstance(reply, Status) and reply.code > 0:
         return SftpRefusalError(reply.reason)
     return SftpProtocolError("the peer gave an answer that does not fit the question")
-
-

@@ -18,7 +18,6 @@ from ml_pipeline.checkpoints.discovery import discover
 from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.checkpoints.ssh.connection import ConnectionPool
 from ml_pipeline.errors import SourceUnreachableError
-from ml_pipeline_tests.checkpoints.files import write_checkpoint
 from ml_pipeline_tests.sshd import Sshd, make_key, running_sshd, trust
 from ml_pipeline_tests.tcp_proxy import TcpProxy, running_proxy
 
@@ -80,9 +79,10 @@ def test_a_cut_in_the_middle_of_a_file_leaves_what_came_and_an_offset_goes_on_fr
     with behind_proxy(sshd, root, pool) as (folder, proxy):
         proxy.cut_after_bytes = 6_000_000
         came = b""
-        with folder.open("file") as file, pytest.raises(SourceUnreachableError, match="the connection to"):
-            while True:
-                came += file.read(100_000)
+        with folder.open("file") as file:
+            with pytest.raises(SourceUnreachableError, match="the connection to"):
+                for piece in iter(lambda: file.read(100_000), b""):
+                    came += piece
         assert 100_000 < len(came) < len(content)
         with folder.open("file", len(came)) as file:
             assert came + file.read() == content
@@ -101,7 +101,7 @@ def test_a_machine_that_stalls_is_given_up_in_time(sshd: Sshd, runs: Path, pool:
             folder.list_folder("")
             proxy.stall_after_bytes = reached(proxy)
             start = time.monotonic()
-            with pytest.raises(SourceUnreachableError, match="no answer in time.*timeout_s"):
+            with pytest.raises(SourceUnreachableError, match=r"no answer in time.*timeout_s"):
                 folder.list_folders(["adapters"])
         else:
             with folder.open("file") as file:
@@ -129,7 +129,7 @@ def test_what_is_no_ssh_server_is_an_error(root: Path, pool: ConnectionPool, ssh
         thread.start()
         port = listener.getsockname()[1]
         folder = SshFolder("mac", sshd.settings(root, port=port, connect_timeout_s=1), pool)
-        with pytest.raises(SourceUnreachableError, match=f"source mac: cannot connect to .*:{port} within 1 s"):
+        with pytest.raises(SourceUnreachableError, match=rf"source mac: cannot connect to .*:{port} within 1 s"):
             folder.list_folder("")
         thread.join()
 
@@ -164,7 +164,7 @@ def test_a_changed_host_key_is_refused_even_when_new_ones_are_accepted(
     trust(known_hosts, sshd.port, make_key(tmp_path / "other"))
     before = known_hosts.read_bytes()
     folder = SshFolder("mac", sshd.settings(root, known_hosts=known_hosts, accept_new_host_key=True), pool)
-    with pytest.raises(SourceUnreachableError, match="CHANGED.*in line 1") as caught:
+    with pytest.raises(SourceUnreachableError, match=r"CHANGED.*in line 1") as caught:
         folder.list_folder("")
     assert known_hosts.read_bytes() == before
     command = shlex.split(str(caught.value).partition("run: ")[2])
@@ -187,18 +187,14 @@ def test_a_new_host_key_is_recorded_when_that_is_allowed(
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
-def test_host_keys_of_other_kinds_are_verified(
-    root: Path, pool: ConnectionPool, tmp_path: Path, kind: str
-) -> None:
+def test_host_keys_of_other_kinds_are_verified(root: Path, pool: ConnectionPool, tmp_path: Path, kind: str) -> None:
     both = f"HostKey {make_key(tmp_path / 'unlisted')}"  # the server prefers this one, which is not the known one
     with running_sshd(tmp_path / "sshd", host_key_kind=kind, options=both) as server:
         assert SshFolder("mac", server.settings(root), pool).list_folder("") == []
         pool.close()
 
 
-def test_a_wrong_key_is_refused_with_the_remedy(
-    sshd: Sshd, root: Path, pool: ConnectionPool, tmp_path: Path
-) -> None:
+def test_a_wrong_key_is_refused_with_the_remedy(sshd: Sshd, root: Path, pool: ConnectionPool, tmp_path: Path) -> None:
     wrong = make_key(tmp_path / "wrong")
     folder = SshFolder("mac", sshd.settings(root, key_file=wrong), pool)
     with pytest.raises(SourceUnreachableError, match=r"took none of the keys .*wrong.*authorized_keys"):
@@ -215,7 +211,13 @@ def test_a_wrong_key_is_refused_with_the_remedy(
     ],
 )
 def test_a_key_that_cannot_be_used_says_why_and_shows_no_secret(
-    sshd: Sshd, root: Path, pool: ConnectionPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, message: str
+    sshd: Sshd,
+    root: Path,
+    pool: ConnectionPool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Any,
+    message: str,
 ) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     key = tmp_path / "key"

@@ -69,9 +69,7 @@ def test_other_kinds_of_keys_let_in(sshd: Sshd, root: Path, pool: ConnectionPool
         assert SshFolder(kind, sshd.settings(root, key_file=key), pool).list_folder("") == []
 
 
-def test_a_jump_reaches_a_machine_through_another(
-    sshd: Sshd, root: Path, pool: ConnectionPool, tmp_path: Path
-) -> None:
+def test_a_jump_reaches_a_machine_through_another(sshd: Sshd, root: Path, pool: ConnectionPool, tmp_path: Path) -> None:
     (root / "adapters-x").mkdir()
     with running_sshd(tmp_path / "inner") as inner:
         known_hosts = tmp_path / "both"
@@ -82,7 +80,7 @@ def test_a_jump_reaches_a_machine_through_another(
         assert [entry.name for entry in folder.list_folder("")] == ["adapters-x"]
         pool.close()
         untrusting = inner.settings(root, proxy_jump=jump, known_hosts=sshd.known_hosts)
-        with pytest.raises(SourceUnreachableError, match="is not known.*run: echo ") as caught:
+        with pytest.raises(SourceUnreachableError, match=r"is not known.*run: echo ") as caught:
             SshFolder("mac", untrusting, pool).list_folder("")
         assert inner.known_hosts.read_text().strip() in str(caught.value)
 
