@@ -24,7 +24,9 @@ class TcpProxy:
     connections: int = 0
     to_client_bytes: int = 0
     cut_after_bytes: int | None = None
-    """Cut every connection when so many bytes in all have gone to clients."""
+    """Cut a connection when so many bytes have gone to its client ..."""
+    cuts_left: int = 0
+    """... so many times."""
     stall_after_bytes: int | None = None
     """Pass on nothing more when so many bytes in all have gone to clients."""
     _sockets: list[socket.socket] = field(default_factory=list)
@@ -74,12 +76,14 @@ class TcpProxy:
             under_way.put((time.monotonic() + self.delay_s, chunk))
 
     def _pass_on(self, target: socket.socket, under_way: queue.Queue[tuple[float, bytes]], to_client: bool) -> None:
+        passed_bytes = 0
         while True:
             due, chunk = under_way.get()
             time.sleep(max(0.0, due - time.monotonic()))
             if to_client:
-                if self.cut_after_bytes is not None and self.to_client_bytes + len(chunk) > self.cut_after_bytes:
-                    self.cut_after_bytes = None
+                passed_bytes += len(chunk)
+                if self.cuts_left and self.cut_after_bytes is not None and passed_bytes > self.cut_after_bytes:
+                    self.cuts_left -= 1
                     self.cut()
                     return
                 while self.stall_after_bytes is not None and self.to_client_bytes >= self.stall_after_bytes:
