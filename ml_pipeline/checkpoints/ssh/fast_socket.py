@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-_AHEAD_BYTES = 2**18
+_AHEAD_BYTES = 2**17
 
 
 class FastSocket:

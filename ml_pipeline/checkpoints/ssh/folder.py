@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
@@ -10,7 +11,7 @@ from ml_pipeline.checkpoints.source import Entry
 from ml_pipeline.checkpoints.ssh import listing
 from ml_pipeline.checkpoints.ssh.connection import BROKEN, POOL, Connection, ConnectionPool, reason_of
 from ml_pipeline.checkpoints.ssh.protocol import SftpProtocolError, SftpRefusalError
-from ml_pipeline.checkpoints.ssh.reader import RemoteFile, as_binary_io
+from ml_pipeline.checkpoints.ssh.reader import RemoteFile, as_binary_io, bytes_ahead
 from ml_pipeline.checkpoints.ssh.route import Route, plan_route
 from ml_pipeline.checkpoints.ssh.session import SftpSession
 from ml_pipeline.errors import CheckpointError, SourceUnreachableError
@@ -122,7 +123,9 @@ class SshFolder:
             session = connection.take_session()
             try:
                 root = self._resolved_root(session)
+                started_s = time.perf_counter()
                 handle, size_bytes = session.run_one(listing.open_regular(root, path))
+                round_trip_s = (time.perf_counter() - started_s) / listing.ROUND_TRIPS_TO_OPEN
             except SftpRefusalError:
                 connection.give_back(session, reusable=True)
                 raise
@@ -134,6 +137,7 @@ class SshFolder:
                 handle,
                 size_bytes,
                 offset,
+                ahead_bytes=bytes_ahead(round_trip_s),
                 guard=lambda: self._reading(connection, path),
                 on_close=lambda reusable: connection.give_back(session, reusable=reusable),
             )

@@ -24,6 +24,7 @@ from ml_pipeline.checkpoints.ssh.session import Task
 
 MOST_ENTRIES = 200_000
 LONGEST_PATH_BYTES = 4096
+ROUND_TRIPS_TO_OPEN = 3
 _SECOND_NS = 10**9
 _READS_AT_ONCE = 2
 """A folder's entries and the sign of its end come with one round trip where OpenSSH sends up to 100 at a time."""

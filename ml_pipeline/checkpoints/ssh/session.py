@@ -23,7 +23,7 @@ Task = Generator[Sequence[Request], list[Reply], Result]
 
 # A server stops reading requests while nobody takes its replies, so what is under way must fit its input buffers.
 _TASKS_AT_ONCE = 256
-_RECEIVE_BYTES = 2**20
+_RECEIVE_BYTES = 2**17
 
 
 class SftpSession:
