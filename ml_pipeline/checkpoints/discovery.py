@@ -12,7 +12,7 @@ from ml_pipeline.checkpoints.folder_memory import FolderMemory
 from ml_pipeline.checkpoints.naming import RUN_PREFIX
 from ml_pipeline.checkpoints.run_folder import RunFolder, complete, look_through
 from ml_pipeline.checkpoints.source import Entry, Source
-from ml_pipeline.errors import CheckpointError, SourceUnreachableError
+from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings import Family
 
 Memory = FolderMemory[list[RunFolder]]
@@ -63,7 +63,7 @@ def discover(
         look.memory.begin((look.families, pattern, settle_s), full_look_s)
         try:
             look.through(found)
-        except SourceUnreachableError as error:
+        except CheckpointError as error:  # what is remembered stays for the next look
             found.problems.append(str(error))
     return found
 
@@ -109,13 +109,8 @@ class _Look:
 
     def _run_folders(self, found: Discovery) -> dict[str, int]:
         """The run folders and their modification times, in ns, by name."""
-        try:
-            entries = self.source.list_folder("")
-        except CheckpointError as error:
-            found.problems.append(str(error))
-            return {}
         tops = {}
-        for entry in sorted(entries, key=lambda item: item.name):
+        for entry in sorted(self.source.list_folder(""), key=lambda item: item.name):
             if not entry.name.startswith(RUN_PREFIX):
                 continue
             if entry.trouble:

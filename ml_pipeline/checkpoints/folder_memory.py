@@ -3,7 +3,8 @@
 A folder's modification time changes when a file in it is made, renamed or removed. It does not change when a file
 grows or is overwritten in place, nor when something happens in a folder inside it. So a run folder is only remembered
 with the times of its nested folders, and not while a file in it is young; a file that was overwritten later shows at
-the next full look.
+the next full look. So does one made within a second of a look at a machine whose clock is slow by more than the
+settling time.
 """
 
 from __future__ import annotations

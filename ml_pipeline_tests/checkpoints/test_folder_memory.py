@@ -10,7 +10,7 @@ import pytest
 
 from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover
 from ml_pipeline.checkpoints.source import Entry, LocalFolder
-from ml_pipeline.errors import CheckpointError
+from ml_pipeline.errors import CheckpointError, SourceUnreachableError
 from ml_pipeline.settings import Family
 from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
 
@@ -24,6 +24,12 @@ class CountingFolder(LocalFolder):
     def __init__(self, root: Path) -> None:
         super().__init__("mac", root)
         self.listed: list[str] = []
+        self.is_down = False
+
+    def list_folder(self, path: str) -> list[Entry]:
+        if self.is_down:
+            raise SourceUnreachableError("source mac: down")
+        return super().list_folder(path)
 
     def list_folders(self, paths: Sequence[str]) -> dict[str, list[Entry] | CheckpointError]:
         self.listed += paths
@@ -140,6 +146,16 @@ def test_an_overwritten_file_shows_at_the_full_look(looks: Looks) -> None:
     assert looks.found.checkpoints[0].size_bytes == size_bytes
     looks.again(full_look_s=0)
     assert looks.found.checkpoints[0].size_bytes == size_bytes + 4
+
+
+def test_a_source_that_was_down_is_remembered_when_it_is_back(looks: Looks) -> None:
+    looks.again()
+    looks.source.is_down = True
+    assert looks.again() == []
+    assert (looks.found.checkpoints, looks.found.problems) == ([], ["source mac: down"])
+    looks.source.is_down = False
+    assert looks.again() == []
+    assert looks.found_keys() == ["mac.a@1", "mac.b+inner@1"]
 
 
 def test_other_settings_forget_everything(looks: Looks) -> None:
