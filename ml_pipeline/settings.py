@@ -208,6 +208,11 @@ class Settings(Section):
         return self.data_path / "cache"
 
     @property
+    def requested_path(self) -> Path:
+        """The database of what the discovery sensor has asked to be scored."""
+        return self.data_path / "dagster" / "requested.sqlite"
+
+    @property
     def run_locks_path(self) -> Path:
         """The folder of the locks that scoring runs hold while they go on."""
         return self.data_path / "dagster" / "run_locks"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,22 @@ def test_points_wait_for_a_server_and_then_reach_it(project: Project, victoria_m
         if label in names and "overall" in names
     }
     assert arrived == pytest.approx(dict(rows))
+
+
+def test_an_overwritten_checkpoint_is_scored_again_and_its_old_scores_are_kept(project: Project) -> None:
+    weights = project.add(GOOD, FIRST)
+    assert project.run("score").returncode == 0
+    shutil.copy(weights.parent / project.add(GOOD, LAST).name, weights)
+    (weights.parent / f"{LAST:07d}_adapters.safetensors").unlink()
+    assert re.search(rf"{re.escape(key(GOOD, FIRST))} .*\bchanged\b", project.run("status").stdout)
+    before = _results(project)
+    again = project.run("score")
+    assert again.returncode == 0, again.stderr
+    assert "1 to score" in again.stdout
+    assert _results(project) != before
+    kept = (project.root / "data" / "parquet" / "_superseded").rglob("*.parquet")
+    assert any("responses" in str(path) for path in kept)
+    agree(project)
 
 
 def test_marking_again_needs_no_model(project: Project) -> None:

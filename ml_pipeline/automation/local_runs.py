@@ -21,6 +21,7 @@ from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, 
 from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.settings import Settings
+from ml_pipeline.stores.duckdb import DuckDBStore
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
@@ -33,6 +34,7 @@ class State(StrEnum):
     NEW = "new"
     SCORING = "scoring"
     SCORED = "scored"
+    CHANGED = "changed"
     INCOMPLETE = "incomplete"
     FAILED = "failed"
 
@@ -60,6 +62,23 @@ def states(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, State
         instance.get_status_by_partition(spec.key, keys, CHECKPOINT_PARTITIONS) or {} for spec in CHECKPOINT_SPECS
     ]
     return {key: _state([str(getattr(statuses.get(key), "value", "")) for statuses in by_asset]) for key in keys}
+
+
+def mark_changed(states: dict[str, State], checkpoints: Sequence[Checkpoint], settings: Settings) -> dict[str, State]:
+    """The states, with those that were overwritten since they were scored as CHANGED."""
+    if not settings.duckdb_path.exists():
+        return states
+    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    rows = store.query("SELECT DISTINCT partition_key, checkpoint_size_bytes, checkpoint_mtime_ns FROM evaluations")
+    scored = {
+        row["partition_key"]: (row["checkpoint_size_bytes"], row["checkpoint_mtime_ns"]) for row in rows.to_pylist()
+    }
+    overwritten = {
+        c.key for c in checkpoints if scored.get(c.key, (c.size_bytes, c.mtime_ns)) != (c.size_bytes, c.mtime_ns)
+    }
+    return {
+        key: State.CHANGED if state == State.SCORED and key in overwritten else state for key, state in states.items()
+    }
 
 
 def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:

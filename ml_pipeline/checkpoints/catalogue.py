@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover, discover_base
@@ -31,17 +30,28 @@ class Catalogue:
         """A source by name."""
         return self._sources[name]
 
-    def look(self, sources: Iterable[str] | None = None, *, full: bool = False) -> Discovery:
+    def look(
+        self, sources: Iterable[str] | None = None, *, full: bool = False, longest_s: float | None = None
+    ) -> Discovery:
         """Look through the named sources, or all, at the same time; base models that have checkpoints come first.
 
         Folders that did not change since this process last looked are not listed again, unless `full` is set. A bare
         base model is listed when its file is on this machine, since its scores are what the others are compared with.
+        A source that has not answered after `longest_s` seconds fails; its look goes on in the background.
         """
         names = list(self._sources if sources is None else sources)
         found = Discovery()
-        with ThreadPoolExecutor(max_workers=min(_SOURCES_AT_ONCE, max(1, len(names)))) as pool:
-            for discovery in pool.map(partial(self._look_through, full=full), names):
-                found.extend(discovery)
+        pool = ThreadPoolExecutor(max_workers=min(_SOURCES_AT_ONCE, max(1, len(names))))
+        looks = {name: pool.submit(self._look_through, name, full=full) for name in names}
+        wait(looks.values(), timeout=longest_s)
+        for name, look in looks.items():
+            if look.done():
+                found.extend(look.result())
+            else:
+                reason = f"source {name}: no answer after {longest_s:.0f} s. Is the machine overloaded, or far away?"
+                found.failed[name] = reason
+                found.problems.append(reason)
+        pool.shutdown(wait=False, cancel_futures=True)
         bases = []
         for base_model in dict.fromkeys(checkpoint.base_model for checkpoint in found.checkpoints):
             try:
@@ -78,6 +88,11 @@ class Catalogue:
         else:
             hint = "It was removed, is being written just now, or sources.*.filter leaves it out."
         return CheckpointError("\n".join([f"{key}: not found in its source. {hint}", *found.problems]))
+
+
+def forget_everything() -> None:
+    """Have the next look list every folder, as in a new process."""
+    _MEMORIES.clear()
 
 
 def _open_source(settings: Settings, name: str, source: AnySource) -> Source:

@@ -23,18 +23,21 @@ class Discovery:
     """What one look found.
 
     `checkpoints` are ready to be scored, by run and iteration; `growing` are still being written and left for the
-    next look; `problems` are messages about what could not be read or named. None of them stops the others.
+    next look; `problems` are messages about what could not be read or named. None of them stops the others. `failed`
+    says why a source as a whole could not be looked through, by its name.
     """
 
     checkpoints: list[Checkpoint] = field(default_factory=list)
     growing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def extend(self, other: Discovery) -> None:
         """Add what another look found."""
         self.checkpoints += other.checkpoints
         self.growing += other.growing
         self.problems += other.problems
+        self.failed |= other.failed
 
 
 def discover(
@@ -65,6 +68,7 @@ def discover(
             look.through(found)
         except CheckpointError as error:  # what is remembered stays for the next look
             found.problems.append(str(error))
+            found.failed[source.name] = str(error)
     return found
 
 

@@ -66,6 +66,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     candidates = _matching(found.checkpoints, pattern)
     with local_runs.project_instance(settings) as instance:
         states = local_runs.states(instance, [checkpoint.key for checkpoint in candidates])
+        states = local_runs.mark_changed(states, candidates, settings)
         chosen = [c for c in candidates if force or states[c.key] not in ("scored", "scoring")]
         chosen = chosen[:limit]
         counts = f"{len(candidates)} checkpoints, {len(chosen)} to score"
@@ -106,7 +107,7 @@ def status() -> None:
     found = Catalogue(settings).look()
     with local_runs.project_instance(settings) as instance:
         keys = [checkpoint.key for checkpoint in found.checkpoints]
-        states = local_runs.states(instance, keys)
+        states = local_runs.mark_changed(local_runs.states(instance, keys), found.checkpoints, settings)
         failed = [key for key, state in states.items() if state == local_runs.State.FAILED]
         reasons = local_runs.recent_failures(instance, failed)
     console = stdout()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from ml_pipeline.automation import discovery_sensor
 from ml_pipeline.automation.discovery_sensor import build_discovery_sensor
+from ml_pipeline.automation.source_health import SensorState
+from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline.resources import PipelineResource
-from ml_pipeline_tests.checkpoints.files import write_checkpoint
+from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
 
 PER_RUN = 3
 
@@ -42,80 +48,191 @@ def add(project: Path, run: str, *iterations: int) -> None:
         write_checkpoint(project / "runs" / f"adapters-tiny-{run}", f"{iteration:07d}_adapters.safetensors", mtime_ns=1)
 
 
-def tick(project: Path, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
-    """One tick; what it asks to add is added, as the daemon does."""
-    context = dg.build_sensor_context(
-        instance=instance, resources={"pipeline": PipelineResource(config_path=str(project / "pipeline.yaml"))}
-    )
-    result = build_discovery_sensor(5)(context)
-    assert isinstance(result, dg.SensorResult | dg.SkipReason)
-    if isinstance(result, dg.SensorResult):
-        for request in result.dynamic_partitions_requests or ():
-            instance.add_dynamic_partitions("checkpoint", list(request.partition_keys))
-    return result
+def configure(project: Path, **sections: Any) -> None:
+    path = project / "pipeline.yaml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **sections}))
 
 
-def ranges(result: dg.SensorResult | dg.SkipReason) -> list[tuple[str, str]]:
-    assert isinstance(result, dg.SensorResult)
-    start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-    return [(request.tags[start], request.tags[end]) for request in result.run_requests or ()]
+class Daemon:
+    """Evaluates the sensor as Dagster's daemon does: adds partitions, knows runs by their run key, keeps the cursor."""
+
+    def __init__(self, project: Path, instance: dg.DagsterInstance) -> None:
+        self.project, self.instance = project, instance
+        self.cursor: str | None = None
+        self.run_keys: set[str | None] = set()
+
+    def tick(self, *, dies: bool = False) -> list[tuple[str, str]]:
+        """One tick; the ranges of the runs that it starts. With `dies` the daemon ends before it did anything."""
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            resources={"pipeline": PipelineResource(config_path=str(self.project / "pipeline.yaml"))},
+        )
+        result = build_discovery_sensor(5)(context)
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        self.skipped = result.skip_message or "" if isinstance(result, dg.SkipReason) else None
+        if dies:
+            return []
+        if isinstance(result, dg.SkipReason):
+            self.cursor = context.cursor
+            return []
+        for addition in result.dynamic_partitions_requests or ():
+            self.instance.add_dynamic_partitions("checkpoint", list(addition.partition_keys))
+        started = [request for request in result.run_requests or () if request.run_key not in self.run_keys]
+        self.run_keys |= {request.run_key for request in started}
+        self.cursor = result.cursor
+        start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+        return [(request.tags[start], request.tags[end]) for request in started]
 
 
-def test_new_checkpoints_become_partitions_and_runs_of_several(project: Path, instance: dg.DagsterInstance) -> None:
+@pytest.fixture
+def daemon(project: Path, instance: dg.DagsterInstance) -> Daemon:
+    return Daemon(project, instance)
+
+
+def one(key: str) -> list[tuple[str, str]]:
+    return [(key, key)]
+
+
+def test_new_checkpoints_become_partitions_and_runs_of_several(project: Path, daemon: Daemon) -> None:
     add(project, "a", 100, 200, 300, 400)
-    found = tick(project, instance)
-    assert list(instance.get_dynamic_partitions("checkpoint")) == [
+    assert daemon.tick() == [("base.tiny@0", "mac.tiny-a@200"), ("mac.tiny-a@300", "mac.tiny-a@400")]
+    assert list(daemon.instance.get_dynamic_partitions("checkpoint")) == [
         "base.tiny@0",
         *(f"mac.tiny-a@{iteration}" for iteration in (100, 200, 300, 400)),
     ]
-    assert ranges(found) == [("base.tiny@0", "mac.tiny-a@200"), ("mac.tiny-a@300", "mac.tiny-a@400")]
 
 
-def test_only_what_is_new_is_asked_for(project: Path, instance: dg.DagsterInstance) -> None:
+def test_only_what_is_new_is_asked_for(project: Path, daemon: Daemon) -> None:
     add(project, "a", 100)
-    tick(project, instance)
-    assert isinstance(tick(project, instance), dg.SkipReason)
+    daemon.tick()
+    assert daemon.tick() == []
+    assert (daemon.skipped or "").startswith("Nothing new: 2 checkpoints known, 0 still being written, 0 problems.")
     add(project, "a", 200)
-    assert ranges(tick(project, instance)) == [("mac.tiny-a@200", "mac.tiny-a@200")]
+    assert daemon.tick() == one("mac.tiny-a@200")
 
 
-def test_a_reset_sensor_names_its_runs_as_before(project: Path, tmp_path: Path) -> None:
+def test_a_reset_cursor_scores_nothing_twice(project: Path, daemon: Daemon) -> None:
     add(project, "a", 100, 200)
-    keys = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path / name)) as instance:
-            result = tick(project, instance)
-            assert isinstance(result, dg.SensorResult)
-            keys.append([request.run_key for request in result.run_requests or ()])
-    assert keys[0] == keys[1]
-    assert len(set(keys[0])) == len(keys[0]) == 1
+    daemon.tick()
+    add(project, "b", 100)
+    daemon.tick()
+    daemon.cursor = None
+    assert daemon.tick() == []
+    add(project, "b", 200)
+    assert daemon.tick() == one("mac.tiny-b@200")
 
 
-def test_a_file_still_being_written_waits(project: Path, instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_what_a_dead_daemon_did_not_take_is_asked_for_again(project: Path, daemon: Daemon, deaths: int) -> None:
+    add(project, "a", 100)
+    for _ in range(deaths):
+        daemon.tick(dies=True)
+    add(project, "a", 200)
+    assert daemon.tick() == [("base.tiny@0", "mac.tiny-a@100"), *one("mac.tiny-a@200")]
+    assert daemon.tick() == []
+
+
+def test_an_overwritten_checkpoint_is_scored_again_and_a_deleted_one_is_left_alone(
+    project: Path, daemon: Daemon
+) -> None:
+    add(project, "a", 100, 200)
+    daemon.tick()
+    weights = project / "runs" / "adapters-tiny-a" / "0000100_adapters.safetensors"
+    os.utime(weights, ns=(5 * SECOND_NS, 5 * SECOND_NS))
+    configure(project, discovery={"full_look_s": 0})
+    assert daemon.tick() == one("mac.tiny-a@100")
+    assert daemon.tick() == []
+    weights.unlink()
+    assert daemon.tick() == []
+    assert "mac.tiny-a@100" in daemon.instance.get_dynamic_partitions("checkpoint")
+
+
+def test_what_was_scored_by_hand_or_before_the_ledger_was_lost_is_not_scored_again(
+    project: Path, daemon: Daemon
+) -> None:
+    add(project, "a", 100, 200)
+    daemon.instance.add_dynamic_partitions("checkpoint", ["base.tiny@0", "mac.tiny-a@100"])
+    assert daemon.tick() == one("mac.tiny-a@200")
+    (project / "data" / "dagster" / "requested.sqlite").unlink()
+    assert daemon.tick() == []
+    daemon.cursor = None
+    assert daemon.tick() == []
+    add(project, "a", 300)
+    assert daemon.tick() == one("mac.tiny-a@300")
+
+
+def test_a_source_that_fails_waits_longer_each_time_and_holds_no_other_up(
+    project: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1_000_000.0
+    monkeypatch.setattr("ml_pipeline.automation.discovery_sensor.time.time", lambda: clock)
+    away = {"type": "local", "path": "away"}
+    configure(project, sources={"mac": {"type": "local", "path": "runs"}, "lab": away})
+    add(project, "a", 100)
+    assert daemon.tick() == [("base.tiny@0", "mac.tiny-a@100")]
+    waits = []
+    for _ in range(9):
+        state = SensorState.from_cursor(daemon.cursor)
+        waits.append(state.failing["lab"].retry_at_s - clock)
+        assert "away" in state.failing["lab"].reason
+        clock = state.failing["lab"].retry_at_s - 1
+        assert daemon.tick() == []
+        assert f"Source lab failed {len(waits)} times in a row, next try in 1 s" in (daemon.skipped or "")
+        clock += 2
+        daemon.tick()
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900]
+    (project / "away").mkdir()
+    clock += 1000
+    daemon.tick()
+    assert SensorState.from_cursor(daemon.cursor).failing == {}
+
+
+def test_a_slow_source_fails_alone(project: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(project, sources={name: {"type": "local", "path": "runs"} for name in ("mac", "slow")})
+    add(project, "a", 100)
+    answer = threading.Event()
+    look = LocalFolder.list_folder
+    monkeypatch.setattr(discovery_sensor, "_LONGEST_LOOK_S", 0.5)
+    monkeypatch.setattr(
+        LocalFolder, "list_folder", lambda self, path: (self.name == "slow" and answer.wait(), look(self, path))[1]
+    )
+    assert daemon.tick() == [("base.tiny@0", "mac.tiny-a@100")]
+    assert "no answer after" in SensorState.from_cursor(daemon.cursor).failing["slow"].reason
+    answer.set()
+
+
+def test_a_file_still_being_written_waits(project: Path, daemon: Daemon) -> None:
     add(project, "a", 100)
     growing = project / "runs" / "adapters-tiny-a" / "0000200_adapters.safetensors"
     shutil.copy(growing.with_name("0000100_adapters.safetensors"), growing)
     whole = growing.read_bytes()
     growing.write_bytes(whole[:-8])
-    tick(project, instance)
-    assert "mac.tiny-a@200" not in instance.get_dynamic_partitions("checkpoint")
+    daemon.tick()
+    assert "mac.tiny-a@200" not in daemon.instance.get_dynamic_partitions("checkpoint")
     growing.write_bytes(whole)
-    assert ranges(tick(project, instance)) == [("mac.tiny-a@200", "mac.tiny-a@200")]
+    assert daemon.tick() == one("mac.tiny-a@200")
 
 
-def test_wrong_settings_and_a_missing_folder_are_told_and_mend_themselves(
-    project: Path, instance: dg.DagsterInstance
-) -> None:
+def test_wrong_settings_and_a_missing_folder_are_told_and_mend_themselves(project: Path, daemon: Daemon) -> None:
     add(project, "a", 100)
     whole = (project / "pipeline.yaml").read_text()
     (project / "pipeline.yaml").write_text(whole.replace('"local"', '"loacl"'))
-    skipped = tick(project, instance)
-    assert isinstance(skipped, dg.SkipReason)
-    assert "sources.mac" in (skipped.skip_message or "")
+    daemon.tick()
+    assert "sources.mac" in (daemon.skipped or "")
     (project / "pipeline.yaml").write_text(whole)
-    (project / "runs").rename(project / "away")
-    skipped = tick(project, instance)
-    assert isinstance(skipped, dg.SkipReason)
-    (project / "away").rename(project / "runs")
-    assert ranges(tick(project, instance)) == [("base.tiny@0", "mac.tiny-a@100")]
+    assert daemon.tick() == [("base.tiny@0", "mac.tiny-a@100")]
+
+
+def test_a_cursor_of_another_version_is_a_new_beginning() -> None:
+    for cursor in (None, "", "{", "17", '{"generation": "x"}', '{"failing": {"mac": {}}}'):
+        assert SensorState.from_cursor(cursor) == SensorState()
+
+
+def test_a_damaged_ledger_is_named(project: Path, daemon: Daemon) -> None:
+    add(project, "a", 100)
+    path = project / "data" / "dagster" / "requested.sqlite"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database at all" * 100)
+    assert daemon.tick() == []
+    assert str(path) in (daemon.skipped or "")
