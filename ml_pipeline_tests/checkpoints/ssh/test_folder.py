@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,22 @@ def test_sessions_are_used_again_and_files_left_open_are_bounded(sshd: Sshd, roo
     for file in files:
         file.close()
     assert folder.stat("file").size_bytes == 5_000_000
+
+
+def test_several_threads_share_the_connection(folder: SshFolder, root: Path, sshd: Sshd) -> None:
+    contents = {f"file-{number}": os.urandom(3_000_000) for number in range(2 * SESSIONS_AT_ONCE)}
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    before = sshd.log().count("Accepted publickey")
+
+    def read(name: str) -> bytes:
+        assert len(folder.list_folder("")) == len(contents)
+        with folder.open(name) as file:
+            return file.read(1_000_000) + file.read()
+
+    with ThreadPoolExecutor(SESSIONS_AT_ONCE) as threads:
+        assert dict(zip(contents, threads.map(read, contents), strict=True)) == contents
+    assert sshd.log().count("Accepted publickey") == before + 1
 
 
 def test_the_starts_of_files_come_together(folder: SshFolder, root: Path) -> None:
