@@ -64,7 +64,12 @@ def trust(known_hosts: Path, port: int, host_key: Path) -> None:
 
 @contextmanager
 def running_sshd(
-    folder: Path, *, port: int | None = None, host_key_kind: str = "ed25519", options: str = ""
+    folder: Path,
+    *,
+    port: int | None = None,
+    host_key_kind: str = "ed25519",
+    options: str = "",
+    sftp: str = "internal-sftp",
 ) -> Iterator[Sshd]:
     """Run a server until the end of the body; `folder` keeps its keys, so that a second run there has the same."""
     program = require_binary("/usr/sbin/sshd", _PACKAGE)
@@ -79,14 +84,14 @@ def running_sshd(
     known_hosts.unlink(missing_ok=True)
     trust(known_hosts, port, host_key)
     config = folder / "sshd_config"
-    config.write_text(_config(folder, port, host_key, options))
+    config.write_text(_config(folder, port, host_key, options, sftp))
     if os.geteuid() == 0:  # a server of root needs it, and Debian makes it only when it starts its own
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
     with running([program, "-D", "-e", "-f", str(config)], folder / "sshd.log", lambda: _answers(port)):
         yield Sshd(folder, port, client_key, known_hosts)
 
 
-def _config(folder: Path, port: int, host_key: Path, options: str) -> str:
+def _config(folder: Path, port: int, host_key: Path, options: str, sftp: str) -> str:
     return f"""{options}
 Port {port}
 ListenAddress 127.0.0.1
@@ -100,7 +105,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxStartups 100
 LogLevel VERBOSE
-Subsystem sftp internal-sftp
+Subsystem sftp {sftp}
 """
 
 

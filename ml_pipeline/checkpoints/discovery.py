@@ -165,7 +165,8 @@ class _Look:
         return complete(self.source, {checkpoint.file: checkpoint.size_bytes for checkpoint in young})
 
     def _remember(self, top: str, mtime_ns: int, folders: Mapping[str, Sequence[Entry]], runs: list[RunFolder]) -> None:
-        if not all(run.is_settled for run in runs):
+        granularity_ns = self.source.mtime_granularity_ns
+        if granularity_ns is None or not all(run.is_settled for run in runs):
             self.memory.forget(top)
             return
         inner = {f"{top}/{entry.name}": entry.mtime_ns for entry in folders[top] if entry.is_folder}
@@ -173,7 +174,7 @@ class _Look:
             top,
             {top: mtime_ns, **inner},
             runs,
-            settled_before_ns=self.settled_before_ns - self.source.mtime_granularity_ns,
+            settled_before_ns=self.settled_before_ns - granularity_ns,
         )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, TypeVar
 
-from ml_pipeline.errors import CheckpointError
+from ml_pipeline.errors import CheckpointError, SourceUnreachableError
 
 Result = TypeVar("Result")
 
@@ -42,8 +41,8 @@ class Source(Protocol):
         """What is read, whatever the source is called; what is remembered of it goes by this."""
 
     @property
-    def mtime_granularity_ns(self) -> int:
-        """Two changes of a folder that are nearer than this may show the same modification time."""
+    def mtime_granularity_ns(self) -> int | None:
+        """Two changes of a folder that are nearer than this may show the same time; None: folders have no times."""
 
     def list_folder(self, path: str) -> list[Entry]:
         """The regular files and folders in `path`, unsorted."""
@@ -90,7 +89,7 @@ class LocalFolder:
 
     def list_folders(self, paths: Sequence[str]) -> dict[str, list[Entry] | CheckpointError]:
         """As `list_folder`, for each."""
-        return {path: _or_error(partial(self.list_folder, path)) for path in paths}
+        return each(self.list_folder, paths)
 
     def stat(self, path: str) -> Entry:
         """Size and time of one file or folder."""
@@ -102,11 +101,11 @@ class LocalFolder:
 
     def stats(self, paths: Sequence[str]) -> dict[str, Entry | CheckpointError]:
         """As `stat`, for each."""
-        return {path: _or_error(partial(self.stat, path)) for path in paths}
+        return each(self.stat, paths)
 
     def read_starts(self, wanted: Mapping[str, int]) -> dict[str, bytes | CheckpointError]:
         """The first bytes of each file."""
-        return {path: _or_error(partial(self._read_start, path, length)) for path, length in wanted.items()}
+        return each(lambda path: self._read_start(path, wanted[path]), wanted)
 
     def open(self, path: str, offset: int = 0) -> BinaryIO:
         """Open a file for reading."""
@@ -153,8 +152,18 @@ def bad_link(name: str, reason: str) -> Entry:
     return Entry(name, False, 0, 0, trouble=f"a link that cannot be followed: {reason}")
 
 
-def _or_error(read: Callable[[], Result]) -> Result | CheckpointError:
-    try:
-        return read()
-    except CheckpointError as error:
-        return error
+def each(read: Callable[[str], Result], paths: Iterable[str]) -> dict[str, Result | CheckpointError]:
+    """What `read` gives for each path, or the error that it raises for it; for sources that read one by one.
+
+    Raises:
+        SourceUnreachableError: the source as a whole is not there.
+    """
+    found: dict[str, Result | CheckpointError] = {}
+    for path in paths:
+        try:
+            found[path] = read(path)
+        except SourceUnreachableError:
+            raise
+        except CheckpointError as error:
+            found[path] = error
+    return found

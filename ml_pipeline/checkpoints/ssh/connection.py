@@ -28,6 +28,8 @@ WINDOW_BYTES = 16 * 2**20
 PACKET_BYTES = 2**15
 _KEEPALIVE_S = 30
 _THREAD_END_S = 2.0
+_DEATH_SHOWS_S = 0.2
+"""A broken connection closes its channels a little before it counts as dead itself."""
 _LOG_CHANNEL = "ml_pipeline.ssh"
 # The peer's software decides among those both know by our order: GCM encrypts and verifies in one pass.
 _CIPHERS_FIRST = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -109,13 +111,30 @@ class Connection:
         self._places.release()
 
     def _open_session(self) -> SftpSession:
-        with _closing_after(self.route.timeout_s, self.transport):
-            channel = self.transport.open_session(
-                window_size=WINDOW_BYTES, max_packet_size=PACKET_BYTES, timeout=self.route.timeout_s
-            )
+        limit_s = self.route.timeout_s
+        with _closing_after(limit_s, self.transport):
+            try:
+                channel = self.transport.open_session(
+                    window_size=WINDOW_BYTES, max_packet_size=PACKET_BYTES, timeout=limit_s
+                )
+            except paramiko.ChannelException as error:
+                raise SourceUnreachableError(
+                    f"{self.where}: {self.route} allows no further session: {reason_of(error)}. Close files, or raise "
+                    f"MaxSessions in its sshd_config to {SESSIONS_AT_ONCE} or more."
+                ) from error
             try:
                 channel.invoke_subsystem("sftp")
-                return SftpSession(channel, self.route.timeout_s)
+                return SftpSession(channel, limit_s)
+            except (paramiko.SSHException, SftpProtocolError, EOFError) as error:
+                channel.close()
+                self.transport.join(_DEATH_SHOWS_S)
+                if not self.is_alive:
+                    raise
+                raise SourceUnreachableError(
+                    f"{self.where}: {self.route} offers no SFTP: {reason_of(error)}. Put `Subsystem sftp "
+                    "internal-sftp` into its sshd_config; with another program there, no start-up file of the user's "
+                    "shell may print anything."
+                ) from error
             except BaseException:
                 channel.close()
                 raise

@@ -202,9 +202,10 @@ class SshFolder:
             raise self._lost(error) from error
 
     def _resolved_root(self, session: SftpSession) -> str:
-        if self._root is None:
-            self._root = session.run_one(listing.resolve(self._base))
-        return self._root
+        root = self._root
+        if root is None:
+            self._root = root = session.run_one(listing.resolve(self._base))
+        return root
 
     def _lost(self, error: BaseException) -> SourceUnreachableError:
         return SourceUnreachableError(

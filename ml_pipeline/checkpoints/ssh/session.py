@@ -64,6 +64,7 @@ class SftpSession:
     def flush(self) -> None:
         """Send what is queued, in as few packets as the channel allows."""
         if self._outgoing:
+            self.channel.settimeout(self._timeout_s)
             self.channel.sendall(b"".join(self._outgoing))
             self._outgoing.clear()
 

@@ -18,6 +18,7 @@ from ml_pipeline.checkpoints.discovery import discover
 from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.checkpoints.ssh.connection import ConnectionPool
 from ml_pipeline.errors import SourceUnreachableError
+from ml_pipeline_tests.servers import require_binary
 from ml_pipeline_tests.sshd import Sshd, make_key, running_sshd, trust
 from ml_pipeline_tests.tcp_proxy import TcpProxy, running_proxy
 
@@ -233,3 +234,39 @@ def test_a_key_that_cannot_be_used_says_why_and_shows_no_secret(
         SshFolder("mac", sshd.settings(root, key_file=key), pool).list_folder("")
     assert "sesame" not in str(caught.value)
     assert "PRIVATE" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sftp", ["/nowhere/sftp-server", "/bin/echo Welcome to this machine", "/bin/false"])
+def test_a_machine_without_sftp_is_told_apart_from_one_that_is_down(
+    root: Path, pool: ConnectionPool, tmp_path: Path, sftp: str
+) -> None:
+    with running_sshd(tmp_path / "sshd", sftp=sftp) as server:
+        folder = SshFolder("mac", server.settings(root), pool)
+        for _ in range(2):
+            with pytest.raises(SourceUnreachableError, match=r"offers no SFTP: .*Subsystem sftp"):
+                folder.list_folder("")
+        pool.close()
+
+
+def test_a_machine_that_allows_one_session_is_used_with_one(root: Path, pool: ConnectionPool, tmp_path: Path) -> None:
+    (root / "file").write_bytes(b"content")
+    with running_sshd(tmp_path / "sshd", options="MaxSessions 1") as server:
+        folder = SshFolder("mac", server.settings(root), pool)
+        with folder.open("file") as file:
+            with pytest.raises(SourceUnreachableError, match="MaxSessions"):
+                folder.stat("file")
+            assert file.read() == b"content"
+        assert folder.stat("file").size_bytes == 7
+        pool.close()
+
+
+def test_a_program_for_sftp_instead_of_the_servers_own_works_too(
+    root: Path, pool: ConnectionPool, tmp_path: Path
+) -> None:
+    program = require_binary("/usr/lib/openssh/sftp-server", "openssh-sftp-server")
+    (root / "file").write_bytes(b"content")
+    with running_sshd(tmp_path / "sshd", sftp=program) as server:
+        folder = SshFolder("mac", server.settings(root), pool)
+        with folder.open("file") as file:
+            assert file.read() == b"content"
+        pool.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.discovery import discover
+from ml_pipeline.checkpoints.fetch import FetchCache
 from ml_pipeline.checkpoints.source import Entry, LocalFolder, Source
 from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.checkpoints.ssh.connection import SESSIONS_AT_ONCE, ConnectionPool
@@ -20,6 +22,7 @@ from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
 from ml_pipeline_tests.sshd import Sshd, running_sshd
 
 NOW = 2_000_000_000 * SECOND_NS
+OLD = NOW - 1000 * SECOND_NS
 HOSTILE_NAMES = (
     b"new\nline",
     b"'quotes\" $(touch x) `y`",
@@ -183,6 +186,22 @@ def test_sessions_are_used_again_and_files_left_open_are_bounded(sshd: Sshd, roo
     assert folder.stat("file").size_bytes == 5_000_000
 
 
+def test_several_threads_share_the_connection(folder: SshFolder, root: Path, sshd: Sshd) -> None:
+    contents = {f"file-{number}": os.urandom(3_000_000) for number in range(2 * SESSIONS_AT_ONCE)}
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    before = sshd.log().count("Accepted publickey")
+
+    def read(name: str) -> bytes:
+        assert len(folder.list_folder("")) == len(contents)
+        with folder.open(name) as file:
+            return file.read(1_000_000) + file.read()
+
+    with ThreadPoolExecutor(SESSIONS_AT_ONCE) as threads:
+        assert dict(zip(contents, threads.map(read, contents), strict=True)) == contents
+    assert sshd.log().count("Accepted publickey") == before + 1
+
+
 def test_the_starts_of_files_come_together(folder: SshFolder, root: Path) -> None:
     (root / "long").write_bytes(bytes(range(256)) * 1000)
     (root / "short").write_bytes(b"short")
@@ -195,7 +214,7 @@ def test_the_starts_of_files_come_together(folder: SshFolder, root: Path) -> Non
 def test_discovery_finds_the_same_as_on_the_local_disk(folder: SshFolder, root: Path) -> None:
     for run in ("adapters-1b-a", "adapters-1b-b/gemma-3-1b", "adapters-1b 'c'\n"):
         for iteration in (100, 200, 1000):
-            write_checkpoint(root / run, f"{iteration:07}_adapters.safetensors", mtime_ns=NOW - 1000 * SECOND_NS)
+            write_checkpoint(root / run, f"{iteration:07}_adapters.safetensors", mtime_ns=OLD)
     young = write_checkpoint(root / "adapters-1b-a", "0000300_adapters.safetensors", mtime_ns=NOW)
     growing = write_checkpoint(root / "adapters-1b-a", "0000400_adapters.safetensors")
     growing.write_bytes(growing.read_bytes()[:-5])
@@ -214,6 +233,14 @@ def test_discovery_finds_the_same_as_on_the_local_disk(folder: SshFolder, root: 
     assert ours[1] == ["adapters-1b-a/0000400_adapters.safetensors"]
     assert len(ours[2]) == 1
     assert "no UTF-8" in str(ours[2][0])
+
+
+def test_a_checkpoint_is_fetched_into_the_cache(folder: SshFolder, root: Path, tmp_path: Path) -> None:
+    file = write_checkpoint(root / "adapters-1b-a", "0000100_adapters.safetensors", mtime_ns=OLD)
+    (checkpoint,) = discover(folder, (), now_ns=NOW, settle_s=60).checkpoints
+    fetched = FetchCache(tmp_path / "cache", 10**6).fetch(folder, checkpoint)
+    assert fetched.weights.read_bytes() == file.read_bytes()
+    assert fetched.config.read_bytes() == (file.parent / "adapter_config.json").read_bytes()
 
 
 def test_several_machines_are_looked_at_and_one_that_is_down_is_its_own_problem(tmp_path: Path, sshd: Sshd) -> None:
