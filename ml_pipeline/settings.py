@@ -133,6 +133,9 @@ class DiscoverySettings(_Section):
     """How new checkpoints are looked for."""
 
     interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
+    training_log_interval_s: int = Field(
+        60, ge=5, description="Seconds between two looks of the sensor that follows training logs."
+    )
     settle_s: float = Field(60, ge=0, description="An incomplete file untouched for this long is taken as it is.")
 
 
@@ -141,6 +144,9 @@ class LimitsSettings(_Section):
 
     checkpoints_per_run: int = Field(16, ge=1, le=1000, description="Checkpoints scored with one model load.")
     adapter_bytes: int = Field(20 * 2**30, ge=1, description="Largest weights file that is accepted.")
+    training_log_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Training logs are read up to this size, in bytes."
+    )
 
 
 class Settings(_Section):
@@ -214,6 +220,11 @@ class Settings(_Section):
     def cache_path(self) -> Path:
         """The folder of caches: fetched and converted adapters, completions. Safe to delete."""
         return self.data_path / "cache"
+
+    @property
+    def log_positions_path(self) -> Path:
+        """The folder that says how far each training log was read. Safe to delete."""
+        return self.cache_path / "log_positions"
 
     @property
     def run_locks_path(self) -> Path:

@@ -1,0 +1,119 @@
+"""Finds the files beside a run's adapters that may be its training log."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ml_pipeline.checkpoints.discovery import CONFIG_FILE
+from ml_pipeline.checkpoints.naming import RUN_PREFIX
+from ml_pipeline.checkpoints.source import Entry, Source
+from ml_pipeline.checkpoints.training_log import TrainingLogParser
+from ml_pipeline.errors import CheckpointError
+
+LOG_SUFFIXES = (".log", ".txt")
+MOST_LOGS = 20
+"""Logs of one run that are read: its newest."""
+_BEGINNING_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A file that may be the log of a training run.
+
+    `path` is inside the source. `started_ns` is when its training began, in ns since 1970: the time of
+    adapter_config.json, which mlx-lm writes before it trains, or the log's own where there is none.
+    """
+
+    source: str
+    run: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    started_ns: int
+
+
+@dataclass
+class LogSearch:
+    """What one look found: logs by run and age, and messages about what could not be read."""
+
+    logs: list[LogFile] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def find_logs(source: Source, pattern: str = "*") -> LogSearch:
+    """Look through a source once; `pattern` is a shell pattern on the run's name."""
+    found = LogSearch()
+    try:
+        tops = [e.name for e in source.list_folder("") if e.is_folder and e.name.startswith(RUN_PREFIX)]
+    except CheckpointError as error:
+        found.problems.append(str(error))
+        return found
+    for top in sorted(tops):
+        try:
+            for run, entries in _run_folders(source, top):
+                if fnmatch.fnmatchcase(run, pattern):
+                    _add(found, _candidates(source.name, run, entries))
+        except CheckpointError as error:
+            found.problems.append(str(error))
+    return found
+
+
+def logs_of_run(source: Source, run: str) -> LogSearch:
+    """The possible logs of one run, oldest first.
+
+    Raises:
+        CheckpointError: its folder cannot be read.
+    """
+    found = LogSearch()
+    _add(found, _candidates(source.name, run, source.list_folder(f"{RUN_PREFIX}{run}")))
+    return found
+
+
+def looks_like_log(source: Source, log: LogFile) -> bool:
+    """Whether a loss is printed in the beginning of the file.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+    """
+    try:
+        with source.open(log.path) as file:
+            return bool(TrainingLogParser().feed(file.read(_BEGINNING_BYTES)))
+    except OSError as error:
+        raise CheckpointError(
+            f"source {log.source}: reading {log.path!r} failed: {error.strerror or error}. The next look tries again."
+        ) from error
+
+
+def _run_folders(source: Source, top: str) -> Iterator[tuple[str, Sequence[Entry]]]:
+    run, entries = top.removeprefix(RUN_PREFIX), source.list_folder(top)
+    yield run, entries
+    for inner in sorted(entry.name for entry in entries if entry.is_folder):
+        yield f"{run}/{inner}", source.list_folder(f"{top}/{inner}")
+
+
+def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile]:
+    config_ns = next((e.mtime_ns for e in entries if e.name == CONFIG_FILE and not e.is_folder), None)
+    logs = [
+        LogFile(
+            source,
+            run,
+            f"{RUN_PREFIX}{run}/{entry.name}",
+            entry.size_bytes,
+            entry.mtime_ns,
+            entry.mtime_ns if config_ns is None else config_ns,
+        )
+        for entry in entries
+        if not entry.is_folder and entry.size_bytes and entry.name.lower().endswith(LOG_SUFFIXES)
+    ]
+    return sorted(logs, key=lambda log: (log.mtime_ns, log.path))
+
+
+def _add(found: LogSearch, logs: Sequence[LogFile]) -> None:
+    found.logs += logs[-MOST_LOGS:]
+    if len(logs) > MOST_LOGS:
+        found.problems.append(
+            f"source {logs[0].source}: run {logs[0].run!r:.80} has {len(logs)} files that may be logs "
+            f"({', '.join(LOG_SUFFIXES)}); only the newest {MOST_LOGS} are read. Move the others elsewhere."
+        )
