@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from ml_pipeline.checkpoints.log_files import logs_of_run
 from ml_pipeline.checkpoints.log_reader import LogReading, read_logs
 from ml_pipeline.checkpoints.naming import parse_run_partition_key, run_id, run_name
@@ -25,6 +23,8 @@ from ml_pipeline.training.loss_rows import RunIdentity, merge_rows
 from ml_pipeline.training.positions import LogPositions
 
 Row = Mapping[str, Any]
+Send = Callable[[Sequence[ScorePoint], Sequence[str]], None]
+"""Sends points; the batches (by name) in the second argument have none any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class LogFollower:
     def follow(
         self,
         partition_key: str,
-        send: Callable[[Sequence[ScorePoint]], None],
+        send: Send,
         *,
         from_start: bool = False,
     ) -> FollowedRun | None:
@@ -90,19 +90,17 @@ class LogFollower:
         rows = merge_rows(self._identity(partition_key, source_name, run), stored, readings, datetime.now(UTC))
         table = conform(TRAINING_LOSS, partition_key, rows)
         (receipt,) = self._store.write_partition(partition_key, {TRAINING_LOSS.name: table})
-        points = _points(table, {loss_batch(*key) for key in new}, self._settings)
-        send(points)
+        points = training_points(table, self._settings.stores.influx.time_base)
+        emptied = {loss_batch(row["kind"], row["iteration"]) for row in stored} - {point.suite for point in points}
+        changed = {loss_batch(*key) for key in new}
+        points = [point for point in points if point.suite in changed]
+        send(points, sorted(emptied))
         positions = {**positions, **{reading.log.path: reading.position for reading in readings}}
         self._positions.save(partition_key, receipt.sha256, positions)
         return FollowedRun(receipt, rows, len(new), points, [*found.problems, *_unread(readings)])
 
     def _identity(self, partition_key: str, source: str, run: str) -> RunIdentity:
         return RunIdentity(partition_key, source, run, run_id(run), run_name(run, self._settings.families).model)
-
-
-def _points(rows: pa.Table, batches: set[str], settings: Settings) -> list[ScorePoint]:
-    points = training_points(rows, settings.stores.influx.time_base)
-    return [point for point in points if point.suite in batches]
 
 
 def _unread(readings: Sequence[LogReading]) -> list[str]:

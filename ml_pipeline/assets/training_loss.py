@@ -1,0 +1,103 @@
+"""The losses of training runs, read from their logs as they grow.
+
+One op for any number of runs, so that one tick of the sensor is one run of Dagster; each training run is recorded as
+it is read, and one that cannot be read keeps none of the others back.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from ml_pipeline.assets.metadata import markdown_table
+from ml_pipeline.assets.specs import LOG_POOL, TRAINING_LOSS_SPEC
+from ml_pipeline.automation.partitions import TRAINING_RUN_PARTITIONS
+from ml_pipeline.checkpoints.catalogue import Catalogue
+from ml_pipeline.errors import MlPipelineError
+from ml_pipeline.resources import PipelineResource
+from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, flush_metadata, receipt_metadata
+from ml_pipeline.stores.points import ScorePoint, batch_name
+from ml_pipeline.stores.tables import TRAINING_LOSS
+from ml_pipeline.training.follow import FollowedRun, LogFollower
+from ml_pipeline.training.summary import loss_summary
+
+_RUNS_A_BACKFILL = 1000
+
+
+class TrainingLogConfig(dg.Config):
+    """What the sensor asks for."""
+
+    runs: list[str] = Field(default=[], description="Training runs (partitions) to look at, when the run has no partition.")
+
+
+@dg.multi_asset(
+    name="training_loss",
+    specs=[TRAINING_LOSS_SPEC],
+    partitions_def=TRAINING_RUN_PARTITIONS,
+    backfill_policy=dg.BackfillPolicy.multi_run(_RUNS_A_BACKFILL),
+    can_subset=True,
+    pool=LOG_POOL,
+    # A machine that is away for a moment: what was read before it went is not read again.
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
+    description="Reads what was added to training logs; a partition that is materialised by hand is read as a whole.",
+)
+def training_loss(
+    context: dg.AssetExecutionContext,
+    config: TrainingLogConfig,
+    pipeline: PipelineResource,
+    duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
+    influx_io_manager: dg.ResourceParam[InfluxIOManager],
+) -> Iterator[dg.AssetMaterialization]:
+    """The rows and points of each training run that has something new."""
+    by_hand = context.has_partition_key or context.has_partition_key_range
+    keys = list(context.partition_keys) if by_hand else config.runs
+    settings = pipeline.settings()
+    follower = LogFollower(settings, duckdb_io_manager.store(), Catalogue(settings).source)
+    failed: dict[str, str] = {}
+    for key in keys:
+        sender = _Sender(influx_io_manager, key)
+        try:
+            followed = follower.follow(key, sender.send, from_start=by_hand)
+        except MlPipelineError as error:
+            failed[key] = str(error)
+            context.log.error(f"{key}: {error}")
+            continue
+        if followed is not None:
+            for problem in followed.problems:
+                context.log.warning(problem)
+            yield dg.AssetMaterialization(
+                TRAINING_LOSS_SPEC.key, partition=key, metadata={**_metadata(followed), **sender.metadata}
+            )
+    if failed:
+        raise dg.Failure(
+            description=f"{len(failed)} of {len(keys)} training runs could not be read; what the others gave is "
+            "stored.\n" + "\n".join(f"{key}: {reason}" for key, reason in failed.items()),
+            metadata={key: dg.MetadataValue.text(reason) for key, reason in failed.items()},
+        )
+
+
+class _Sender:
+    """Puts the points of one training run into the buffer, sends what waits, and keeps what came of it."""
+
+    def __init__(self, influx: InfluxIOManager, partition_key: str) -> None:
+        self.metadata: dict[str, dg.MetadataValue] = {}
+        self._influx = influx
+        self._partition_key = partition_key
+
+    def send(self, points: Sequence[ScorePoint], emptied: Sequence[str]) -> None:
+        for batch in emptied:
+            self._influx.buffer().add(self._partition_key, batch_name(TRAINING_LOSS.name, batch), [])
+        report = self._influx.write_partition(self._partition_key, points)
+        self.metadata = {"points": dg.MetadataValue.int(len(points)), **flush_metadata(report)}
+
+
+def _metadata(followed: FollowedRun) -> dict[str, dg.MetadataValue]:
+    summary = loss_summary(followed.rows)
+    return {
+        **receipt_metadata(followed.receipt),
+        "new_rows": dg.MetadataValue.int(followed.new_rows),
+        **{name: dg.MetadataValue.float(value) for name, value in summary.figures.items()},
+        "curve": dg.MetadataValue.text(summary.curve),
+        "last_losses": dg.MetadataValue.md(markdown_table(summary.last)),
+        "problems": dg.MetadataValue.md("\n\n".join(followed.problems) or "none"),
+    }
