@@ -27,7 +27,9 @@ _RUNS_A_BACKFILL = 1000
 class TrainingLogConfig(dg.Config):
     """What the sensor asks for."""
 
-    runs: list[str] = Field(default=[], description="Training runs (partitions) to look at, when the run has no partition.")
+    runs: list[str] = Field(
+        default=[], description="Training runs (partitions) to look at, when the run has no partition."
+    )
 
 
 @dg.multi_asset(

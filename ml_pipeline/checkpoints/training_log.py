@@ -1,9 +1,10 @@
 """Reads mlx-lm's training log as it grows: bytes in, losses out.
 
-Both formats that mlx-lm has printed are read, in any mixture (tuner/trainer.py up to 0.31, cli_ui.py since):
+Both formats that mlx-lm has printed are read, in any mixture (the older one by tuner/trainer.py, the newer by cli_ui.py):
 
-    Iter 10: Train loss 2.345, Learning Rate 1.000e-05, It/sec 0.420, Tokens/sec 210.3, Trained Tokens 4200, Peak mem ...
+    Iter 10: Train loss 2.345, Learning Rate 1.000e-05, It/sec 0.420, Tokens/sec 210.3, Trained Tokens 4200, ...
     Iter 200: Val loss 2.123, Val took 3.210s
+
         10    2.569 ▼        7      0.7k           iteration, training loss, tokens/s, trained tokens in thousands
         15    val 2.440    29.47s                  iteration, validation loss, time of the validation
 
@@ -41,9 +42,7 @@ _ESCAPE = re.compile(
 )
 _NUMBER = r"[+-]?(?:\d{1,60}(?:\.\d{1,60})?(?:[eE][+-]?\d{1,4})?|nan|inf)"
 _OLD = re.compile(rf"\bIter (\d{{1,12}}): (Train|Val) loss ({_NUMBER})(?=[,\s]|$)", re.ASCII)
-_OLD_FIGURE = re.compile(
-    rf"(Learning Rate|It/sec|Tokens/sec|Trained Tokens|Peak mem) ({_NUMBER})(?=[,\s]|$)", re.ASCII
-)
+_OLD_FIGURE = re.compile(rf"(Learning Rate|It/sec|Tokens/sec|Trained Tokens|Peak mem) ({_NUMBER})(?=[,\s]|$)", re.ASCII)
 _NEW_TRAIN = re.compile(
     rf"\s*(\d{{1,12}})\s+({_NUMBER})\s+[▼▲]\s+([\d,]{{1,20}}|nan|inf)\s+(\d{{1,12}}\.\d)k\s*", re.ASCII
 )

@@ -64,8 +64,8 @@ class ParquetStore:
     def write(self, table: Table, partition_key: str, rows: Rows) -> WriteReceipt:
         """Replace the partition's rows, all suites of them, in one atomic step.
 
-        An existing file that holds an evaluation (or log) which `rows` does not is kept under `_superseded` first, so that a
-        crash at any moment loses nothing.
+        An existing file that holds an evaluation (or log) which `rows` does not is kept under `_superseded` first, so
+        that a crash at any moment loses nothing.
 
         Raises:
             StoreError: the rows do not fit the table (every problem is named), or the file cannot be written.

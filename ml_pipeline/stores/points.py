@@ -29,7 +29,7 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class ScorePoint:
-    """One point: its measurement, tags, fields, and time in ns since 1970. `suite` is what it was made from, and sent with."""
+    """One point: its measurement, tags, fields, and time in ns since 1970. `suite` names what it is sent with."""
 
     measurement: str
     suite: str

@@ -67,7 +67,7 @@ class LogFollower:
         Returns None when nothing was added.
 
         Raises:
-            CheckpointError: the run, its source or a log cannot be read, or no log of it holds a loss.
+            CheckpointError: the run, its source or a log cannot be read, or (from the start) no log holds a loss.
             StoreError: something cannot be stored, or `send` failed.
         """
         source_name, run = parse_run_partition_key(partition_key)
@@ -78,10 +78,10 @@ class LogFollower:
         stored_file = self._store.parquet.path(TRAINING_LOSS, partition_key)
         positions = {} if from_start else self._positions.load(partition_key, stored_file)
         readings = read_logs(source, found.logs, positions, self._settings.limits.training_log_bytes)
-        if not readings:
+        if not readings and from_start:
             raise CheckpointError(
                 f"{partition_key}: no file beside its adapters holds a loss. Have mlx-lm's output written there, as "
-                "`mlx_lm.lora ... > training.log`, before the sensor or you ask for it."
+                "`mlx_lm.lora ... > training.log`, then materialise this partition again."
             )
         new = {(record.kind, record.iteration) for reading in readings for record in reading.records}
         if not new:
