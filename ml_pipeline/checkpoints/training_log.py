@@ -1,6 +1,6 @@
 """Reads mlx-lm's training log as it grows: bytes in, losses out.
 
-Both formats that mlx-lm has printed are read, in any mixture (the older one by tuner/trainer.py, the newer by cli_ui.py):
+Both formats that mlx-lm has printed are read, in any mixture: the older one of tuner/trainer.py, and that of cli_ui.py:
 
     Iter 10: Train loss 2.345, Learning Rate 1.000e-05, It/sec 0.420, Tokens/sec 210.3, Trained Tokens 4200, ...
     Iter 200: Val loss 2.123, Val took 3.210s

@@ -41,7 +41,7 @@ def loss_summary(rows: Sequence[Mapping[str, Any]]) -> LossSummary:
 
 
 def loss_curve(losses: Sequence[float | None]) -> str:
-    """Losses as one line of blocks between their lowest and highest, thinned to its width; an x stands for a diverged one."""
+    """Losses as one line of blocks between their lowest and highest, thinned to its width; x is a diverged one."""
     thinned = [losses[i * len(losses) // _CURVE_WIDTH] for i in range(_CURVE_WIDTH)] if losses else []
     shown = losses if len(losses) <= _CURVE_WIDTH else [*thinned[:-1], losses[-1]]
     finite = [loss for loss in shown if loss is not None]
