@@ -155,9 +155,8 @@ def parse_line(line: bytes) -> list[LossRecord]:
 
 def _old_records(text: str) -> Iterator[LossRecord]:
     heads = list(_OLD.finditer(text))
-    for head, after in zip(heads, [*heads[1:], None], strict=True):
-        rest = text[head.end() : after.start() if after else len(text)]
-        figures = dict(_OLD_FIGURE.findall(rest))
+    for head, end in zip(heads, [*(head.start() for head in heads[1:]), len(text)], strict=False):
+        figures = dict(_OLD_FIGURE.findall(text[head.end() : end]))
         found = _record(
             int(head[1]),
             "train" if head[2] == "Train" else "val",
