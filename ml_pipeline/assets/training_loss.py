@@ -40,7 +40,7 @@ class TrainingLogConfig(dg.Config):
     can_subset=True,
     pool=LOG_POOL,
     # A machine that is away for a moment: what was read before it went is not read again.
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
     description="Reads what was added to training logs; a partition that is materialised by hand is read as a whole.",
 )
 def training_loss(

@@ -207,7 +207,8 @@ def test_a_source_that_is_away_is_told_and_forgets_nothing(lab: Lab) -> None:
     (lab.root / "runs").rename(lab.root / "away")
     skipped = lab.tick()
     assert isinstance(skipped, dg.SensorResult)
-    assert "1 problems" in (skipped.skip_reason.skip_message if skipped.skip_reason else "")
+    assert skipped.skip_reason is not None
+    assert "1 problems" in (skipped.skip_reason.skip_message or "")
     assert lab.cursor == before
     (lab.root / "away").rename(lab.root / "runs")
     assert isinstance(again := lab.tick(), dg.SensorResult)

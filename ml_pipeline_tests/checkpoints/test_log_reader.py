@@ -11,6 +11,7 @@ import pytest
 from ml_pipeline.checkpoints.log_files import MOST_LOGS, LogFile, find_logs, logs_of_run, looks_like_log
 from ml_pipeline.checkpoints.log_reader import LogPosition, LogReading, read_log, read_logs
 from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline.checkpoints.training_log import LossRecord
 from ml_pipeline.errors import CheckpointError
 
 FOLDER = "adapters-1b"
@@ -85,7 +86,8 @@ def test_only_what_was_added_is_read(source: CountingFolder) -> None:
 @pytest.mark.parametrize("step", [1, 7, 64])
 def test_a_log_looked_at_all_the_time_gives_what_one_look_gives(source: CountingFolder, step: int) -> None:
     content = b"header\r\n" + lines(1, 10, 20) + b"noise \xff\xfe\r" + b"x" * 5000 + b"\n" + lines(1, 10)
-    found, position = [], None
+    found: list[LossRecord] = []
+    position = None
     for end in [*range(1, len(content), step), len(content)]:
         write(source, content[:end])
         reading = read_log(source, the_log(source), position, LIMIT)

@@ -61,7 +61,7 @@ class Lab:
 
     def rows(self) -> list[dict[str, Any]]:
         """The stored rows, of which both stores must have the same."""
-        truth = self.store.parquet.read(TRAINING_LOSS, KEY).to_pylist()
+        truth: list[dict[str, Any]] = self.store.parquet.read(TRAINING_LOSS, KEY).to_pylist()
         mirror = self.store.duckdb.read("training_loss").to_pylist()
         order = [(row["kind"], row["iteration"]) for row in truth]
         assert sorted(order) == order
