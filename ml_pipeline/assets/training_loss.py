@@ -5,6 +5,8 @@ it is read, and one that cannot be read keeps none of the others back.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -12,6 +14,7 @@ from pydantic import Field
 from ml_pipeline.assets.metadata import markdown_table
 from ml_pipeline.assets.specs import LOG_POOL, TRAINING_LOSS_SPEC
 from ml_pipeline.automation.partitions import TRAINING_RUN_PARTITIONS
+from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.errors import MlPipelineError
 from ml_pipeline.resources import PipelineResource
@@ -55,21 +58,22 @@ def training_loss(
     keys = list(context.partition_keys) if by_hand else config.runs
     settings = pipeline.settings()
     follower = LogFollower(settings, duckdb_io_manager.store(), Catalogue(settings).source)
+    sender = _Sender(influx_io_manager)
     failed: dict[str, str] = {}
-    for key in keys:
-        sender = _Sender(influx_io_manager, key)
-        try:
-            followed = follower.follow(key, sender.send, from_start=by_hand)
-        except MlPipelineError as error:
-            failed[key] = str(error)
-            context.log.error(f"{key}: {error}")
-            continue
-        if followed is not None:
-            for problem in followed.problems:
-                context.log.warning(problem)
-            yield dg.AssetMaterialization(
-                TRAINING_LOSS_SPEC.key, partition=key, metadata={**_metadata(followed), **sender.metadata}
-            )
+    with run_lock(settings.run_locks_path, context.run.run_id):
+        for key in keys:
+            try:
+                followed = follower.follow(key, partial(sender.send, key), from_start=by_hand)
+            except MlPipelineError as error:
+                failed[key] = str(error)
+                context.log.error(f"{key}: {error}")
+                continue
+            if followed is not None:
+                for problem in followed.problems:
+                    context.log.warning(problem)
+                yield dg.AssetMaterialization(
+                    TRAINING_LOSS_SPEC.key, partition=key, metadata={**_metadata(followed), **sender.metadata}
+                )
     if failed:
         raise dg.Failure(
             description=f"{len(failed)} of {len(keys)} training runs could not be read; what the others gave is "
@@ -79,21 +83,31 @@ def training_loss(
 
 
 class _Sender:
-    """Puts the points of one training run into the buffer, sends what waits, and keeps what came of it."""
+    """Puts points into the buffer and sends what waits, until the server turns out to be away.
 
-    def __init__(self, influx: InfluxIOManager, partition_key: str) -> None:
-        self.metadata: dict[str, dg.MetadataValue] = {}
+    `metadata` says what came of it last.
+    """
+
+    def __init__(self, influx: InfluxIOManager) -> None:
+        self.metadata: dict[str, dg.MetadataValue[Any]] = {}
         self._influx = influx
-        self._partition_key = partition_key
+        self._away = ""
 
-    def send(self, points: Sequence[ScorePoint], emptied: Sequence[str]) -> None:
+    def send(self, partition_key: str, points: Sequence[ScorePoint], emptied: Sequence[str]) -> None:
         for batch in emptied:
-            self._influx.buffer().add(self._partition_key, batch_name(TRAINING_LOSS.name, batch), [])
-        report = self._influx.write_partition(self._partition_key, points)
-        self.metadata = {"points": dg.MetadataValue.int(len(points)), **flush_metadata(report)}
+            self._influx.buffer().add(partition_key, batch_name(TRAINING_LOSS.name, batch), [])
+        self.metadata = {"points": dg.MetadataValue.int(len(points))}
+        if self._away:
+            # Hundreds of runs must not wait for the same time-out one after another.
+            self._influx.keep(partition_key, points)
+            self.metadata["waiting_because"] = dg.MetadataValue.text(self._away)
+            return
+        report = self._influx.write_partition(partition_key, points)
+        self._away = report.stopped_because
+        self.metadata |= flush_metadata(report)
 
 
-def _metadata(followed: FollowedRun) -> dict[str, dg.MetadataValue]:
+def _metadata(followed: FollowedRun) -> dict[str, dg.MetadataValue[Any]]:
     summary = loss_summary(followed.rows)
     return {
         **receipt_metadata(followed.receipt),

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -18,6 +19,7 @@ from ml_pipeline.resources import PipelineResource
 from ml_pipeline.settings import Settings
 
 _MOST_LOGS_A_TICK = 1000
+_LONGEST_READING = timedelta(hours=1)
 _GOING_ON = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -39,8 +41,7 @@ def build_training_log_sensor(interval_s: int) -> dg.SensorDefinition:
     def training_log_sensor(
         context: dg.SensorEvaluationContext, pipeline: PipelineResource
     ) -> dg.SensorResult | dg.SkipReason:
-        going_on = dg.RunsFilter(job_name=read_training_logs_job.name, statuses=_GOING_ON)
-        if context.instance.get_runs(going_on, limit=1):
+        if _is_reading(context.instance):
             return dg.SkipReason("Logs are being read just now; what is added meanwhile is read by the next run.")
         cursor = LogCursor.parsed(context.cursor)
         try:
@@ -105,6 +106,16 @@ def run_key(changed: Sequence[LogFile]) -> str:
     """The name of a run by what it reads, so that no reset of the sensor reads the same twice."""
     content = "\n".join(f"{log.source} {log.path!r} {log.size_bytes} {log.mtime_ns}" for log in changed)
     return f"{len(changed)} logs {hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def _is_reading(instance: dg.DagsterInstance) -> bool:
+    """Whether a run of before goes on; one whose process died without a word is not waited for without end."""
+    going_on = dg.RunsFilter(
+        job_name=read_training_logs_job.name,
+        statuses=_GOING_ON,
+        created_after=datetime.now(UTC) - _LONGEST_READING,
+    )
+    return bool(instance.get_runs(going_on, limit=1))
 
 
 def _is_log(source: Source, log: LogFile, cursor: LogCursor) -> bool:

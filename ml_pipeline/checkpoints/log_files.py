@@ -16,6 +16,8 @@ LOG_SUFFIXES = (".log", ".txt")
 MOST_LOGS = 20
 """Logs of one run that are read: its newest."""
 _BEGINNING_BYTES = 256 * 1024
+_LATEST_NS = 2**62
+"""Times beyond this (the year 2116) are taken for it: points are timed by adding to them, in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile
             f"{RUN_PREFIX}{run}/{entry.name}",
             entry.size_bytes,
             entry.mtime_ns,
-            entry.mtime_ns if config_ns is None else config_ns,
+            min(max(0, entry.mtime_ns if config_ns is None else config_ns), _LATEST_NS),
         )
         for entry in entries
         if not entry.is_folder and entry.size_bytes and entry.name.lower().endswith(LOG_SUFFIXES)
@@ -111,9 +113,24 @@ def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile
 
 
 def _add(found: LogSearch, logs: Sequence[LogFile]) -> None:
-    found.logs += logs[-MOST_LOGS:]
-    if len(logs) > MOST_LOGS:
+    named = [log for log in logs if _is_text(log.path)]
+    unnamed = [log for log in logs if not _is_text(log.path)]
+    found.logs += named[-MOST_LOGS:]
+    if unnamed:
         found.problems.append(
-            f"source {logs[0].source}: run {logs[0].run!r:.80} has {len(logs)} files that may be logs "
+            f"source {unnamed[0].source}: {len(unnamed)} logs have names that are not UTF-8, and are not read: "
+            f"{unnamed[0].path!r:.200}. Rename them."
+        )
+    if len(named) > MOST_LOGS:
+        found.problems.append(
+            f"source {logs[0].source}: run {logs[0].run!r:.80} has {len(named)} files that may be logs "
             f"({', '.join(LOG_SUFFIXES)}); only the newest {MOST_LOGS} are read. Move the others elsewhere."
         )
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

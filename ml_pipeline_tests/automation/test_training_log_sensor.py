@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 from ml_pipeline.assets.training_loss import training_loss
 from ml_pipeline.automation import training_log_sensor as module
 from ml_pipeline.automation.jobs import read_training_logs_job
+from ml_pipeline.automation.partitions import range_tags
 from ml_pipeline.automation.training_log_sensor import build_training_log_sensor
 from ml_pipeline.resources import PipelineResource, build_resources
 from ml_pipeline.settings import Settings
@@ -23,6 +25,7 @@ from ml_pipeline.stores.influx_buffer import InfluxBuffer
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import TRAINING_LOSS
 from ml_pipeline.stores.training_points import training_points
+from ml_pipeline_tests.servers import free_port
 
 SAMPLES = Path(__file__).parents[2] / "data" / "sample" / "checkpoints"
 HOT, REASONING = "mac.smollm2-135m-hot", "mac.smollm2-135m-reasoning"
@@ -185,9 +188,6 @@ def test_no_second_run_is_asked_for_while_one_goes_on(lab: Lab) -> None:
     lab.tick()
     with lab.log("hot").open("a") as log:
         log.write("    65    4.000 ▼        7      4.2k\n")
-    run = lab.instance.create_run_for_job(lab.job)
-    lab.instance.report_run_canceling(run)
-    lab.instance.add_run_tags(run.run_id, {"for": "the test"})
     before = lab.cursor
     going_on = lab.instance.create_run_for_job(lab.job, status=dg.DagsterRunStatus.STARTED)
     assert isinstance(lab.tick(), dg.SkipReason)
@@ -228,4 +228,34 @@ def test_a_partition_materialised_by_hand_is_read_from_its_start(lab: Lab) -> No
     lab.execute(lab.request())
     result = lab.job.execute_in_process(instance=lab.instance, partition_key=HOT)
     assert recorded(result)[HOT]["new_rows"] == 17
+    assert lab.agree() == 17 + 46
+
+
+def test_a_backfill_of_several_partitions_is_one_run(lab: Lab) -> None:
+    lab.tick()
+    result = lab.job.execute_in_process(instance=lab.instance, tags=range_tags([HOT, REASONING]))
+    assert set(recorded(result)) == {HOT, REASONING}
+    assert lab.agree() == 17 + 46
+
+
+def test_a_name_that_is_no_text_stops_nobody(lab: Lab) -> None:
+    folder = os.fsencode(lab.root / "runs")
+    Path(os.fsdecode(folder + b"/adapters-\xff")).mkdir()
+    for name in (b"/adapters-\xff/training.log", b"/adapters-smollm2-135m-hot/\xff.log"):
+        Path(os.fsdecode(folder + name)).write_bytes(b"Iter 10: Train loss 2.5\n")
+    assert asked(lab.request()) == [HOT, REASONING]
+
+
+def test_points_of_many_runs_wait_for_a_server_that_is_away_only_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.loads((lab.root / "pipeline.yaml").read_text())
+    closed = f"http://127.0.0.1:{free_port()}"
+    settings["stores"] = {"influx": {"url": closed, "timeout_s": 2}}
+    (lab.root / "pipeline.yaml").write_text(json.dumps(settings))
+    monkeypatch.setenv("INFLUX_TOKEN", "test")
+    metadata = recorded(lab.execute(lab.request()))
+    assert metadata[HOT]["points_waiting"] == 17
+    assert metadata[REASONING]["waiting_because"] == metadata[HOT]["waiting_because"]
+    assert "points_waiting" not in metadata[REASONING]
     assert lab.agree() == 17 + 46
