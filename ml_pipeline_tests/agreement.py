@@ -34,8 +34,9 @@ def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
         assert _rows(truth) == _rows(mirror), f"{table.name}: Parquet and DuckDB differ"
         tables[table.name], counts[table.name] = truth, truth.num_rows
     assert counts["responses"] > 0
+    losses = tables["training_loss"].to_pylist()
     time_base = settings.stores.influx.time_base
-    points = score_points(tables, suites_of(settings), time_base) + training_points(tables["training_loss"], time_base)
+    points = score_points(tables, suites_of(settings), time_base) + training_points(losses, time_base)
     expected = sorted(point.line() for point in points)
     assert sorted(InfluxBuffer(settings.influx_buffer_path).lines()) == expected, "the Influx buffer differs"
     counts["points"] = len(expected)

@@ -115,5 +115,5 @@ def _metadata(followed: FollowedRun) -> dict[str, dg.MetadataValue[Any]]:
         **{name: dg.MetadataValue.float(value) for name, value in summary.figures.items()},
         "curve": dg.MetadataValue.text(summary.curve),
         "last_losses": dg.MetadataValue.md(markdown_table(summary.last)),
-        "problems": dg.MetadataValue.md("\n\n".join(followed.problems) or "none"),
+        "problems": dg.MetadataValue.text("\n".join(followed.problems) or "none"),
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from collections.abc import Iterable
 
-from ml_pipeline.stores.points import ORIGINAL_EPOCH_S, ScorePoint, TimeBase
+from ml_pipeline.stores.points import ORIGINAL_EPOCH_S, Row, ScorePoint, TimeBase
 from ml_pipeline.stores.tables import TRAINING_LOSS
 
 _NS = 1_000_000_000
@@ -14,8 +14,8 @@ _FIELDS = {"learning_rate": "learning_rate", "iterations_per_s": "it_per_sec", "
 """The original's fields by our columns; empty ones make no field."""
 
 
-def training_points(rows: pa.Table, time_base: TimeBase = "real") -> list[ScorePoint]:
-    """Make the points of table training_loss: one a loss; a loss that diverged makes none.
+def training_points(rows: Iterable[Row], time_base: TimeBase = "real") -> list[ScorePoint]:
+    """Make the points of rows of table training_loss: one a loss; a loss that diverged makes none.
 
     Logs carry no times, so a point's time counts the iterations: with `time_base` "real" one second each from the
     start of the training, with "original" ORIGINAL_EPOCH_S + 1000 * iteration, in s.
@@ -34,7 +34,7 @@ def training_points(rows: pa.Table, time_base: TimeBase = "real") -> list[ScoreP
             if time_base == "real"
             else (ORIGINAL_EPOCH_S + row["iteration"] * _ORIGINAL_STEP_S) * _NS,
         )
-        for row in rows.to_pylist()
+        for row in rows
         if row["loss"] is not None
     ]
 

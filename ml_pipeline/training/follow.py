@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from ml_pipeline.checkpoints.log_files import logs_of_run
 from ml_pipeline.checkpoints.log_reader import LogReading, read_logs
@@ -14,15 +13,13 @@ from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.parquet import WriteReceipt
-from ml_pipeline.stores.points import ScorePoint
-from ml_pipeline.stores.rows import conform
+from ml_pipeline.stores.points import Row, ScorePoint
 from ml_pipeline.stores.score_store import ScoreStore
 from ml_pipeline.stores.tables import TRAINING_LOSS
 from ml_pipeline.stores.training_points import loss_batch, training_points
 from ml_pipeline.training.loss_rows import RunIdentity, merge_rows
 from ml_pipeline.training.positions import LogPositions
 
-Row = Mapping[str, Any]
 Send = Callable[[Sequence[ScorePoint], Sequence[str]], None]
 """Sends points; the batches (by name) in the second argument have none any more."""
 
@@ -88,19 +85,23 @@ class LogFollower:
             return None
         stored = self._store.parquet.read(TRAINING_LOSS, partition_key).to_pylist() if stored_file.exists() else []
         rows = merge_rows(self._identity(partition_key, source_name, run), stored, readings, datetime.now(UTC))
-        table = conform(TRAINING_LOSS, partition_key, rows)
-        (receipt,) = self._store.write_partition(partition_key, {TRAINING_LOSS.name: table})
-        points = training_points(table, self._settings.stores.influx.time_base)
-        emptied = {loss_batch(row["kind"], row["iteration"]) for row in stored} - {point.suite for point in points}
+        (receipt,) = self._store.write_partition(partition_key, {TRAINING_LOSS.name: rows})
         changed = {loss_batch(*key) for key in new}
-        points = [point for point in points if point.suite in changed]
-        send(points, sorted(emptied))
+        points = training_points(
+            (row for row in rows if loss_batch(row["kind"], row["iteration"]) in changed),
+            self._settings.stores.influx.time_base,
+        )
+        send(points, sorted(_batches(stored) - _batches(rows)))
         positions = {**positions, **{reading.log.path: reading.position for reading in readings}}
         self._positions.save(partition_key, receipt.sha256, positions)
         return FollowedRun(receipt, rows, len(new), points, [*found.problems, *_unread(readings)])
 
     def _identity(self, partition_key: str, source: str, run: str) -> RunIdentity:
         return RunIdentity(partition_key, source, run, run_id(run), run_name(run, self._settings.families).model)
+
+
+def _batches(rows: Iterable[Row]) -> set[str]:
+    return {loss_batch(row["kind"], row["iteration"]) for row in rows if row["loss"] is not None}
 
 
 def _unread(readings: Sequence[LogReading]) -> list[str]:

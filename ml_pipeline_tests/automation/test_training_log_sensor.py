@@ -88,7 +88,7 @@ class Lab:
         mirror = DuckDBStore(self.settings.duckdb_path).read("training_loss")
         order = [("partition_key", "ascending"), ("kind", "ascending"), ("iteration", "ascending")]
         assert truth.sort_by(order).to_pylist() == mirror.sort_by(order).to_pylist()
-        expected = sorted(point.line() for point in training_points(truth))
+        expected = sorted(point.line() for point in training_points(truth.to_pylist()))
         assert sorted(InfluxBuffer(self.settings.influx_buffer_path).lines()) == expected
         return int(truth.num_rows)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from ml_pipeline.stores.points import TimeBase, lines_by_batch
@@ -16,7 +15,8 @@ from ml_pipeline_tests.stores.samples import SCORED_AT
 START_NS = 1_700_000_000_123_456_789
 
 
-def rows(*given: dict[str, Any]) -> pa.Table:
+def rows(*given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows as they come out of the table."""
     row = {
         **dict.fromkeys(TRAINING_LOSS.schema.names),
         "partition_key": "lab.15k+g1",
@@ -30,7 +30,8 @@ def rows(*given: dict[str, Any]) -> pa.Table:
         "started_ns": START_NS,
         "read_at": SCORED_AT,
     }
-    return conform(TRAINING_LOSS, "lab.15k+g1", [row | more for more in given])
+    stored: list[dict[str, Any]] = conform(TRAINING_LOSS, "lab.15k+g1", [row | more for more in given]).to_pylist()
+    return stored
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def rows(*given: dict[str, Any]) -> pa.Table:
 def test_lines_have_the_tags_and_fields_of_the_original(
     time_base: TimeBase, train_time: int | str, val_time: int | str
 ) -> None:
-    table = rows(
+    losses = rows(
         {
             "kind": "train",
             "iteration": 10,
@@ -57,7 +58,7 @@ def test_lines_have_the_tags_and_fields_of_the_original(
         {"kind": "val", "iteration": 2000, "loss": 2.5},
         {"kind": "val", "iteration": 3000, "loss": None, "reason": "diverged"},
     )
-    assert lines_by_batch(training_points(table, time_base)) == {
+    assert lines_by_batch(training_points(losses, time_base)) == {
         "training_loss~train-0": [
             "training_loss,loss_type=train,model=gemma-3-1b,run_id=15k-g1 "
             f"it_per_sec=0.42,iteration=10i,learning_rate=1e-05,loss=2.345,tokens_per_sec=210.3 {train_time}"
