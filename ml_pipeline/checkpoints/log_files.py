@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ml_pipeline.checkpoints.discovery import CONFIG_FILE
@@ -47,18 +48,13 @@ class LogSearch:
 def find_logs(source: Source, pattern: str = "*") -> LogSearch:
     """Look through a source once; `pattern` is a shell pattern on the run's name."""
     found = LogSearch()
-    try:
-        tops = [e.name for e in source.list_folder("") if e.is_folder and e.name.startswith(RUN_PREFIX)]
-    except CheckpointError as error:
-        found.problems.append(str(error))
-        return found
-    for top in sorted(tops):
-        try:
-            for run, entries in _run_folders(source, top):
-                if fnmatch.fnmatchcase(run, pattern):
-                    _add(found, _candidates(source.name, run, entries))
-        except CheckpointError as error:
-            found.problems.append(str(error))
+    root = _list_folders(source, [""], found.problems).get("", [])
+    tops = _list_folders(source, [top for top in _folders(root) if top.startswith(RUN_PREFIX)], found.problems)
+    nested = [f"{top}/{inner}" for top, entries in tops.items() for inner in _folders(entries)]
+    for folder, entries in sorted({**tops, **_list_folders(source, nested, found.problems)}.items()):
+        run = folder.removeprefix(RUN_PREFIX)
+        if fnmatch.fnmatchcase(run, pattern):
+            _add(found, _candidates(source.name, run, entries))
     return found
 
 
@@ -77,22 +73,38 @@ def looks_like_log(source: Source, log: LogFile) -> bool:
     """Whether a loss is printed in the beginning of the file.
 
     Raises:
-        CheckpointError: it cannot be opened.
+        CheckpointError: it cannot be read.
     """
+    with reading(log), source.open(log.path) as file:
+        return bool(TrainingLogParser().feed(file.read(_BEGINNING_BYTES)))
+
+
+@contextmanager
+def reading(log: LogFile) -> Iterator[None]:
+    """Turn what goes wrong while a log is read into a CheckpointError that names it."""
     try:
-        with source.open(log.path) as file:
-            return bool(TrainingLogParser().feed(file.read(_BEGINNING_BYTES)))
-    except OSError as error:
+        yield
+    except (OSError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(
-            f"source {log.source}: reading {log.path!r} failed: {error.strerror or error}. The next look tries again."
+            f"source {log.source}: reading {log.path!r} failed: {reason}. It is read again when it has grown, or when "
+            "its partition is materialised."
         ) from error
 
 
-def _run_folders(source: Source, top: str) -> Iterator[tuple[str, Sequence[Entry]]]:
-    run, entries = top.removeprefix(RUN_PREFIX), source.list_folder(top)
-    yield run, entries
-    for inner in sorted(entry.name for entry in entries if entry.is_folder):
-        yield f"{run}/{inner}", source.list_folder(f"{top}/{inner}")
+def _list_folders(source: Source, paths: Sequence[str], problems: list[str]) -> dict[str, Sequence[Entry]]:
+    """The entries of each folder that can be listed; why the others cannot goes to `problems`."""
+    listed: dict[str, Sequence[Entry]] = {}
+    for path in paths:
+        try:
+            listed[path] = source.list_folder(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return listed
+
+
+def _folders(entries: Sequence[Entry]) -> list[str]:
+    return sorted(entry.name for entry in entries if entry.is_folder)
 
 
 def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ml_pipeline.checkpoints.log_files import LogFile
+from ml_pipeline.checkpoints.log_files import LogFile, reading
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.checkpoints.training_log import LossRecord, ParserState, TrainingLogParser, whole_lines_length
-from ml_pipeline.errors import CheckpointError
 
 _CHUNK_BYTES = 2**20
 _ANCHOR_BYTES = 4096
@@ -56,7 +55,7 @@ def read_logs(
     readings = [read_log(source, log, positions.get(log.path), largest_bytes) for log in logs]
     if any(r is not None and r.from_start and r.log.path in positions for r in readings):
         readings = [read_log(source, log, None, largest_bytes) for log in logs]
-    return [reading for reading in readings if reading is not None]
+    return [r for r in readings if r is not None]
 
 
 def read_log(source: Source, log: LogFile, position: LogPosition | None, largest_bytes: int) -> LogReading | None:
@@ -67,7 +66,7 @@ def read_log(source: Source, log: LogFile, position: LogPosition | None, largest
     Raises:
         CheckpointError: it cannot be read.
     """
-    try:
+    with reading(log):
         if position is not None and position.offset <= log.size_bytes:
             start = max(0, position.offset - _ANCHOR_BYTES)
             with source.open(log.path, start) as file:
@@ -76,10 +75,6 @@ def read_log(source: Source, log: LogFile, position: LogPosition | None, largest
                     return _read_on(file, log, position, before, largest_bytes)
         with source.open(log.path) as file:
             return _read_on(file, log, None, b"", largest_bytes)
-    except OSError as error:
-        raise CheckpointError(
-            f"source {log.source}: reading {log.path!r} failed: {error.strerror or error}. The next look tries again."
-        ) from error
 
 
 def _read_on(
