@@ -26,6 +26,7 @@ from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import TRAINING_LOSS
 from ml_pipeline.stores.training_points import training_points
 from ml_pipeline_tests.servers import free_port
+from ml_pipeline_tests.victoria_metrics import stored
 
 SAMPLES = Path(__file__).parents[2] / "data" / "sample" / "checkpoints"
 HOT, REASONING = "mac.smollm2-135m-hot", "mac.smollm2-135m-reasoning"
@@ -259,3 +260,25 @@ def test_points_of_many_runs_wait_for_a_server_that_is_away_only_once(
     assert metadata[REASONING]["waiting_because"] == metadata[HOT]["waiting_because"]
     assert "points_waiting" not in metadata[REASONING]
     assert lab.agree() == 17 + 46
+
+
+def test_the_curve_reaches_a_real_server_loss_by_loss(
+    lab: Lab, victoria_metrics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.loads((lab.root / "pipeline.yaml").read_text())
+    settings["stores"] = {"influx": {"url": f"{victoria_metrics}/influx"}}
+    (lab.root / "pipeline.yaml").write_text(json.dumps(settings))
+    began_s = 1_767_225_600
+    for run in ("hot", "reasoning"):
+        os.utime(lab.log(run).with_name("adapter_config.json"), (began_s, began_s))
+    monkeypatch.setenv("INFLUX_TOKEN", "test")
+    metadata = recorded(lab.execute(lab.request()))
+    assert metadata[HOT]["points_sent"] == 17
+    assert metadata[HOT]["points_waiting"] == 0
+    arrived = stored(victoria_metrics, "training_loss_loss")
+    curve = arrived["training_loss_loss", "val", "smollm2-135m", "smollm2-135m-hot"]
+    assert curve == [
+        (began_s * 1000 + iteration * 10, loss)
+        for iteration, loss in ((1, 2.570), (15, 2.440), (30, 2.056), (45, 5.578), (60, 6.352))
+    ]
+    assert len(arrived["training_loss_loss", "train", "smollm2-135m", "smollm2-135m-reasoning"]) == 40

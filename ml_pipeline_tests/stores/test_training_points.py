@@ -37,7 +37,7 @@ def rows(*given: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("time_base", "train_time", "val_time"),
     [
-        ("real", START_NS + 10 * 10**9, START_NS + 2000 * 10**9),
+        ("real", START_NS + 10 * 10**7, START_NS + 2000 * 10**7),
         ("original", "1739587600000000000", "1741577600000000000"),
     ],
 )

@@ -86,8 +86,8 @@ def test_a_growing_log_is_stored_as_it_grows(lab: Lab) -> None:
     assert first is not None
     assert (first.receipt.rows, first.new_rows, first.receipt.superseded) == (2, 2, None)
     assert [(p.suite, p.fields["loss"], p.time_ns) for p in lab.sent] == [
-        ("train-0", 2.5, START_NS + 10 * 10**9),
-        ("val-0", 3.0, START_NS + 10**9),
+        ("train-0", 2.5, START_NS + 10 * 10**7),
+        ("val-0", 3.0, START_NS + 10**7),
     ]
     train = lab.rows()[0]
     assert {name: train[name] for name in ("partition_key", "source", "run", "run_id", "model", "log_file")} == {
