@@ -10,7 +10,10 @@ from typing import BinaryIO
 from ml_pipeline.checkpoints.log_files import LogFile, reading
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.checkpoints.training_log import LossRecord, ParserState, TrainingLogParser, whole_lines_length
+from ml_pipeline.errors import CheckpointError
 
+MOST_LOSSES = 200_000
+"""Losses of one run that are taken: far more than training prints, and few enough to be held in memory."""
 _CHUNK_BYTES = 2**20
 _ANCHOR_BYTES = 4096
 
@@ -64,7 +67,7 @@ def read_log(source: Source, log: LogFile, position: LogPosition | None, largest
     At most its first `largest_bytes` are read, and nothing that was added after it was found.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it cannot be read, or holds too many losses.
     """
     with reading(log):
         if position is not None and position.offset <= log.size_bytes:
@@ -88,6 +91,7 @@ def _read_on(
     whole_lines, unfinished = before, b""
     for chunk in _chunks(file, end - start):
         records += parser.feed(chunk)
+        check_count(len(records), log.path)
         if length := whole_lines_length(chunk):
             whole_lines = (whole_lines + unfinished + chunk[:length])[-_ANCHOR_BYTES:]
             unfinished = b""
@@ -101,6 +105,19 @@ def _read_on(
         position is None,
         log.size_bytes - end,
     )
+
+
+def check_count(losses: int, where: str) -> None:
+    """Refuse more losses than a training prints.
+
+    Raises:
+        CheckpointError: there are more than MOST_LOSSES.
+    """
+    if losses > MOST_LOSSES:
+        raise CheckpointError(
+            f"{where!r} holds more than {MOST_LOSSES:,} losses, which no training prints. Nothing of it is read; move "
+            "it out of the run's folder, or report every tenth iteration only."
+        )
 
 
 def _chunks(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:

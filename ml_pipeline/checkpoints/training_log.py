@@ -35,6 +35,7 @@ _LARGEST_FIGURE = 1e12
 _MOST_TOKENS = 10**15
 
 _LINE_END = re.compile(rb"[\r\n]")
+_MAY_BE_LOSS = re.compile("Iter |val|▼|▲".encode())
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # colours, cursor movements
     r"|\][^\x07\x1b]*(?:\x07|\x1b\\)"  # window titles, links
@@ -134,7 +135,7 @@ def whole_lines_length(data: bytes) -> int:
 
 def parse_line(line: bytes) -> list[LossRecord]:
     """The losses in one line: none or one, or several where a progress bar swallowed the line's end."""
-    if len(line) > _LONGEST_LINE_BYTES:
+    if len(line) > _LONGEST_LINE_BYTES or not _MAY_BE_LOSS.search(line):
         return []
     text = _ESCAPE.sub("", line.decode("utf-8", "replace"))
     if match := _NEW_TRAIN.fullmatch(text):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ml_pipeline.checkpoints.log_files import logs_of_run
-from ml_pipeline.checkpoints.log_reader import LogReading, read_logs
+from ml_pipeline.checkpoints.log_reader import LogReading, check_count, read_logs
 from ml_pipeline.checkpoints.naming import parse_run_partition_key, run_id, run_name
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.errors import CheckpointError
@@ -85,6 +85,7 @@ class LogFollower:
             return None
         stored = self._store.parquet.read(TRAINING_LOSS, partition_key).to_pylist() if stored_file.exists() else []
         rows = merge_rows(self._identity(partition_key, source_name, run), stored, readings, datetime.now(UTC))
+        check_count(len(rows), partition_key)
         (receipt,) = self._store.write_partition(partition_key, {TRAINING_LOSS.name: rows})
         changed = {loss_batch(*key) for key in new}
         points = training_points(

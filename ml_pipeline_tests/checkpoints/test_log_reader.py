@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from ml_pipeline.checkpoints import log_reader
 from ml_pipeline.checkpoints.log_files import MOST_LOGS, LogFile, find_logs, logs_of_run, looks_like_log
 from ml_pipeline.checkpoints.log_reader import LogPosition, LogReading, read_log, read_logs
 from ml_pipeline.checkpoints.source import LocalFolder
@@ -150,6 +151,17 @@ def test_no_more_than_the_limit_is_read(source: CountingFolder) -> None:
     assert reading.position.offset == len(line(1))
     assert reading.unread_bytes == len(lines(1, 2, 3)) - len(line(1)) - 5
     assert iterations(read(source, reading.position)) == [2, 3]
+
+
+def test_more_losses_than_any_training_prints_are_refused(
+    source: CountingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "MOST_LOSSES", 3)
+    write(source, lines(1, 2, 3))
+    assert iterations(read(source)) == [1, 2, 3]
+    write(source, lines(1, 2, 3, 4))
+    with pytest.raises(CheckpointError, match=r"training\.log' holds more than 3 losses"):
+        read(source)
 
 
 def test_a_file_that_shrinks_while_it_is_read_gives_what_is_there(source: CountingFolder) -> None:
