@@ -88,11 +88,18 @@ class TrainingLogParser:
     """Parses one log. `read_bytes` counts the bytes up to the end of the last whole line, from where it started."""
 
     def __init__(self, state: ParserState | None = None) -> None:
-        self.state = state or ParserState()
+        last = state or ParserState()
+        self._log_id, self._attempt, self._iteration = last.log_id, last.attempt, last.iteration
+        self._kinds = last.kinds
         self.read_bytes = 0
         self._unfinished = b""
         self._unfinished_bytes = 0
         self._beginning = hashlib.sha256()
+
+    @property
+    def state(self) -> ParserState:
+        """What another parser has to know to go on after the last whole line."""
+        return ParserState(self._log_id, self._attempt, self._iteration, self._kinds)
 
     def feed(self, data: bytes) -> list[LossRecord]:
         """Take the next bytes; return the records of the lines that they complete.
@@ -110,22 +117,21 @@ class TrainingLogParser:
 
     def _read(self, line: bytes) -> list[LossRecord]:
         records = [self._count(record) for record in parse_line(line)]
-        if not self.state.log_id:
+        if not self._log_id:
             self._beginning.update(line[: _LONGEST_LINE_BYTES + 1] + b"\n")
             if records:
-                self.state = replace(self.state, log_id=self._beginning.hexdigest()[:16])
+                self._log_id = self._beginning.hexdigest()[:16]
         return records
 
     def _count(self, record: LossRecord) -> LossRecord:
         """Note where training is; an iteration that comes a second time is that of a training started anew."""
-        last = self.state
-        again = record.iteration == last.iteration and record.kind in last.kinds
-        if again or record.iteration < last.iteration:
-            self.state = replace(last, attempt=last.attempt + 1, iteration=record.iteration, kinds=(record.kind,))
-        else:
-            kinds = (*last.kinds, record.kind) if record.iteration == last.iteration else (record.kind,)
-            self.state = replace(last, iteration=record.iteration, kinds=kinds)
-        return replace(record, attempt=self.state.attempt)
+        same = record.iteration == self._iteration
+        again = same and record.kind in self._kinds
+        if again or record.iteration < self._iteration:
+            self._attempt += 1
+        self._kinds = (*self._kinds, record.kind) if same and not again else (record.kind,)
+        self._iteration = record.iteration
+        return replace(record, attempt=self._attempt) if self._attempt > 1 else record
 
 
 def whole_lines_length(data: bytes) -> int:
