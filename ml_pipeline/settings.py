@@ -122,6 +122,9 @@ class DiscoverySettings(Section):
     """How new checkpoints are looked for."""
 
     interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
+    training_log_interval_s: int = Field(
+        60, ge=5, description="Seconds between two looks of the sensor that follows training logs."
+    )
     settle_s: float = Field(60, ge=0, description="An incomplete file untouched for this long is taken as it is.")
     full_look_s: float = Field(
         3600, ge=0, description="Seconds between two looks that list every folder, unchanged ones too."
@@ -133,6 +136,9 @@ class LimitsSettings(Section):
 
     checkpoints_per_run: int = Field(16, ge=1, le=1000, description="Checkpoints scored with one model load.")
     adapter_bytes: int = Field(20 * 2**30, ge=1, description="Largest weights file that is accepted.")
+    training_log_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Training logs are read up to this size, in bytes."
+    )
 
 
 class Settings(Section):
@@ -211,6 +217,11 @@ class Settings(Section):
     def requested_path(self) -> Path:
         """The database of what the discovery sensor has asked to be scored."""
         return self.data_path / "dagster" / "requested.sqlite"
+
+    @property
+    def log_positions_path(self) -> Path:
+        """The folder that says how far each training log was read. Safe to delete."""
+        return self.cache_path / "log_positions"
 
     @property
     def run_locks_path(self) -> Path:

@@ -20,7 +20,8 @@ from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.influx_buffer import InfluxBuffer
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.points import score_points
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES
+from ml_pipeline.stores.tables import TABLES
+from ml_pipeline.stores.training_points import training_points
 
 
 def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
@@ -28,12 +29,15 @@ def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
     parquet, duckdb = ParquetStore(settings.parquet_path), DuckDBStore(settings.duckdb_path)
     counts: dict[str, int] = {}
     tables: dict[str, pa.Table] = {}
-    for table in CHECKPOINT_TABLES:
+    for table in TABLES.values():
         truth, mirror = parquet.read_all(table), duckdb.read(table.name)
         assert _rows(truth) == _rows(mirror), f"{table.name}: Parquet and DuckDB differ"
         tables[table.name], counts[table.name] = truth, truth.num_rows
     assert counts["responses"] > 0
-    expected = sorted(p.line() for p in score_points(tables, suites_of(settings), settings.stores.influx.time_base))
+    losses = tables["training_loss"].to_pylist()
+    time_base = settings.stores.influx.time_base
+    points = score_points(tables, suites_of(settings), time_base) + training_points(losses, time_base)
+    expected = sorted(point.line() for point in points)
     assert sorted(InfluxBuffer(settings.influx_buffer_path).lines()) == expected, "the Influx buffer differs"
     counts["points"] = len(expected)
     report = settings.report_path.read_text(encoding="utf-8")

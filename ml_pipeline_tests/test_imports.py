@@ -24,6 +24,7 @@ ALLOWED = {
     "suites": ALWAYS,
     "scoring": {*ALWAYS, "backends", "suites"},
     "stores": {*ALWAYS, "files", "suites", "scoring"},
+    "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
     "evaluation": {*ALWAYS, "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},
 }

@@ -25,6 +25,10 @@ training_runs = dg.AssetSpec(
 )
 
 
+LOG_POOL = "training_logs"
+"""Dagster's pool of one for reading logs: two readers of one run would overtake each other."""
+
+
 def _spec(
     name: str, group: str, kinds: set[str], deps: Sequence[str], description: str, io_manager_key: str | None = None
 ) -> dg.AssetSpec:
@@ -109,4 +113,13 @@ CHECKPOINT_SPECS = (
             ("content_score", "judgements", "The judge's mean figures over the content answers."),
         )
     ),
+)
+
+TRAINING_LOSS_SPEC = _spec(
+    "training_loss",
+    "discover",
+    {"python", "duckdb", "influxdb"},
+    [TRAINING_RUNS],
+    "Training and validation loss, speed and memory of every training run, read from mlx-lm's log as it grows.",
+    "duckdb_io_manager",
 )

@@ -1,10 +1,10 @@
-"""The two jobs: score checkpoints, and publish what follows from the scores."""
+"""The jobs: score checkpoints, publish what follows from the scores, and read training logs."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from ml_pipeline.assets.specs import CHECKPOINT_SPECS
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS, TRAINING_LOSS_SPEC
 
 PUBLISHED = ("score_table", "leaderboard", "score_report")
 
@@ -18,4 +18,10 @@ publish_scores_job = dg.define_asset_job(
     "publish_scores_job",
     selection=dg.AssetSelection.assets(*PUBLISHED),
     description="The tidy score table, the leaderboard and the HTML report, from all scores.",
+)
+
+read_training_logs_job = dg.define_asset_job(
+    "read_training_logs_job",
+    selection=dg.AssetSelection.assets(TRAINING_LOSS_SPEC.key),
+    description="Reads what was added to the logs of training runs.",
 )

@@ -19,6 +19,8 @@ MAX_KEY_LENGTH = 200
 RUN_PREFIX = "adapters-"
 _CHECKPOINT_FILE = re.compile(r"(\d{1,12})_adapters\.safetensors", re.ASCII)
 _KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)@(?P<iteration>\d+)", re.ASCII)
+_RUN_KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)", re.ASCII)
+_ESCAPED = re.compile(rb"=([0-9A-F]{2})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/-]", re.ASCII)
 
 
@@ -65,17 +67,15 @@ def partition_key(source: str, run: str, iteration: int) -> str:
 
     Raises CheckpointError when the run's name is too long for a key.
     """
-    escaped = _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in _bytes(match.group())), run)
-    escaped = escaped.replace("..", ".=2E")
-    if escaped.startswith("."):
-        escaped = f"=2E{escaped[1:]}"
-    key = f"{source}.{escaped.replace('/', '+')}@{iteration}"
-    if len(key) > MAX_KEY_LENGTH:
-        raise CheckpointError(
-            f"source {source}: run folder {run!r:.80} has a name too long for a partition "
-            f"({len(key)} characters, at most {MAX_KEY_LENGTH}). Rename it."
-        )
-    return key
+    return _checked(f"{source}.{_escaped(run)}@{iteration}", source, run)
+
+
+def run_partition_key(source: str, run: str) -> str:
+    """The training run's partition key: `<source>.<run>`, escaped as in a checkpoint's.
+
+    Raises CheckpointError when the run's name is too long for a key.
+    """
+    return _checked(f"{source}.{_escaped(run)}", source, run)
 
 
 def parse_partition_key(key: str) -> tuple[str, str, int]:
@@ -89,6 +89,44 @@ def parse_partition_key(key: str) -> tuple[str, str, int]:
             f"{key!r:.100} is no checkpoint. The form is <source>.<run>@<iteration>; `ml-pipeline discover` lists them."
         )
     return match["source"], match["run"], int(match["iteration"])
+
+
+def parse_run_partition_key(key: str) -> tuple[str, str]:
+    """Source and run of a training run's key; the run is its folder's name, no longer escaped.
+
+    Raises CheckpointError for a text that is no such key, or names no folder that a run may have.
+    """
+    match = _RUN_KEY.fullmatch(key)
+    if match is not None:
+        run = _unescaped(match["run"])
+        inner = run.split("/")[1:]
+        if len(inner) <= 1 and not {"", ".", ".."} & set(inner) and run_partition_key(match["source"], run) == key:
+            return match["source"], run
+    raise CheckpointError(
+        f"{key!r:.100} is no training run. The form is <source>.<run>; the training-log sensor adds those it finds."
+    )
+
+
+def _escaped(run: str) -> str:
+    escaped = _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in _bytes(match.group())), run)
+    escaped = escaped.replace("..", ".=2E")
+    if escaped.startswith("."):
+        escaped = f"=2E{escaped[1:]}"
+    return escaped.replace("/", "+")
+
+
+def _unescaped(escaped: str) -> str:
+    raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), escaped.replace("+", "/").encode())
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _checked(key: str, source: str, run: str) -> str:
+    if len(key) > MAX_KEY_LENGTH:
+        raise CheckpointError(
+            f"source {source}: run folder {run!r:.80} has a name too long for a partition "
+            f"({len(key)} characters, at most {MAX_KEY_LENGTH}). Rename it."
+        )
+    return key
 
 
 def _bytes(text: str) -> bytes:

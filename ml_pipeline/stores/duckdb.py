@@ -20,7 +20,7 @@ from ml_pipeline.stores.duckdb_files import connection, queued, quoted, transact
 from ml_pipeline.stores.migrations import HISTORY, MIGRATIONS, check_version, drift, migrate, version_of
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.rows import check_partition_key, conform
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES
+from ml_pipeline.stores.tables import TABLES
 from ml_pipeline.stores.views import VIEWS
 
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -165,7 +165,7 @@ class DuckDBStore:
             with store_errors("replace", self.path):
                 new.replace(self.path)
                 fsync(self.path.parent)
-        partitions = len({key for table in CHECKPOINT_TABLES for key in parquet.partitions(table)})
+        partitions = len({key for table in TABLES.values() for key in parquet.partitions(table)})
         return RebuildReport(rows, partitions, carried, time.monotonic() - started)
 
     def _write(self, action: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
@@ -207,7 +207,7 @@ def _fill(
     counts: dict[str, int] = {}
     with connection(path, 0, queue=False) as connected:
         migrate(connected, str(path))
-        for table in CHECKPOINT_TABLES:
+        for table in TABLES.values():
             keys = parquet.partitions(table)
             counts[table.name] = 0
             # In chunks, so that answers in full of thousands of checkpoints need not fit in memory.

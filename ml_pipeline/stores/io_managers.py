@@ -213,8 +213,8 @@ class InfluxIOManager(dg.ConfigurableIOManager):
         secret = {"token_env": self.token_env, "token_file": self.token_file}
         return make_sender(InfluxSettings.model_validate({**given, **secret, "timeout_s": self.timeout_s}))
 
-    def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
-        """Keep one partition's points, all suites of it, and send all that waits.
+    def keep(self, partition_key: str, points: Sequence[ScorePoint]) -> None:
+        """Keep one partition's points in the buffer, to be sent with the next that are written.
 
         Raises:
             StoreError, StoreFullError: the buffer cannot take them; nothing was dropped.
@@ -222,7 +222,11 @@ class InfluxIOManager(dg.ConfigurableIOManager):
         buffer = self.buffer()
         for batch, lines in lines_by_batch(points).items():
             buffer.add(partition_key, batch, lines)
-        sender = self.sender()
+
+    def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
+        """Keep one partition's points, all suites of it, and send all that waits; raises as `keep`."""
+        self.keep(partition_key, points)
+        buffer, sender = self.buffer(), self.sender()
         if sender is None:
             return FlushReport(0, 0, buffer.pending(), (), "no stores.influx.url is set; points wait in the buffer")
         return buffer.flush(sender)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TRAINING_LOSS, Table
 from ml_pipeline.stores.views import VIEWS, View
 
 HISTORY = "schema_migrations"
@@ -31,7 +31,7 @@ class Migration:
 
 
 def tables_and_views() -> tuple[str, ...]:
-    """Statements that make every table and view of an empty database."""
+    """Statements that make the tables of checkpoints, and the views over them, in an empty database."""
     made = [statement for table in CHECKPOINT_TABLES for statement in create_table(table)]
     return (*made, *(statement for view in VIEWS for statement in create_view(view)))
 
@@ -74,7 +74,10 @@ def sql_type(arrow: pa.DataType) -> str:
     return names[arrow]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "tables and views", tables_and_views),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "tables and views", tables_and_views),
+    Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
+)
 
 
 def version_of(connected: duckdb.DuckDBPyConnection) -> int:

@@ -64,8 +64,8 @@ class ParquetStore:
     def write(self, table: Table, partition_key: str, rows: Rows) -> WriteReceipt:
         """Replace the partition's rows, all suites of them, in one atomic step.
 
-        An existing file that holds an evaluation which `rows` does not is kept under `_superseded` first, so that a
-        crash at any moment loses nothing.
+        An existing file that holds an evaluation (or log) which `rows` does not is kept under `_superseded` first, so
+        that a crash at any moment loses nothing.
 
         Raises:
             StoreError: the rows do not fit the table (every problem is named), or the file cannot be written.
@@ -73,8 +73,8 @@ class ParquetStore:
         """
         path = self.path(table, partition_key)
         arrow = conform(table, partition_key, rows)
-        ids = tuple(sorted(arrow["evaluation_id"].unique().to_pylist()))
-        newest = pc.max(arrow["scored_at"]).as_py()
+        ids = tuple(sorted(arrow[table.version].unique().to_pylist()))
+        newest = pc.max(arrow[table.made_at]).as_py()
         metadata = {
             "schema_version": str(SCHEMA_VERSION),
             "table": table.name,

@@ -29,7 +29,7 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class ScorePoint:
-    """One point: its measurement, tags, fields, and time in ns since 1970. `suite` is what it was made from."""
+    """One point: its measurement, tags, fields, and time in ns since 1970. `suite` names what it is sent with."""
 
     measurement: str
     suite: str
@@ -91,8 +91,13 @@ def lines_by_batch(points: Iterable[ScorePoint]) -> dict[str, list[str]]:
     """Line protocol by the name of the batch that it goes into: one batch a measurement and suite."""
     batches: dict[str, list[str]] = {}
     for point in points:
-        batches.setdefault(f"{point.measurement}~{point.suite}", []).append(point.line())
+        batches.setdefault(batch_name(point.measurement, point.suite), []).append(point.line())
     return batches
+
+
+def batch_name(measurement: str, suite: str) -> str:
+    """The name of the batch that a measurement's points of one suite go into."""
+    return f"{measurement}~{suite}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
@@ -30,12 +30,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, its columns, and the columns that name a row within a partition."""
+    """A table, its columns, and the columns that name a row within a partition.
+
+    `version` is the column whose values name what rows were made from: rows of a version that is written no more are
+    superseded, and kept. `made_at` is the column that says when a row was made.
+    """
 
     name: str
     description: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    version: str = "evaluation_id"
+    made_at: str = "scored_at"
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -197,5 +203,37 @@ CHECKPOINT_TABLES: tuple[Table, ...] = (
     CHECKPOINT_SCORES,
 )
 
-TABLES: Mapping[str, Table] = MappingProxyType({table.name: table for table in CHECKPOINT_TABLES})
+TRAINING_LOSS = Table(
+    "training_loss",
+    "Every loss that training printed into its log, with the figures beside it.",
+    (
+        Column("partition_key", _TEXT, "The training run's partition: <source>.<run>."),
+        Column("source", _TEXT, "Name of the source in pipeline.yaml."),
+        Column("run", _TEXT, "The training run's folder in its source, without 'adapters-'."),
+        Column("run_id", _TEXT, "The run as the original tags it: '/' turned to '-'."),
+        Column("model", _TEXT, "Model tag of the family, the base model's short name."),
+        Column("kind", _TEXT, "train or val."),
+        Column("iteration", _INT, "Training iteration at which it was printed."),
+        Column("loss", _FLOAT, "The loss; empty when it was NaN or infinite.", nullable=True),
+        Column("reason", _TEXT, "Why there is no loss: diverged; empty when there is one.", nullable=True),
+        Column("learning_rate", _FLOAT, "Learning rate; newer versions of mlx-lm do not print it.", nullable=True),
+        Column("iterations_per_s", _FLOAT, "Iterations per s; newer versions do not print it.", nullable=True),
+        Column("tokens_per_s", _FLOAT, "Trained tokens per s.", nullable=True),
+        Column("trained_tokens", _INT, "Tokens trained on so far, as exactly as printed.", nullable=True),
+        Column("peak_memory_gb", _FLOAT, "Peak memory in GB; newer versions do not print it.", nullable=True),
+        Column("attempt", _INT, "How often training had started in this log by then, from 1; the last one counts."),
+        Column("log_file", _TEXT, "The log within its source."),
+        Column("log_id", _TEXT, "Hash of the log's beginning up to its first loss: another training, another id."),
+        Column("started_ns", _INT, "When this training began, ns since 1970: the time of adapter_config.json."),
+        Column("read_at", _TIME, "When this row was read out of the log (UTC)."),
+    ),
+    key=("source", "run", "kind", "iteration"),
+    version="log_id",
+    made_at="read_at",
+)
+
+RUN_TABLES: tuple[Table, ...] = (TRAINING_LOSS,)
+"""Tables whose partition is a training run, not a checkpoint."""
+
+TABLES: Mapping[str, Table] = MappingProxyType({table.name: table for table in (*CHECKPOINT_TABLES, *RUN_TABLES)})
 """Every table by its name, which is also the name of its Dagster asset where it has one."""

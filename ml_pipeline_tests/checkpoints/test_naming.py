@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_pipeline.checkpoints.naming import checkpoint_iteration, parse_partition_key, partition_key, run_name
+from ml_pipeline.checkpoints.naming import (
+    checkpoint_iteration,
+    parse_partition_key,
+    parse_run_partition_key,
+    partition_key,
+    run_name,
+    run_partition_key,
+)
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings_file import load_settings
 
@@ -101,3 +108,55 @@ def test_what_is_no_key_is_refused(key: str) -> None:
 def test_a_run_whose_name_is_too_long_is_refused_with_the_remedy() -> None:
     with pytest.raises(CheckpointError, match="Rename it"):
         partition_key("mac", "x" * 250, 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "key"),
+    [
+        ("good", "mac.good"),
+        ("15k/gemma-3-1b", "mac.15k+gemma-3-1b"),
+        ("a+b@1", "mac.a=2Bb=401"),
+        ("..", "mac.=2E=2E"),
+        ("\udcff", "mac.=FF"),
+    ],
+)
+def test_a_training_run_is_named_as_its_checkpoints_and_found_again_by_its_key(run: str, key: str) -> None:
+    assert run_partition_key("mac", run) == key
+    assert partition_key("mac", run, 1) == f"{key}@1"
+    assert parse_run_partition_key(key) == ("mac", run)
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_every_run_is_found_again_or_refused(run: str) -> None:
+    try:
+        key = run_partition_key("mac", run)
+        found = parse_run_partition_key(key)
+    except (CheckpointError, UnicodeEncodeError):
+        return
+    assert found == ("mac", run)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "mac",
+        "mac.",
+        "mac.a@1",
+        "mac.a/b",
+        "mac.a\n",
+        "mac.a+..",
+        "mac.a+=2E=2E",
+        "mac.a+b+c",
+        "mac.=41",
+        "mac.a=zz",
+    ],
+)
+def test_what_is_no_training_run_is_refused(key: str) -> None:
+    with pytest.raises(CheckpointError, match="is no training run"):
+        parse_run_partition_key(key)
+
+
+def test_a_run_whose_name_is_too_long_has_no_key() -> None:
+    with pytest.raises(CheckpointError, match="Rename it"):
+        run_partition_key("mac", "x" * 250)

@@ -9,7 +9,7 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES, Table
 from ml_pipeline.stores.views import VIEWS
 from ml_pipeline_tests.stores.samples import identity, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
@@ -25,18 +25,19 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) -> None:
-    assert store.migrate() == [1]
+    assert store.migrate() == [1, 2]
     assert store.migrate() == []
     assert store.query("SELECT version, name FROM schema_migrations").to_pylist() == [
-        {"version": 1, "name": "tables and views"}
+        {"version": 1, "name": "tables and views"},
+        {"version": 2, "name": "training loss"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
-    assert tables == sorted([*(t.name for t in CHECKPOINT_TABLES), "schema_migrations"])
+    assert tables == sorted([*TABLES, "schema_migrations"])
     views = store.query("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").to_pylist()
     assert {v["view_name"]: v["comment"] for v in views} == {v.name: v.description for v in VIEWS}
 
 
-@pytest.mark.parametrize("table", CHECKPOINT_TABLES, ids=lambda t: t.name)
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda t: t.name)
 def test_columns_keys_and_descriptions_are_those_of_tables_py(store: DuckDBStore, table: Table) -> None:
     store.migrate()
     found = store.query(
@@ -56,26 +57,39 @@ def test_an_older_database_is_brought_up_by_reading_or_writing(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_partition(key(), arrow(partition(identity(), a=True)))
-    second = Migration(2, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, second))
-    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, second))
+    third = Migration(3, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, third))
+    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, third))
     assert store.query("FROM counted").to_pylist() == [{"n": 2}]
-    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2]
+    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3]
     monkeypatch.undo()
     for use in (lambda: store.query("SELECT 1"), store.migrate):
-        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 2, this one knows 1\).*Upgrade"):
+        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 3, this one knows 2\).*Upgrade"):
             use()
+
+
+def test_a_database_from_before_training_losses_gets_their_table_and_keeps_its_rows(
+    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "MIGRATIONS", MIGRATIONS[:1])
+        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", MIGRATIONS[:1])
+        store.write_partition(key(), arrow(partition(identity(), a=True)))
+        names = store.query("SELECT table_name FROM duckdb_tables()")["table_name"].to_pylist()
+        assert sorted(names) == sorted([*(t.name for t in CHECKPOINT_TABLES), "schema_migrations"])
+    assert store.read("training_loss").num_rows == 0
+    assert store.read("responses").num_rows == 2
 
 
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.migrate()
-    bad = Migration(2, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
+    bad = Migration(3, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, bad))
     with pytest.raises(StoreError, match="half"):
         store.migrate()
     monkeypatch.undo()
     assert store.query("FROM duckdb_tables() WHERE table_name = 'half'").num_rows == 0
-    assert store.query("FROM schema_migrations").num_rows == 1
+    assert store.query("FROM schema_migrations").num_rows == len(MIGRATIONS)
 
 
 def test_a_table_changed_without_a_migration_is_noticed(store: DuckDBStore) -> None:

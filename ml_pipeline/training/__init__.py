@@ -1,0 +1,1 @@
+"""What training itself said: its logs followed as they grow, and made into rows."""
