@@ -3,6 +3,7 @@
     MlPipelineError
     ├── SettingsError        pipeline.yaml or the environment is wrong
     ├── CheckpointError      a source or a checkpoint file cannot be read, or is not what it claims to be
+    │   └── CheckpointChangedError   the file was written anew while it was looked at or copied
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
@@ -39,6 +40,10 @@ class SettingsError(MlPipelineError):
 
 class CheckpointError(MlPipelineError):
     """A source or a checkpoint file cannot be read, or is not what it claims to be."""
+
+
+class CheckpointChangedError(CheckpointError):
+    """The file was written anew while it was looked at or copied."""
 
 
 class AdapterError(MlPipelineError):

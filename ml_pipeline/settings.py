@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -28,6 +28,23 @@ class LocalSource(_Section):
     type: Literal["local"] = Field(description="`local`: a folder of this machine.")
     path: Path = Field(description="Folder that holds the run folders.")
     filter: str = Field("*", description="Shell pattern on the run's name; others are ignored.")
+
+
+class FsspecSource(_Section):
+    """A folder of run folders in object storage or on any other file system that fsspec knows."""
+
+    type: Literal["fsspec"] = Field(description="`fsspec`: object storage; needs `pip install 'ml_pipeline[remote]'`.")
+    url: str = Field(
+        pattern=r"^[a-z][a-z0-9+.-]*://", description="Folder of the run folders: `s3://bucket/runs`, `gs://`, `hf://`."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of that file system; never secrets, which it finds by itself."
+    )
+    timeout_s: float = Field(60, gt=0, description="Longest wait for an answer, in s, where the file system has one.")
+    filter: str = Field("*", description="Shell pattern on the run's name; others are ignored.")
+
+
+SourceSettings = Annotated[LocalSource | FsspecSource, Field(discriminator="type")]
 
 
 class PackageFile(_Section):
@@ -141,6 +158,9 @@ class LimitsSettings(_Section):
 
     checkpoints_per_run: int = Field(16, ge=1, le=1000, description="Checkpoints scored with one model load.")
     adapter_bytes: int = Field(20 * 2**30, ge=1, description="Largest weights file that is accepted.")
+    cache_bytes: int = Field(
+        20 * 2**30, ge=1, description="Room for fetched and converted adapters; least recently used goes first."
+    )
 
 
 class Settings(_Section):
@@ -148,7 +168,7 @@ class Settings(_Section):
 
     root: Path = Field(Path(), exclude=True)
     data_dir: Path = Field(Path("data"), description="Folder of everything the program makes.")
-    sources: dict[str, LocalSource] = Field(min_length=1)
+    sources: dict[str, SourceSettings] = Field(min_length=1)
     base_models: dict[str, BaseModelSettings] = Field(min_length=1)
     families: tuple[Family, ...] = ()
     backend: BackendSettings = BackendSettings()
@@ -173,6 +193,9 @@ class Settings(_Section):
         for name in self.sources:
             if name == BASE_SOURCE or "." in name:
                 problems.append(f"sources.{name}: the name {BASE_SOURCE!r} and names with '.' are reserved")
+        for name, source in self.sources.items():
+            if isinstance(source, FsspecSource):
+                problems += [f"sources.{name}.{problem}" for problem in _secrets(source)]
         for index, family in enumerate(self.families):
             if family.model not in self.base_models:
                 hint = suggest(family.model, self.base_models)
@@ -252,6 +275,16 @@ class Settings(_Section):
         if not path.is_file():
             raise SettingsError(f"{where}.gguf: there is no file {path}. Put the model there or mend the path.")
         return path
+
+
+def _secrets(source: FsspecSource) -> list[str]:
+    """Where a source's settings hold what looks like a secret; the values themselves are never told."""
+    words = re.findall(r"""'(\w*(?:secret|token|passw|credential|(?:_|\b)key\b)\w*)': '""", repr(source.options), re.I)
+    places = [f"options: {word!r}" for word in words]
+    if "@" in source.url.partition("://")[2].partition("/")[0]:
+        places.append("url: a user or password in it")
+    remedy = "a secret does not belong in pipeline.yaml. Use the environment or the file that the file system reads."
+    return [f"{place}: {remedy}" for place in places]
 
 
 def suggest(word: str, known: Iterable[object]) -> str:

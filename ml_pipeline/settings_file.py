@@ -79,7 +79,7 @@ def _override(data: dict[str, Any], name: str, value: str) -> None:
 
 
 def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
-    place = ".".join(str(part) for part in item["loc"] if part not in ("PackageFile", "local"))
+    place = ".".join(str(part) for part in item["loc"] if part not in ("PackageFile", "local", "fsspec"))
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         section = _section_fields(item["loc"][:-1])

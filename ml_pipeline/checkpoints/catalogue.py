@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.checkpoints.checkpoint import Checkpoint, with_family
 from ml_pipeline.checkpoints.discovery import Discovery, discover, discover_base
+from ml_pipeline.checkpoints.fetch import fetch_index
+from ml_pipeline.checkpoints.fsspec_source import FsspecFolder
 from ml_pipeline.checkpoints.source import LocalFolder, Source
 from ml_pipeline.errors import CheckpointError, SettingsError
-from ml_pipeline.settings import BASE_SOURCE, LocalSource, Settings
+from ml_pipeline.settings import BASE_SOURCE, FsspecSource, Settings, SourceSettings
 
 
 class Catalogue:
@@ -50,10 +52,19 @@ class Catalogue:
         return found
 
     def find(self, keys: Iterable[str]) -> dict[str, Checkpoint | CheckpointError]:
-        """The checkpoint of each key as it is now, or why there is none; one look for all of them."""
+        """The checkpoint of each key, or why there is none; one look for all of them.
+
+        One that its source has lost, or whose source cannot be reached, is given as it was fetched last.
+        """
         found = self.look()
         known = {checkpoint.key: checkpoint for checkpoint in found.checkpoints}
-        return {key: known.get(key) or self._missing(key, found) for key in keys}
+        return {key: known.get(key) or self._fetched_before(key, found) or self._missing(key, found) for key in keys}
+
+    def _fetched_before(self, key: str, found: Discovery) -> Checkpoint | None:
+        checkpoint = fetch_index(self._settings.cache_path).latest(key)
+        if checkpoint is None or checkpoint.source not in self._sources or checkpoint.file in found.growing:
+            return None
+        return with_family(checkpoint, self._settings.families)
 
     def _missing(self, key: str, found: Discovery) -> CheckpointError:
         source = key.split(".", 1)[0]
@@ -66,5 +77,7 @@ class Catalogue:
         return CheckpointError("\n".join([f"{key}: not found in its source. {hint}", *found.problems]))
 
 
-def _open_source(settings: Settings, name: str, source: LocalSource) -> Source:
+def _open_source(settings: Settings, name: str, source: SourceSettings) -> Source:
+    if isinstance(source, FsspecSource):
+        return FsspecFolder(name, source.url, source.options, source.timeout_s)
     return LocalFolder(name, settings.path(source.path))

@@ -31,8 +31,11 @@ class Source(Protocol):
     def list_folder(self, path: str) -> list[Entry]:
         """The regular files and folders in `path`, unsorted; raises CheckpointError when it cannot be read."""
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading from its start; raises CheckpointError when it cannot be read."""
+    def open(self, path: str, offset: int = 0) -> BinaryIO:
+        """Open a file for reading from byte `offset` on; raises CheckpointError when it cannot be read.
+
+        Reading raises OSError, EOFError or CheckpointError when the connection breaks.
+        """
 
     def stat(self, path: str) -> Entry:
         """Size and time of one file or folder; raises CheckpointError when it is not there."""
@@ -54,10 +57,12 @@ class LocalFolder:
         with self._readable(path) as folder, os.scandir(folder) as entries:
             return [entry for item in entries if (entry := self._entry(Path(item.path))) is not None]
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading."""
+    def open(self, path: str, offset: int = 0) -> BinaryIO:
+        """Open a file for reading from byte `offset` on."""
         with self._readable(path) as file:
-            return file.open("rb")
+            opened = file.open("rb")
+            opened.seek(offset)
+            return opened
 
     def stat(self, path: str) -> Entry:
         """Size and time of one file or folder."""

@@ -1,0 +1,168 @@
+"""Copies one file from its source, going on where an earlier attempt broke off, and proves that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from threading import Event
+
+from ml_pipeline.checkpoints.source import Source
+from ml_pipeline.errors import CheckpointChangedError, CheckpointError
+from ml_pipeline.files import store_errors
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are here and the bytes in all."""
+
+CHUNK_BYTES = 4 * 2**20
+SYNCED_EVERY_BYTES = 16 * CHUNK_BYTES
+"""After a power cut no more than this is copied again."""
+
+_WORTH_ANOTHER_TRY_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One version of one file: the one in `source` at `path` that has this size and modification time."""
+
+    source: Source
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def place(self) -> str:
+        """How messages name it."""
+        return f"source {self.source.name}: {self.path}"
+
+    @property
+    def id(self) -> str:
+        """The hash of what tells it from every other file and version."""
+        text = f"{self.source.name}\n{self.path}\n{self.size_bytes}\n{self.mtime_ns}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    def require_unchanged(self) -> None:
+        """Ask the source whether this version is still there.
+
+        Raises:
+            CheckpointChangedError: another one is.
+            CheckpointError: none is, or the source does not answer.
+        """
+        now = self.source.stat(self.path)
+        if (now.size_bytes, now.mtime_ns) != (self.size_bytes, self.mtime_ns):
+            raise CheckpointChangedError(
+                f"{self.place} changed since it was discovered ({self.size_bytes} bytes then, {now.size_bytes} now). "
+                "Score it again once training has left it."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a broken transfer is taken up again: after each of these waits, in s, counted anew when it moves."""
+
+    waits_s: Sequence[float] = (0.5, 1, 2, 4)
+
+
+def copy_file(file: SourceFile, part: FileIO, progress: Progress, retries: Retries, stop: Event) -> str:
+    """Append what `part` lacks of `file` and return the sha256 over all its bytes in hexadecimal.
+
+    The part's own bytes are read again first, so that the hash covers what lies on this disk. Afterwards the part is
+    durable. When this raises, the part keeps what came, for the next attempt.
+
+    Raises:
+        CheckpointChangedError: the file has another size or time than `file` says; the part is of no use any more.
+        CheckpointError: it cannot be read, or broke off again and again, or `stop` was set.
+        StoreFullError, StoreError: the part cannot be written.
+    """
+    digest = hashlib.sha256()
+    with store_errors("continue", Path(str(part.name))):
+        here = _hash_part(part, file.size_bytes, digest.update)
+    failures, counted_from = 0, here
+    while True:
+        try:
+            progress(here, file.size_bytes)
+            for chunk in _chunks(file, here):
+                _write(part, chunk)
+                digest.update(chunk)
+                here += len(chunk)
+                if here // SYNCED_EVERY_BYTES > (here - len(chunk)) // SYNCED_EVERY_BYTES:
+                    _sync(part)
+                progress(here, file.size_bytes)
+                _require_going_on(file, here, stop)
+            file.require_unchanged()
+            _sync(part)
+            return digest.hexdigest()
+        except CheckpointChangedError:
+            raise
+        except CheckpointError as error:
+            _require_going_on(file, here, stop)
+            if here - counted_from >= _WORTH_ANOTHER_TRY_BYTES:
+                failures, counted_from = 0, here
+            if failures == len(retries.waits_s):
+                raise CheckpointError(
+                    f"{file.place}: the transfer broke off {failures + 1} times, {_kept(file, here)}. Last: {error}"
+                ) from error
+            stop.wait(retries.waits_s[failures])
+            failures += 1
+
+
+def _chunks(file: SourceFile, offset: int) -> Iterator[bytes]:
+    """The file's bytes from `offset` to its size; what lies beyond is never read."""
+    try:
+        with file.source.open(file.path, offset) as incoming:
+            while offset < file.size_bytes:
+                chunk = incoming.read(min(CHUNK_BYTES, file.size_bytes - offset))
+                if not chunk:
+                    file.require_unchanged()
+                    raise CheckpointError(f"{file.place} ended after {offset} of {file.size_bytes} bytes.")
+                offset += len(chunk)
+                yield chunk
+    except (OSError, EOFError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise CheckpointError(f"{file.place} cannot be read after {offset} bytes: {reason}.") from error
+
+
+def _hash_part(part: FileIO, size_bytes: int, update: Callable[[bytes], object]) -> int:
+    """Hash what the part holds and return how much that is; what cannot be relied on is cut off."""
+    info = os.fstat(part.fileno())
+    usable = info.st_size if info.st_size <= size_bytes else 0
+    if info.st_mtime < _started_at():
+        usable -= usable % SYNCED_EVERY_BYTES  # the machine went down since: only what was synced is sure to be there
+    part.truncate(usable)
+    part.seek(0)
+    here = 0
+    while chunk := part.read(CHUNK_BYTES):
+        update(chunk)
+        here += len(chunk)
+    return here
+
+
+def _started_at() -> float:
+    """When this machine started, in s since 1970; later rather than earlier where time asleep is not counted."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.time() - time.clock_gettime(clock)
+
+
+def _write(part: FileIO, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    with store_errors("write", Path(str(part.name))):
+        while view:
+            view = view[part.write(view) :]
+
+
+def _sync(part: FileIO) -> None:
+    with store_errors("write", Path(str(part.name))):
+        os.fsync(part.fileno())
+
+
+def _require_going_on(file: SourceFile, here: int, stop: Event) -> None:
+    if stop.is_set():
+        raise CheckpointError(f"{file.place}: the transfer was stopped, {_kept(file, here)}.")
+
+
+def _kept(file: SourceFile, here: int) -> str:
+    return f"with {here} of {file.size_bytes} bytes kept: the next attempt goes on from there"
