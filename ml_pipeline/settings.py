@@ -193,9 +193,6 @@ class Settings(_Section):
         for name in self.sources:
             if name == BASE_SOURCE or "." in name:
                 problems.append(f"sources.{name}: the name {BASE_SOURCE!r} and names with '.' are reserved")
-        for name, source in self.sources.items():
-            if isinstance(source, FsspecSource):
-                problems += [f"sources.{name}.{problem}" for problem in _secrets(source)]
         for index, family in enumerate(self.families):
             if family.model not in self.base_models:
                 hint = suggest(family.model, self.base_models)
@@ -275,16 +272,6 @@ class Settings(_Section):
         if not path.is_file():
             raise SettingsError(f"{where}.gguf: there is no file {path}. Put the model there or mend the path.")
         return path
-
-
-def _secrets(source: FsspecSource) -> list[str]:
-    """Where a source's settings hold what looks like a secret; the values themselves are never told."""
-    words = re.findall(r"""'(\w*(?:secret|token|passw|credential|(?:_|\b)key\b)\w*)': '""", repr(source.options), re.I)
-    places = [f"options: {word!r}" for word in words]
-    if "@" in source.url.partition("://")[2].partition("/")[0]:
-        places.append("url: a user or password in it")
-    remedy = "a secret does not belong in pipeline.yaml. Use the environment or the file that the file system reads."
-    return [f"{place}: {remedy}" for place in places]
 
 
 def suggest(word: str, known: Iterable[object]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.settings import FsspecSource, LocalSource
 from ml_pipeline.settings_file import load_settings
 
 SHIPPED = Path(__file__).parents[1] / "pipeline.yaml"
@@ -25,7 +26,9 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, GOOD), environ={})
-    assert settings.path(settings.sources["mac"].path) == tmp_path / "runs"
+    source = settings.sources["mac"]
+    assert isinstance(source, LocalSource)
+    assert settings.path(source.path) == tmp_path / "runs"
     assert settings.duckdb_path == tmp_path / "data" / "scores.duckdb"
 
 
@@ -107,4 +110,27 @@ def test_the_token_comes_from_the_environment_or_a_file_and_is_no_setting(
 
 def test_the_shipped_settings_are_valid_and_their_sample_folder_is_named() -> None:
     settings = load_settings(SHIPPED, environ={})
-    assert settings.path(settings.sources["samples"].path) == SHIPPED.parent / "data" / "sample" / "checkpoints"
+    source = settings.sources["samples"]
+    assert isinstance(source, LocalSource)
+    assert settings.path(source.path) == SHIPPED.parent / "data" / "sample" / "checkpoints"
+
+
+def test_a_source_is_of_the_kind_that_its_type_says(tmp_path: Path) -> None:
+    text = GOOD.replace("}\nbase", ", cloud: {type: fsspec, url: 's3://bucket/runs', options: {anon: true}}}\nbase", 1)
+    source = load_settings(write(tmp_path, text), environ={}).sources["cloud"]
+    assert isinstance(source, FsspecSource)
+    assert (source.url, source.options, source.filter) == ("s3://bucket/runs", {"anon": True}, "*")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{type: fsspec, url: bucket/runs}", "sources.mac.url: "),
+        ("{type: fsspec, url: 's3://b', path: x}", "sources.mac.path: unknown setting"),
+        ("{type: ftp, path: x}", "sources.mac: .*'ftp'"),
+        ("{path: x}", "sources.mac: .*type"),
+    ],
+)
+def test_a_source_that_cannot_be_is_told_with_its_place(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(write(tmp_path, GOOD.replace("{type: local, path: runs}", source)), environ={})

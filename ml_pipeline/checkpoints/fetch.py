@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
@@ -17,9 +17,12 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.fetch_index import FetchIndex, FetchRecord
 from ml_pipeline.checkpoints.leases import Lease, lease, try_lock
 from ml_pipeline.checkpoints.source import Source
-from ml_pipeline.checkpoints.transfer import Progress, Retries, SourceFile, copy_file
+from ml_pipeline.checkpoints.transfer import Progress, SourceFile, copy_file
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError
 from ml_pipeline.files import fsync, make_folder, modified_ns, remove_leftovers, store_errors, temporary_beside
+
+RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
+"""A broken transfer is taken up again after each of these, in s."""
 
 _LONGEST_CONFIG_BYTES = 2**20
 _WAIT_FOR_ANOTHER_S = 0.1
@@ -47,12 +50,12 @@ class FetchCache:
     two that want the same file copy it once.
     """
 
-    def __init__(self, room: CacheRoom, largest_bytes: int, retries: Retries = Retries()) -> None:  # noqa: B008
+    def __init__(self, room: CacheRoom, largest_bytes: int, waits_s: Sequence[float] = RETRY_WAITS_S) -> None:
         self.folder = room.folder / "fetched"
         self.index = fetch_index(room.folder)
         self._room = room
         self._largest_bytes = largest_bytes
-        self._retries = retries
+        self._waits_s = waits_s
         room.add_shelf(self.folder, self._kept)
 
     def fetch(
@@ -160,8 +163,8 @@ class FetchCache:
             with store_errors("write", new_config):
                 out = FileIO(new_config, "x+")
             with out:
-                config_sha256 = copy_file(config, out, _silent, self._retries, stop)
-            weights_sha256 = copy_file(weights, part, progress, self._retries, stop)
+                config_sha256 = copy_file(config, out, _silent, self._waits_s, stop)
+            weights_sha256 = copy_file(weights, part, progress, self._waits_s, stop)
             record = FetchRecord(checkpoint, config.size_bytes, config.mtime_ns, weights_sha256, config_sha256)
             return self._publish(record, part, new_config)
         finally:

@@ -16,6 +16,9 @@ from ml_pipeline.errors import CheckpointError
 _SMALLEST_READ_BYTES = 64 * 1024
 _TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "last_commit", "created")
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "checksum", "generation", "version_id", "VersionId", "blob_id", "sha256")
+_SECRET_NAME = re.compile(r"secret|token|passw|credential|sas|(^|_)key$", re.IGNORECASE)
+_NO_SECRETS = ("", "anon", "google_default", "cloud")
+_PASSWORD_IN_URL = re.compile(r"[^/]*://[^/]*:[^/]*@")
 _FOLDED_NS = 10**6
 _LONGEST_REASON = 300
 
@@ -86,6 +89,12 @@ class FsspecFolder:
         return file_system, f"{root}/{path}" if path else root, limits
 
     def _open_file_system(self) -> tuple[Any, str]:
+        if secrets := _secrets(self._url, self._options):
+            raise CheckpointError(
+                f"source {self.name}: sources.{self.name} in pipeline.yaml holds what looks like a secret "
+                f"({', '.join(secrets)}), which does not belong there. Use the environment or the files in which "
+                "the file system itself looks for it."
+            )
         protocol = self._url.partition("://")[0]
         try:
             from fsspec.core import url_to_fs
@@ -142,6 +151,20 @@ class _RangeReader(io.RawIOBase):
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)
+
+
+def _secrets(url: str, options: Mapping[str, Any]) -> list[str]:
+    """Where the settings hold what looks like a secret; the values themselves are never told."""
+    inner = [_secrets("", value) for value in options.values() if isinstance(value, Mapping)]
+    return [
+        *(["a password in url"] if _PASSWORD_IN_URL.match(url) else []),
+        *(f"options: {name}" for name, value in options.items() if _is_secret(str(name), value)),
+        *(place for places in inner for place in places),
+    ]
+
+
+def _is_secret(name: str, value: object) -> bool:
+    return isinstance(value, str) and value not in _NO_SECRETS and bool(_SECRET_NAME.search(name))
 
 
 def _entry(folder: str, info: Mapping[str, Any]) -> Entry | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from itertools import pairwise
 from threading import Event, Thread
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ class Prefetcher:
 
     def __init__(self, fetch: Fetch, order: Sequence[Checkpoint]) -> None:
         self._fetch = fetch
-        self._next = {this.key: following for this, following in zip(order, order[1:], strict=False)}
+        self._next = {this.key: following for this, following in pairwise(order)}
         self._ahead: _Fetching | None = None
         if order:
             self._start(order[0])

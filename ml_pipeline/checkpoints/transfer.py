@@ -60,18 +60,12 @@ class SourceFile:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a broken transfer is taken up again: after each of these waits, in s, counted anew when it moves."""
-
-    waits_s: Sequence[float] = (0.5, 1, 2, 4)
-
-
-def copy_file(file: SourceFile, part: FileIO, progress: Progress, retries: Retries, stop: Event) -> str:
+def copy_file(file: SourceFile, part: FileIO, progress: Progress, waits_s: Sequence[float], stop: Event) -> str:
     """Append what `part` lacks of `file` and return the sha256 over all its bytes in hexadecimal.
 
     The part's own bytes are read again first, so that the hash covers what lies on this disk. Afterwards the part is
-    durable. When this raises, the part keeps what came, for the next attempt.
+    durable. A broken transfer is taken up again after each of `waits_s` seconds, counted anew when it got somewhere;
+    `stop` ends it. When this raises, the part keeps what came, for the next attempt.
 
     Raises:
         CheckpointChangedError: the file has another size or time than `file` says; the part is of no use any more.
@@ -102,11 +96,11 @@ def copy_file(file: SourceFile, part: FileIO, progress: Progress, retries: Retri
             _require_going_on(file, here, stop)
             if here - counted_from >= _WORTH_ANOTHER_TRY_BYTES:
                 failures, counted_from = 0, here
-            if failures == len(retries.waits_s):
+            if failures == len(waits_s):
                 raise CheckpointError(
                     f"{file.place}: the transfer broke off {failures + 1} times, {_kept(file, here)}. Last: {error}"
                 ) from error
-            stop.wait(retries.waits_s[failures])
+            stop.wait(waits_s[failures])
             failures += 1
 
 
