@@ -111,6 +111,20 @@ class FetchCache:
         self.index.touch(checkpoint)
         return FetchedFiles(weights, config_path, held)
 
+    def _weights_here(self, checkpoint: Checkpoint) -> tuple[str | None, Lease | None]:
+        """The hash of the weights if they are here and only their configuration is another, held by the lease.
+
+        Training that is taken up again writes the configuration of all its checkpoints anew.
+        """
+        record = self.index.find(checkpoint)
+        if record is None:
+            return None, None
+        weights, _ = self._paths(record)
+        held = self._room.hold(weights)
+        if held is None or not _is_sound(weights, record.weights_sha256):
+            return None, None
+        return record.weights_sha256, held
+
     def _require_fitting_sizes(self, checkpoint: Checkpoint, weights: SourceFile, config: SourceFile) -> None:
         if weights.size_bytes > self._largest_bytes:
             raise CheckpointError(
@@ -156,7 +170,9 @@ class FetchCache:
         stop: Event,
     ) -> FetchedFiles:
         remove_leftovers(self.folder, older_than_s=_ABANDONED_AFTER_S)
-        missing_bytes = max(0, weights.size_bytes - os.fstat(part.fileno()).st_size)
+        known_sha256, _held = self._weights_here(checkpoint)
+        part_bytes = weights.size_bytes if known_sha256 else os.fstat(part.fileno()).st_size
+        missing_bytes = max(0, weights.size_bytes - part_bytes)
         self._room.make_room(missing_bytes + config.size_bytes, f"Fetching {weights.place}")
         new_config = temporary_beside(self.folder / "config.json")
         try:
@@ -164,7 +180,7 @@ class FetchCache:
                 out = FileIO(new_config, "x+")
             with out:
                 config_sha256 = copy_file(config, out, _silent, self._waits_s, stop)
-            weights_sha256 = copy_file(weights, part, progress, self._waits_s, stop)
+            weights_sha256 = known_sha256 or copy_file(weights, part, progress, self._waits_s, stop)
             record = FetchRecord(checkpoint, config.size_bytes, config.mtime_ns, weights_sha256, config_sha256)
             return self._publish(record, part, new_config)
         finally:

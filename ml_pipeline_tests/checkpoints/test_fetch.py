@@ -100,6 +100,8 @@ def test_a_new_configuration_beside_old_weights_is_taken(source: FaultySource, c
     cache.fetch(source, only_checkpoint(source))
     weights_path(source).with_name("adapter_config.json").write_text('{"new": 1}')
     assert cache.fetch(source, only_checkpoint(source)).config.read_text() == '{"new": 1}'
+    assert source.read_bytes == SIZE, "the weights are not transferred again"
+    assert parts(cache) == []
 
 
 def flip_a_byte(path: Path) -> None:

@@ -40,8 +40,7 @@ def weights_of(source: FaultySource) -> SourceFile:
 
 
 def copy(source: FaultySource, part: Path, file: SourceFile | None = None, stop: Event | None = None) -> str:
-    part.touch()
-    with FileIO(part, "r+") as out:
+    with FileIO(part, "r+" if part.exists() else "w+") as out:
         return copy_file(file or weights_of(source), out, lambda here, total: None, NO_WAIT, stop or Event())
 
 
