@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 from threading import Event
 
+from ml_pipeline.checkpoints.part_file import PartFile
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError
-from ml_pipeline.files import store_errors
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all."""
 
 CHUNK_BYTES = 4 * 2**20
-SYNCED_EVERY_BYTES = 16 * CHUNK_BYTES
-"""After a power cut no more than this is copied again."""
-
 _WORTH_ANOTHER_TRY_BYTES = 2**20
 
 
@@ -72,36 +66,31 @@ def copy_file(file: SourceFile, part: FileIO, progress: Progress, waits_s: Seque
         CheckpointError: it cannot be read, or broke off again and again, or `stop` was set.
         StoreFullError, StoreError: the part cannot be written.
     """
-    digest = hashlib.sha256()
-    with store_errors("continue", Path(str(part.name))):
-        here = _hash_part(part, file.size_bytes, digest.update)
-    failures, counted_from = 0, here
-    while True:
-        try:
-            progress(here, file.size_bytes)
-            for chunk in _chunks(file, here):
-                _write(part, chunk)
-                digest.update(chunk)
-                here += len(chunk)
-                if here // SYNCED_EVERY_BYTES > (here - len(chunk)) // SYNCED_EVERY_BYTES:
-                    _sync(part)
+    with PartFile(part) as out:
+        here = out.begin(file.size_bytes)
+        failures, counted_from = 0, here
+        while True:
+            try:
                 progress(here, file.size_bytes)
+                for chunk in _chunks(file, here):
+                    out.append(chunk)
+                    here += len(chunk)
+                    progress(here, file.size_bytes)
+                    _require_going_on(file, here, stop)
+                file.require_unchanged()
+                return out.finish()
+            except CheckpointChangedError:
+                raise
+            except CheckpointError as error:
                 _require_going_on(file, here, stop)
-            file.require_unchanged()
-            _sync(part)
-            return digest.hexdigest()
-        except CheckpointChangedError:
-            raise
-        except CheckpointError as error:
-            _require_going_on(file, here, stop)
-            if here - counted_from >= _WORTH_ANOTHER_TRY_BYTES:
-                failures, counted_from = 0, here
-            if failures == len(waits_s):
-                raise CheckpointError(
-                    f"{file.place}: the transfer broke off {failures + 1} times, {_kept(file, here)}. Last: {error}"
-                ) from error
-            stop.wait(waits_s[failures])
-            failures += 1
+                if here - counted_from >= _WORTH_ANOTHER_TRY_BYTES:
+                    failures, counted_from = 0, here
+                if failures == len(waits_s):
+                    raise CheckpointError(
+                        f"{file.place}: the transfer broke off {failures + 1} times, {_kept(file, here)}. Last: {error}"
+                    ) from error
+                stop.wait(waits_s[failures])
+                failures += 1
 
 
 def _chunks(file: SourceFile, offset: int) -> Iterator[bytes]:
@@ -118,39 +107,6 @@ def _chunks(file: SourceFile, offset: int) -> Iterator[bytes]:
     except (OSError, EOFError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise CheckpointError(f"{file.place} cannot be read after {offset} bytes: {reason}.") from error
-
-
-def _hash_part(part: FileIO, size_bytes: int, update: Callable[[bytes], object]) -> int:
-    """Hash what the part holds and return how much that is; what cannot be relied on is cut off."""
-    info = os.fstat(part.fileno())
-    usable = info.st_size if info.st_size <= size_bytes else 0
-    if info.st_mtime < _started_at():
-        usable -= usable % SYNCED_EVERY_BYTES  # the machine went down since: only what was synced is sure to be there
-    part.truncate(usable)
-    part.seek(0)
-    here = 0
-    while chunk := part.read(CHUNK_BYTES):
-        update(chunk)
-        here += len(chunk)
-    return here
-
-
-def _started_at() -> float:
-    """When this machine started, in s since 1970; later rather than earlier where time asleep is not counted."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.time() - time.clock_gettime(clock)
-
-
-def _write(part: FileIO, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    with store_errors("write", Path(str(part.name))):
-        while view:
-            view = view[part.write(view) :]
-
-
-def _sync(part: FileIO) -> None:
-    with store_errors("write", Path(str(part.name))):
-        os.fsync(part.fileno())
 
 
 def _require_going_on(file: SourceFile, here: int, stop: Event) -> None:

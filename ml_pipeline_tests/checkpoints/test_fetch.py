@@ -178,6 +178,8 @@ from ml_pipeline.checkpoints.fetch import FetchCache
 from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline_tests.checkpoints.sources import FaultySource, only_checkpoint
 def hang():
+    while sum(path.stat().st_size for path in Path(sys.argv[2]).rglob("*.part")) < 50_000:
+        time.sleep(0.01)
     print("half", flush=True)
     time.sleep(float(sys.argv[3]))
 source = FaultySource(LocalFolder("mac", Path(sys.argv[1])), [(100_000, OSError(5, "broken"))])

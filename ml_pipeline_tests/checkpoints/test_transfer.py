@@ -12,7 +12,7 @@ from threading import Event
 
 import pytest
 
-from ml_pipeline.checkpoints import transfer
+from ml_pipeline.checkpoints import part_file, transfer
 from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline.checkpoints.transfer import SourceFile, copy_file
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError
@@ -121,13 +121,13 @@ def test_a_part_longer_than_the_file_is_begun_anew(source: FaultySource, content
 def test_of_a_part_from_before_the_machine_went_down_only_what_was_synced_counts(
     source: FaultySource, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "SYNCED_EVERY_BYTES", 100_000)
+    monkeypatch.setattr(part_file, "SYNCED_EVERY_BYTES", 100_000)
     part = tmp_path / "part"
-    part.write_bytes(content[:200_000] + bytes(50_000))  # zeros, as a power cut leaves them
+    part.write_bytes(content[:100_000] + bytes(150_000))  # zeros, as a power cut leaves them
     before = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - 60
     os.utime(part, (before, before))
     assert copy(source, part) == hashlib.sha256(content).hexdigest()
-    assert source.opened == [200_000]
+    assert source.opened == [100_000]
 
 
 def test_it_can_be_stopped_and_keeps_what_came(source: FaultySource, tmp_path: Path) -> None:
