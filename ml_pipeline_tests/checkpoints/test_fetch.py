@@ -17,7 +17,7 @@ from ml_pipeline.checkpoints.fetch import FetchCache
 from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError, StoreFullError
 from ml_pipeline_tests.checkpoints.sources import FaultySource, add_weights, checkpoints_of, only_checkpoint
-from ml_pipeline_tests.stores.processes import background_python
+from ml_pipeline_tests.stores.processes import background_python, run_python
 
 SIZE = 300_000
 RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
@@ -265,3 +265,68 @@ def test_a_full_disk_is_cleared_of_what_was_used_least_recently(tmp_path: Path, 
         paths.append(files.weights)
         time.sleep(0.01)
     assert [path.exists() for path in paths] == [False, True, True]
+
+
+DIE_WHILE_PUBLISHING = """
+import os, sys
+from pathlib import Path
+from ml_pipeline.checkpoints import fetch
+from ml_pipeline.checkpoints.cache_room import CacheRoom
+from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline_tests.checkpoints.sources import only_checkpoint
+fetch._put = lambda *arguments, **options: os._exit(9)
+source = LocalFolder("mac", Path(sys.argv[1]))
+fetch.FetchCache(CacheRoom(Path(sys.argv[2]), 10**9), 10**7).fetch(source, only_checkpoint(source))
+"""
+
+
+def test_a_process_that_dies_while_it_publishes_leaves_a_part_that_is_taken(
+    source: FaultySource, cache: FetchCache, tmp_path: Path
+) -> None:
+    assert run_python(DIE_WHILE_PUBLISHING, source.inner.root, tmp_path / "cache").returncode == 9
+    assert [path.stat().st_size for path in parts(cache)] == [SIZE]
+    files = cache.fetch(source, only_checkpoint(source))
+    assert files.weights.read_bytes() == weights_path(source).read_bytes()
+    assert source.read_bytes == 0
+
+
+FETCH_MANY = """
+import hashlib, random, sys
+from pathlib import Path
+from ml_pipeline.checkpoints.cache_room import CacheRoom
+from ml_pipeline.checkpoints.fetch import FetchCache
+from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline_tests.checkpoints.sources import checkpoints_of
+source = LocalFolder("mac", Path(sys.argv[1]))
+checkpoints = checkpoints_of(source)
+chance = random.Random(sys.argv[3])
+cache = FetchCache(CacheRoom(Path(sys.argv[2]), 250_000), 10**7, waits_s=())
+print("ready", flush=True)
+for _ in range(40):
+    checkpoint = chance.choice(checkpoints)
+    files = cache.fetch(source, checkpoint)
+    for _ in range(3):
+        content = files.weights.read_bytes()
+        assert content == (source.root / checkpoint.file).read_bytes()
+        assert files.weights.name.startswith(hashlib.sha256(content).hexdigest())
+        assert files.config.read_bytes() == b"{}"
+    files.release()
+"""
+
+
+def test_processes_that_push_each_others_files_out_never_lose_what_they_use(tmp_path: Path) -> None:
+    for iteration in range(1, 5):
+        add_weights(tmp_path / "mac", 100_000, iteration=iteration)
+    with (
+        background_python(FETCH_MANY, tmp_path / "mac", tmp_path / "cache", 1) as one,
+        background_python(FETCH_MANY, tmp_path / "mac", tmp_path / "cache", 2) as two,
+        background_python(FETCH_MANY, tmp_path / "mac", tmp_path / "cache", 3) as three,
+    ):
+        for process in (one, two, three):
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    room = CacheRoom(tmp_path / "cache", 250_000)
+    cache = FetchCache(room, 10**7)
+    room.make_room(0, "test")
+    assert sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) <= 250_000
+    assert parts(cache) == []

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ if os.environ.get("CI", "").lower() == "true":
     import fsspec
 else:
     fsspec = pytest.importorskip("fsspec", reason="the optional package fsspec is not installed")
+
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.implementations.local import LocalFileSystem
 
 SIZE = 300_000
 
@@ -178,6 +182,31 @@ def test_calls_are_bounded_where_the_file_system_can() -> None:
     source._opened = (system, "bucket/runs")
     source.list_folder("")
     assert system.timeouts == [5]
+
+
+def test_a_file_system_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    class Stalling(LocalFileSystem):
+        def ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:
+            asked.set()
+            go_on.wait(20)
+            return []
+
+    asked, go_on = Event(), Event()
+    source = FsspecFolder("cloud", "stalling://x", {}, timeout_s=0.2)
+    source._opened = (AsyncFileSystemWrapper(Stalling()), str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"cannot list '\.'.*FSTimeoutError"):
+        source.list_folder("")
+    assert asked.is_set()
+    go_on.set()
+
+
+def test_an_asynchronous_file_system_is_read_within_its_bounds(tmp_path: Path) -> None:
+    content = add_weights(tmp_path, SIZE)
+    source = folder(tmp_path.as_uri())
+    source._opened = (AsyncFileSystemWrapper(LocalFileSystem()), str(tmp_path))
+    checkpoint = only_checkpoint(source)
+    with source.open(checkpoint.file, 100_000) as file:
+        assert file.read(SIZE) == content[100_000:]
 
 
 @pytest.mark.parametrize("path", ["..", "../x", "a/../../x", "/etc/passwd", "a//b", "a/./b", "a/", "a\0b"])

@@ -10,6 +10,7 @@ import pytest
 
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.checkpoints.fetch import fetch_index
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.settings import Family, Settings
@@ -82,6 +83,19 @@ def test_a_bare_base_model_needs_no_files_and_is_not_fetched_ahead(settings: Set
         assert preparer.adapter(everything[0]) is None
         assert preparer.converted_adapter(None, base.gguf_path) is None
         assert preparer.adapter(everything[1]) is not None
+
+
+def test_the_next_one_comes_while_this_one_is_worked_on(settings: Settings, tmp_path: Path) -> None:
+    catalogue = Catalogue(settings)
+    first, second, third = checkpoints = adapters_in(catalogue)
+    index = fetch_index(settings.cache_path)
+    with Preparer(settings, catalogue, Silence(), checkpoints) as preparer:
+        preparer.adapter(first)
+        for thread in threading.enumerate():
+            if thread.name == f"fetch {second.key}":
+                thread.join(20)
+        assert index.find(second) is not None
+        assert index.find(third) is None, "one ahead, no more"
 
 
 def test_no_thread_is_left_behind(settings: Settings) -> None:
