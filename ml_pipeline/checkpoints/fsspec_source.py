@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from ml_pipeline.checkpoints.source import Entry
 from ml_pipeline.errors import CheckpointError
 
-_SMALLEST_READ_BYTES = 64 * 1024
+_READ_BYTES = 8 * 2**20
+_CALLS_AT_ONCE = 8
+Result = TypeVar("Result")
+
 _TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "last_commit", "created")
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "checksum", "generation", "version_id", "VersionId", "blob_id", "sha256")
 _SECRET_NAME = re.compile(r"secret|token|passw|credential|sas|(^|_)key$", re.IGNORECASE)
 _NO_SECRETS = ("", "anon", "google_default", "cloud")
-_PASSWORD_IN_URL = re.compile(r"[^/]*://[^/]*:[^/]*@")
+_PASSWORD_IN_URL = re.compile(r"^([^/]*://)[^/]*:[^/]*@")
 _FOLDED_NS = 10**6
 _LONGEST_REASON = 300
 
@@ -30,8 +35,13 @@ class FsspecFolder:
     its own source. `timeout_s` bounds every answer where the file system has such a bound.
     """
 
+    mtime_granularity_ns = sys.maxsize
+    """An object store has no folders whose times could say that nothing changed in them."""
+
     def __init__(self, name: str, url: str, options: Mapping[str, Any], timeout_s: float) -> None:
         self.name = name
+        self.identity = _PASSWORD_IN_URL.sub(r"\1...@", url)
+        """The folder's address, as messages show it."""
         self._url = url
         self._options = dict(options)
         self._timeout_s = timeout_s
@@ -50,13 +60,13 @@ class FsspecFolder:
             entries = [entry for info in listed if (entry := _entry(folder, info)) is not None]
         return list({entry.name: entry for entry in entries}.values())
 
+    def list_folders(self, paths: Sequence[str]) -> dict[str, list[Entry] | CheckpointError]:
+        """As `list_folder`, several at a time."""
+        return self._at_once(self.list_folder, paths)
+
     def open(self, path: str, offset: int = 0) -> BinaryIO:
         """Open a file for reading from byte `offset` on; raises CheckpointError when it cannot be read."""
-        with self._problems("open", path):
-            file_system, full, limits = self._place(path)
-            size_bytes = int(file_system.info(full, **limits)["size"])
-        reader = _RangeReader(self, path, size_bytes, offset)
-        return cast(BinaryIO, io.BufferedReader(reader, _SMALLEST_READ_BYTES))
+        return cast(BinaryIO, io.BufferedReader(self._reader(path, offset), _READ_BYTES))
 
     def stat(self, path: str) -> Entry:
         """Size and time of one file or folder; raises CheckpointError when it is not there.
@@ -64,17 +74,49 @@ class FsspecFolder:
         Asked of the parent's listing: on several file systems the answer for a single file has other fields, so that
         it would seem to have changed.
         """
-        parent, _, name = path.rpartition("/")
-        for entry in self.list_folder(parent):
-            if entry.name == name:
-                return entry
-        raise CheckpointError(f"source {self.name}: there is no {path!r} in {self._url}.")
+        found = self.stats([path])[path]
+        if isinstance(found, CheckpointError):
+            raise found
+        return found
+
+    def stats(self, paths: Sequence[str]) -> dict[str, Entry | CheckpointError]:
+        """As `stat`, with one listing for all that lie in the same folder."""
+        listed = self.list_folders(sorted({path.rpartition("/")[0] for path in paths}))
+        return {path: self._find(path, listed[path.rpartition("/")[0]]) for path in paths}
+
+    def read_starts(self, wanted: Mapping[str, int]) -> dict[str, bytes | CheckpointError]:
+        """The first so many bytes of each file, or all of a shorter one; several at a time."""
+        return self._at_once(lambda path: self._reader(path, 0).read(wanted[path]) or b"", list(wanted))
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """The bytes from `start` up to `end` of a file; raises CheckpointError when they cannot be read."""
         with self._problems("read", path):
             file_system, full, limits = self._place(path)
             return bytes(file_system.cat_file(full, start=start, end=end, **limits))
+
+    def _reader(self, path: str, offset: int) -> _RangeReader:
+        with self._problems("open", path):
+            file_system, full, limits = self._place(path)
+            return _RangeReader(self, path, int(file_system.info(full, **limits)["size"]), offset)
+
+    def _find(self, path: str, siblings: list[Entry] | CheckpointError) -> Entry | CheckpointError:
+        if isinstance(siblings, CheckpointError):
+            return siblings
+        name = path.rpartition("/")[2]
+        missing = CheckpointError(f"source {self.name}: there is no {path!r} in {self.identity}.")
+        return next((entry for entry in siblings if entry.name == name), missing)
+
+    def _at_once(self, read: Callable[[str], Result], paths: Sequence[str]) -> dict[str, Result | CheckpointError]:
+        def result(path: str) -> Result | CheckpointError:
+            try:
+                return read(path)
+            except CheckpointError as error:
+                return error
+
+        if paths and self._opened is None:
+            result(paths[0])  # opens the file system once for all threads
+        with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
+            return dict(zip(paths, pool.map(result, paths), strict=True))
 
     def _place(self, path: str) -> tuple[Any, str, dict[str, float]]:
         """The file system, the whole path on it, and the arguments that bound a call."""
@@ -100,7 +142,7 @@ class FsspecFolder:
             from fsspec.core import url_to_fs
         except ImportError as error:
             raise CheckpointError(
-                f"source {self.name}: {self._url} needs the Python package fsspec. "
+                f"source {self.name}: {self.identity} needs the Python package fsspec. "
                 "Run: pip install 'ml_pipeline[remote]'"
             ) from error
         try:
@@ -113,7 +155,7 @@ class FsspecFolder:
             ) from error
         except ValueError as error:
             raise CheckpointError(
-                f"source {self.name}: {self._url} cannot be opened: {_reason(error)} "
+                f"source {self.name}: {self.identity} cannot be opened: {_reason(error)} "
                 f"Mend sources.{self.name} in pipeline.yaml."
             ) from error
         return file_system, str(root).rstrip("/")
@@ -126,7 +168,7 @@ class FsspecFolder:
             raise
         except Exception as error:  # every file system has errors of its own kinds
             raise CheckpointError(
-                f"source {self.name}: cannot {action} {path or '.'!r} in {self._url}: {_reason(error)} "
+                f"source {self.name}: cannot {action} {path or '.'!r} in {self.identity}: {_reason(error)} "
                 f"Check the connection, the rights, and sources.{self.name} in pipeline.yaml."
             ) from error
 

@@ -15,7 +15,7 @@ from ml_pipeline.errors import CheckpointChangedError, CheckpointError
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all."""
 
-CHUNK_BYTES = 4 * 2**20
+_CHUNK_BYTES = 2**20
 _WORTH_ANOTHER_TRY_BYTES = 2**20
 
 
@@ -98,7 +98,7 @@ def _chunks(file: SourceFile, offset: int) -> Iterator[bytes]:
     try:
         with file.source.open(file.path, offset) as incoming:
             while offset < file.size_bytes:
-                chunk = incoming.read(min(CHUNK_BYTES, file.size_bytes - offset))
+                chunk = incoming.read(min(_CHUNK_BYTES, file.size_bytes - offset))
                 if not chunk:
                     file.require_unchanged()
                     raise CheckpointError(f"{file.place} ended after {offset} of {file.size_bytes} bytes.")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import discover
-from ml_pipeline.checkpoints.source import Entry, LocalFolder, Source
+from ml_pipeline.checkpoints.source import LocalFolder, Source
 
 RUN = "adapters-1b"
 _BLOCK_BYTES = 50_000
@@ -41,31 +41,23 @@ def only_checkpoint(source: Source) -> Checkpoint:
     return checkpoint
 
 
-class FaultySource:
-    """A local folder whose connection breaks: each time that a file is opened, after so many bytes.
+class FaultySource(LocalFolder):
+    """A local folder whose connection breaks.
 
     `breaks` says after how many bytes each opening of a weights file breaks, in turn, and with what (None: it just
     ends); afterwards it holds. A read gives 50,000 bytes at most. `opened` lists the offsets at which weights were
-    opened, `read_bytes` counts what was read of them.
+    opened, `read_bytes` counts what was read of them, `at_byte` says what happens when so many were.
     """
 
-    def __init__(self, inner: LocalFolder, breaks: Sequence[tuple[int, Exception | None]] = ()) -> None:
-        self.name = inner.name
-        self.inner = inner
+    def __init__(self, name: str, root: Path, breaks: Sequence[tuple[int, Exception | None]] = ()) -> None:
+        super().__init__(name, root)
         self.breaks = list(breaks)
         self.opened: list[int] = []
         self.read_bytes = 0
         self.at_byte: dict[int, Callable[[], object]] = {}
-        """What happens when so many bytes of weights were read."""
-
-    def list_folder(self, path: str) -> list[Entry]:
-        return self.inner.list_folder(path)
-
-    def stat(self, path: str) -> Entry:
-        return self.inner.stat(path)
 
     def open(self, path: str, offset: int = 0) -> BinaryIO:
-        opened = self.inner.open(path, offset)
+        opened = super().open(path, offset)
         if not path.endswith(".safetensors"):
             return opened
         self.opened.append(offset)

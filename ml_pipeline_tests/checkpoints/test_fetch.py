@@ -26,7 +26,7 @@ RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 @pytest.fixture
 def source(tmp_path: Path) -> FaultySource:
     add_weights(tmp_path / "mac", SIZE)
-    return FaultySource(LocalFolder("mac", tmp_path / "mac"))
+    return FaultySource("mac", tmp_path / "mac")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def parts(cache: FetchCache) -> list[Path]:
 
 
 def weights_path(source: FaultySource) -> Path:
-    return source.inner.root / only_checkpoint(source).file
+    return source.root / only_checkpoint(source).file
 
 
 def test_a_fetched_file_is_named_by_its_content_and_fetched_once(source: FaultySource, cache: FetchCache) -> None:
@@ -135,7 +135,7 @@ def test_a_damaged_record_costs_one_transfer(source: FaultySource, cache: FetchC
 def test_a_record_of_another_checkpoint_in_its_place_is_not_believed(source: FaultySource, cache: FetchCache) -> None:
     first = only_checkpoint(source)
     cache.fetch(source, first)
-    add_weights(source.inner.root, 1000, iteration=2)
+    add_weights(source.root, 1000, iteration=2)
     second = checkpoints_of(source)[1]
     cache.index.path_of(first).replace(cache.index.path_of(second))
     assert cache.fetch(source, second).weights.stat().st_size == 1000
@@ -182,7 +182,7 @@ def hang():
         time.sleep(0.01)
     print("half", flush=True)
     time.sleep(float(sys.argv[3]))
-source = FaultySource(LocalFolder("mac", Path(sys.argv[1])), [(100_000, OSError(5, "broken"))])
+source = FaultySource("mac", Path(sys.argv[1]), [(100_000, OSError(5, "broken"))])
 source.at_byte = {100_000: hang}
 FetchCache(CacheRoom(Path(sys.argv[2]), 10**9), 10**7, waits_s=(0,)).fetch(source, only_checkpoint(source))
 print(source.read_bytes, flush=True)
@@ -190,7 +190,7 @@ print(source.read_bytes, flush=True)
 
 
 def test_a_process_killed_in_the_middle_loses_nothing(source: FaultySource, cache: FetchCache, tmp_path: Path) -> None:
-    with background_python(FETCH, source.inner.root, tmp_path / "cache", 60) as process:
+    with background_python(FETCH, source.root, tmp_path / "cache", 60) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     assert [path.stat().st_size for path in parts(cache)] == [50_000]  # what it had been given
@@ -200,7 +200,7 @@ def test_a_process_killed_in_the_middle_loses_nothing(source: FaultySource, cach
 
 def test_a_second_process_waits_and_takes_the_result(source: FaultySource, cache: FetchCache, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    with background_python(FETCH, source.inner.root, tmp_path / "cache", 0.5) as process:
+    with background_python(FETCH, source.root, tmp_path / "cache", 0.5) as process:
         files = cache.fetch(source, only_checkpoint(source), lambda here, total: seen.append((here, total)))
         output, errors = process.communicate(timeout=20)
     assert output == f"{SIZE}\n", errors
@@ -211,7 +211,7 @@ def test_a_second_process_waits_and_takes_the_result(source: FaultySource, cache
 
 
 def test_a_second_process_goes_on_when_the_first_dies(source: FaultySource, cache: FetchCache, tmp_path: Path) -> None:
-    with background_python(FETCH, source.inner.root, tmp_path / "cache", 60) as process:
+    with background_python(FETCH, source.root, tmp_path / "cache", 60) as process:
         cache.fetch(source, only_checkpoint(source), lambda here, total: process.kill())
     assert 0 < source.read_bytes < SIZE
 
@@ -246,7 +246,7 @@ def test_nothing_outside_the_source_is_read(source: FaultySource) -> None:
 
 def test_a_disk_without_space_is_told_before_anything_is_copied(tmp_path: Path, small_disk: Path) -> None:
     add_weights(tmp_path / "big", 3 * 2**20)
-    source = FaultySource(LocalFolder("big", tmp_path / "big"))
+    source = FaultySource("big", tmp_path / "big")
     with pytest.raises(StoreFullError, match=r"needs 3\.1 MB on the disk of .* has 1\.0 MB free\. Free 2\.\d MB there"):
         cache_in(small_disk).fetch(source, only_checkpoint(source))
     assert source.opened == []
@@ -283,7 +283,7 @@ fetch.FetchCache(CacheRoom(Path(sys.argv[2]), 10**9), 10**7).fetch(source, only_
 def test_a_process_that_dies_while_it_publishes_leaves_a_part_that_is_taken(
     source: FaultySource, cache: FetchCache, tmp_path: Path
 ) -> None:
-    assert run_python(DIE_WHILE_PUBLISHING, source.inner.root, tmp_path / "cache").returncode == 9
+    assert run_python(DIE_WHILE_PUBLISHING, source.root, tmp_path / "cache").returncode == 9
     assert [path.stat().st_size for path in parts(cache)] == [SIZE]
     files = cache.fetch(source, only_checkpoint(source))
     assert files.weights.read_bytes() == weights_path(source).read_bytes()

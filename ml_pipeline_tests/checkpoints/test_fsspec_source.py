@@ -82,6 +82,27 @@ def test_any_part_can_be_read(memory: str, offset: int) -> None:
         assert file.read(SIZE) == content[offset + 70_000 :]
 
 
+def test_many_are_asked_for_at_once(memory: str) -> None:
+    for number in range(20):
+        put(memory, f"adapters-{number}/1_adapters.safetensors", bytes([number]) * (number + 1))
+    put(memory, "empty", b"")
+    source = folder(memory)
+    folders = [f"adapters-{number}" for number in range(20)]
+    files = [f"{path}/1_adapters.safetensors" for path in folders]
+    listed = source.list_folders([*folders, "nowhere"])
+    assert [[entry.name for entry in listed[path]] for path in folders] == [["1_adapters.safetensors"]] * 20
+    assert isinstance(listed["nowhere"], CheckpointError)
+    stats = source.stats([*files, "empty", "adapters-3/none", "nowhere/none"])
+    assert [stats[path].size_bytes for path in files] == list(range(1, 21))
+    assert isinstance(stats["adapters-3/none"], CheckpointError)
+    assert isinstance(stats["nowhere/none"], CheckpointError)
+    starts = source.read_starts({**dict.fromkeys(files, 5), "empty": 5, "none": 5})
+    assert [starts[path] for path in files[:6]] == [bytes([n]) * min(n + 1, 5) for n in range(6)]
+    assert starts["empty"] == b""
+    assert isinstance(starts["none"], CheckpointError)
+    assert source.list_folders([]) == source.stats([]) == source.read_starts({}) == {}
+
+
 def test_an_overwritten_object_shows_as_changed(memory: str) -> None:
     put(memory, "adapters-1b/1_adapters.safetensors", b"12345678")
     source = folder(memory)

@@ -13,7 +13,6 @@ from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.fetch import FetchCache, FetchedFiles
 from ml_pipeline.checkpoints.prefetch import Prefetcher
-from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline.checkpoints.transfer import Progress
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline_tests.checkpoints.sources import FaultySource, add_weights, checkpoints_of
@@ -32,7 +31,7 @@ class Fetches:
     def __init__(self, folder: Path, count: int) -> None:
         for iteration in range(1, count + 1):
             add_weights(folder / "mac", SIZE, iteration=iteration)
-        self.source = FaultySource(LocalFolder("mac", folder / "mac"))
+        self.source = FaultySource("mac", folder / "mac")
         self.cache = FetchCache(CacheRoom(folder / "cache", 10**9), 10**7, waits_s=())
         self.checkpoints = checkpoints_of(self.source)
         self.began = {c.iteration: Event() for c in self.checkpoints}
@@ -69,7 +68,7 @@ def test_the_next_one_is_fetched_while_this_one_is_worked_on(tmp_path: Path) -> 
 def test_an_error_waits_for_its_own_turn_and_stops_nobody_else(tmp_path: Path) -> None:
     fetches = Fetches(tmp_path, 3)
     one, two, three = fetches.checkpoints
-    (fetches.source.inner.root / two.file).unlink()
+    (fetches.source.root / two.file).unlink()
     prefetcher = Prefetcher(fetches, fetches.checkpoints)
     prefetcher.take(one, silent)
     assert fetches.ended[2].wait(PATIENCE_S)

@@ -31,7 +31,7 @@ def content(tmp_path: Path) -> bytes:
 
 @pytest.fixture
 def source(tmp_path: Path, content: bytes) -> FaultySource:
-    return FaultySource(LocalFolder("mac", tmp_path / "mac"))
+    return FaultySource("mac", tmp_path / "mac")
 
 
 def weights_of(source: FaultySource) -> SourceFile:
@@ -85,7 +85,7 @@ def test_a_bad_line_that_moves_is_not_given_up(
 
 def test_what_changes_while_it_is_copied_is_refused(source: FaultySource, content: bytes, tmp_path: Path) -> None:
     file = weights_of(source)
-    path = source.inner.root / file.path
+    path = source.root / file.path
 
     def shrink() -> None:
         os.truncate(path, 10)
@@ -177,7 +177,7 @@ with FileIO(sys.argv[2], "w+") as out:
 
 
 def test_a_disk_that_fills_up_meanwhile_keeps_what_came(source: FaultySource, content: bytes, tmp_path: Path) -> None:
-    done = run_python(FILE_SIZE_LIMIT, source.inner.root, tmp_path / "part")
+    done = run_python(FILE_SIZE_LIMIT, source.root, tmp_path / "part")
     assert "Free space on that disk" in done.stdout, done.stderr
     assert (tmp_path / "part").read_bytes() == content[:100_000]
     assert copy(source, tmp_path / "part") == hashlib.sha256(content).hexdigest()
@@ -187,7 +187,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_what_came(source: FaultySource, co
 def test_a_version_has_an_id_of_its_own(source: FaultySource) -> None:
     file = weights_of(source)
     others = [
-        SourceFile(LocalFolder("other", source.inner.root), file.path, file.size_bytes, file.mtime_ns),
+        SourceFile(LocalFolder("other", source.root), file.path, file.size_bytes, file.mtime_ns),
         SourceFile(source, file.path + "x", file.size_bytes, file.mtime_ns),
         SourceFile(source, file.path, file.size_bytes + 1, file.mtime_ns),
         SourceFile(source, file.path, file.size_bytes, file.mtime_ns + 1),
