@@ -16,7 +16,7 @@ SYNCED_EVERY_BYTES = 64 * 2**20
 """After a power cut at most twice this much is transferred again."""
 
 _READ_BYTES = 4 * 2**20
-_MOST_CHUNKS_WAITING = 16
+_MOST_CHUNKS_WAITING = 64
 
 
 class PartFile:

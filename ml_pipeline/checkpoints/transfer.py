@@ -15,7 +15,7 @@ from ml_pipeline.errors import CheckpointChangedError, CheckpointError
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all."""
 
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**18
 _WORTH_ANOTHER_TRY_BYTES = 2**20
 
 
