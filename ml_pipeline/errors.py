@@ -3,7 +3,8 @@
     MlPipelineError
     ├── SettingsError        pipeline.yaml or the environment is wrong
     ├── CheckpointError      a source or a checkpoint file cannot be read, or is not what it claims to be
-    │   └── SourceUnreachableError   a source does not answer, is not trusted, or does not let us in
+    │   ├── SourceUnreachableError   a source does not answer, is not trusted, or does not let us in
+    │   └── CheckpointChangedError   the file was written anew while it was looked at or copied
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
@@ -44,6 +45,10 @@ class CheckpointError(MlPipelineError):
 
 class SourceUnreachableError(CheckpointError):
     """A source as a whole does not answer, is not trusted, or does not let us in; what was known of it stays."""
+
+
+class CheckpointChangedError(CheckpointError):
+    """The file was written anew while it was looked at or copied."""
 
 
 class AdapterError(MlPipelineError):

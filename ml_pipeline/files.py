@@ -141,6 +141,14 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def modified_ns(path: Path) -> int:
+    """When a file was modified last, in nanoseconds since 1970; 0 for one that is not there any more."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def is_temporary(path: Path) -> bool:
     """Whether `path` is a file that a killed writer left, or a running one is writing."""
     return path.name.startswith(".") and path.name.endswith(_TEMPORARY_SUFFIX)

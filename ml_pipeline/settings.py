@@ -139,6 +139,9 @@ class LimitsSettings(Section):
     training_log_bytes: int = Field(
         64 * 2**20, ge=1024, description="Training logs are read up to this size, in bytes."
     )
+    cache_bytes: int = Field(
+        20 * 2**30, ge=1, description="Room for fetched and converted adapters; least recently used goes first."
+    )
 
 
 class Settings(Section):

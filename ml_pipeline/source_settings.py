@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -61,4 +62,25 @@ class SshSource(Section):
         return value
 
 
-AnySource = Annotated[LocalSource | SshSource, Field(discriminator="type")]
+class FsspecSource(Section):
+    """A folder of run folders in object storage or on any other file system that fsspec knows."""
+
+    type: Literal["fsspec"] = Field(description="`fsspec`: object storage; needs `pip install 'ml_pipeline[remote]'`.")
+    url: str = Field(
+        pattern=r"^[a-z][a-z0-9+.-]*://", description="Folder of the run folders: `s3://bucket/runs`, `gs://`, `hf://`."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of that file system; never secrets, which it finds by itself."
+    )
+    timeout_s: float = Field(60, gt=0, description="Longest wait for an answer, in s, where the file system has one.")
+    filter: str = Field("*", description=_FILTER_MEANING)
+
+
+AnySource = Annotated[LocalSource | SshSource | FsspecSource, Field(discriminator="type")]
+
+
+def described(source: LocalSource | SshSource | FsspecSource, absolute: Callable[[Path], Path]) -> str:
+    """Where a source looks, for messages."""
+    if isinstance(source, FsspecSource):
+        return source.url
+    return f"{source.host}:{source.path}" if isinstance(source, SshSource) else str(absolute(source.path))

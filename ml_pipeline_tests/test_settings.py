@@ -8,7 +8,7 @@ import pytest
 
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings_file import load_settings
-from ml_pipeline.source_settings import LocalSource, SshSource
+from ml_pipeline.source_settings import FsspecSource, LocalSource, SshSource
 
 SHIPPED = Path(__file__).parents[1] / "pipeline.yaml"
 GOOD = """
@@ -139,3 +139,24 @@ def test_the_shipped_settings_are_valid_and_their_sample_folder_is_named() -> No
     source = settings.sources["samples"]
     assert isinstance(source, LocalSource)
     assert settings.path(source.path) == SHIPPED.parent / "data" / "sample" / "checkpoints"
+
+
+def test_a_source_is_of_the_kind_that_its_type_says(tmp_path: Path) -> None:
+    text = GOOD.replace("}\nbase", ", cloud: {type: fsspec, url: 's3://bucket/runs', options: {anon: true}}}\nbase", 1)
+    source = load_settings(write(tmp_path, text), environ={}).sources["cloud"]
+    assert isinstance(source, FsspecSource)
+    assert (source.url, source.options, source.filter) == ("s3://bucket/runs", {"anon": True}, "*")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{type: fsspec, url: bucket/runs}", "sources.mac.url: "),
+        ("{type: fsspec, url: 's3://b', path: x}", "sources.mac.path: unknown setting"),
+        ("{type: ftp, path: x}", "sources.mac: .*'ftp'"),
+        ("{path: x}", "sources.mac: .*type"),
+    ],
+)
+def test_a_source_that_cannot_be_is_told_with_its_place(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(write(tmp_path, GOOD.replace("{type: local, path: runs}", source)), environ={})

@@ -18,7 +18,7 @@ from ml_pipeline.backends.interface import Backend
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import CheckpointError, MlPipelineError
-from ml_pipeline.evaluation.evaluator import STAGES, Evaluator, needs_model
+from ml_pipeline.evaluation.evaluator import STAGES, Evaluator, needs_adapter, needs_model
 from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.progress import current_listener
 from ml_pipeline.resources import LlamaCppResource, PipelineResource
@@ -67,11 +67,13 @@ class ScoringRun:
             if isinstance(checkpoint, CheckpointError):
                 self._fail(key, checkpoint)
         here = [checkpoint for checkpoint in found.values() if isinstance(checkpoint, Checkpoint)]
-        for base_model, group in groupby(here, key=lambda checkpoint: checkpoint.base_model):
-            yield from self._score_group(catalogue, base_model, list(group))
+        ahead = here if needs_adapter(self._stages) else ()
+        with Preparer(self._settings, catalogue, self._listener, ahead) as preparer:
+            for base_model, group in groupby(here, key=lambda checkpoint: checkpoint.base_model):
+                yield from self._score_group(preparer, base_model, list(group))
 
     def _score_group(
-        self, catalogue: Catalogue, base_model: str, checkpoints: Sequence[Checkpoint]
+        self, preparer: Preparer, base_model: str, checkpoints: Sequence[Checkpoint]
     ) -> Iterator[dg.AssetMaterialization]:
         try:
             gguf = self._settings.base_model_gguf(base_model)
@@ -79,7 +81,7 @@ class ScoringRun:
                 evaluator = Evaluator(
                     settings=self._settings,
                     suites=self._suites,
-                    preparer=Preparer.from_settings(self._settings, catalogue),
+                    preparer=preparer,
                     backend=backend,
                     base_gguf=gguf,
                     stored_rows=self._stored_rows,

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.checkpoints.checkpoint import Checkpoint, with_family
 from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover, discover_base
+from ml_pipeline.checkpoints.fetch import fetch_index
+from ml_pipeline.checkpoints.fsspec_source import FsspecFolder
 from ml_pipeline.checkpoints.source import LocalFolder, Source
 from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.errors import CheckpointError, SettingsError
 from ml_pipeline.settings import BASE_SOURCE, Settings
-from ml_pipeline.source_settings import AnySource, SshSource
+from ml_pipeline.source_settings import AnySource, FsspecSource, SshSource
 
 _SOURCES_AT_ONCE = 16
 _MEMORIES: dict[tuple[str, str], Memory] = {}
@@ -62,10 +64,19 @@ class Catalogue:
         return found
 
     def find(self, keys: Iterable[str]) -> dict[str, Checkpoint | CheckpointError]:
-        """The checkpoint of each key as it is now, or why there is none; one look for all of them."""
+        """The checkpoint of each key, or why there is none; one look for all of them.
+
+        One that its source has lost, or whose source cannot be reached, is given as it was fetched last.
+        """
         found = self.look(full=True)
         known = {checkpoint.key: checkpoint for checkpoint in found.checkpoints}
-        return {key: known.get(key) or self._missing(key, found) for key in keys}
+        return {key: known.get(key) or self._fetched_before(key, found) or self._missing(key, found) for key in keys}
+
+    def _fetched_before(self, key: str, found: Discovery) -> Checkpoint | None:
+        checkpoint = fetch_index(self._settings.cache_path).latest(key)
+        if checkpoint is None or checkpoint.source not in self._sources or checkpoint.file in found.growing:
+            return None
+        return with_family(checkpoint, self._settings.families)
 
     def _look_through(self, name: str, *, full: bool) -> Discovery:
         source = self._sources[name]
@@ -98,4 +109,6 @@ def forget_everything() -> None:
 def _open_source(settings: Settings, name: str, source: AnySource) -> Source:
     if isinstance(source, SshSource):
         return SshFolder(name, source)
+    if isinstance(source, FsspecSource):
+        return FsspecFolder(name, source.url, source.options, source.timeout_s)
     return LocalFolder(name, settings.path(source.path))

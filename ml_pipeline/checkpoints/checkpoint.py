@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePosixPath
 
-from ml_pipeline.checkpoints.naming import partition_key, run_id
-from ml_pipeline.settings import BASE_SOURCE
+from ml_pipeline.checkpoints.naming import checkpoint_iteration, partition_key, run_id, run_name
+from ml_pipeline.settings import BASE_SOURCE, Family
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class Checkpoint:
     def is_base(self) -> bool:
         """Whether this stands for the bare base model."""
         return self.source == BASE_SOURCE
+
+
+def with_family(checkpoint: Checkpoint, families: Sequence[Family]) -> Checkpoint:
+    """The checkpoint with the model and label that these families give its run."""
+    name = run_name(checkpoint.run, families)
+    written = checkpoint_iteration(PurePosixPath(checkpoint.file).name) or str(checkpoint.iteration)
+    return replace(checkpoint, label=name.label(written), model=name.model, base_model=name.model)
 
 
 def base_checkpoint(base_model: str, *, file: str, size_bytes: int, mtime_ns: int) -> Checkpoint:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ml_pipeline.checkpoints.discovery import CONFIG_FILE
 from ml_pipeline.checkpoints.naming import RUN_PREFIX
+from ml_pipeline.checkpoints.run_folder import CONFIG_FILE
 from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.checkpoints.training_log import TrainingLogParser
 from ml_pipeline.errors import CheckpointError

@@ -17,7 +17,7 @@ from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings
-from ml_pipeline.source_settings import LocalSource
+from ml_pipeline.source_settings import described
 
 if TYPE_CHECKING:
     from ml_pipeline.automation.local_runs import State
@@ -127,10 +127,7 @@ def _matching(checkpoints: list[Checkpoint], pattern: str) -> list[Checkpoint]:
 
 
 def _nothing_found(settings: Settings, pattern: str) -> str:
-    folders = ", ".join(
-        str(settings.path(source.path)) if isinstance(source, LocalSource) else f"{source.host}:{source.path}"
-        for source in settings.sources.values()
-    )
+    folders = ", ".join(described(source, settings.path) for source in settings.sources.values())
     matching = "" if pattern == "*" else f" that fits --filter {pattern!r}"
     return f"no checkpoint{matching} in {folders}. Run folders are called adapters-<run>."
 

@@ -34,6 +34,7 @@ STAGES = (
     "judgements",
 )
 _NEEDS_MODEL = {"responses", "judgements"}
+_NEEDS_ADAPTER = {"adapter", "converted_adapter", "responses"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Evaluator:
         Raises an error of this package when a stage fails; what was yielded before stays good.
         """
         responses: list[Row] | None = None
-        if {"adapter", "converted_adapter", "responses"} & set(stages):
+        if needs_adapter(stages):
             adapter = self.preparer.adapter(checkpoint)
             if "adapter" in stages:
                 yield StageResult("adapter", facts=adapter_facts(checkpoint, adapter))
@@ -151,6 +152,11 @@ class Evaluator:
 
     def _progress(self, title: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.step(title, done, total)
+
+
+def needs_adapter(stages: Collection[str]) -> bool:
+    """Whether any of these stages works on the checkpoint's files."""
+    return bool(_NEEDS_ADAPTER & set(stages))
 
 
 def needs_model(stages: Collection[str]) -> bool:

@@ -2,44 +2,87 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 from ml_pipeline.adapters import ConvertedCache, read_adapter
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backends.interface import AdapterFile
+from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.fetch import FetchCache
+from ml_pipeline.checkpoints.fetch import FetchCache, FetchedFiles
+from ml_pipeline.checkpoints.leases import Lease
+from ml_pipeline.checkpoints.prefetch import Prefetcher
+from ml_pipeline.checkpoints.transfer import Progress
+from ml_pipeline.errors import StoreFullError
+from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 
+_CONVERSIONS = 3
 
-@dataclass(frozen=True, slots=True)
+
 class Preparer:
-    """Fetches and converts adapters into the caches under data_dir."""
+    """Fetches and converts adapters into the caches under data_dir, one checkpoint after another.
 
-    catalogue: Catalogue
-    fetched: FetchCache
-    converted: ConvertedCache
+    While one is worked on, the next of `ahead` is fetched in the background. The files of a checkpoint stay in the
+    caches at least until the next one is asked for. Used as a context manager, which ends the fetching.
+    """
 
-    @classmethod
-    def from_settings(cls, settings: Settings, catalogue: Catalogue) -> Preparer:
-        """Caches where the settings put them."""
-        return cls(
-            catalogue,
-            FetchCache(settings.cache_path / "fetched", settings.limits.adapter_bytes),
-            ConvertedCache(settings.cache_path / "converted"),
-        )
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        listener: ProgressListener,
+        ahead: Sequence[Checkpoint] = (),
+    ) -> None:
+        self._catalogue = catalogue
+        self._listener = listener
+        self._room = CacheRoom(settings.cache_path, settings.limits.cache_bytes)
+        self._fetched = FetchCache(self._room, settings.limits.adapter_bytes)
+        self._converted = ConvertedCache(settings.cache_path / "converted", self._room)
+        self._in_use: list[FetchedFiles | Lease] = []
+        self._prefetcher = Prefetcher(self._fetch, [checkpoint for checkpoint in ahead if not checkpoint.is_base])
 
     def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
         """The checkpoint's adapter, fetched and validated; None for a bare base model."""
+        self._let_go()
         if checkpoint.is_base:
             return None
-        files = self.fetched.fetch(self.catalogue.source(checkpoint.source), checkpoint)
+        files = self._prefetcher.take(checkpoint, self._progress(checkpoint))
+        self._in_use.append(files)
         return read_adapter(files.weights, files.config)
 
     def converted_adapter(self, adapter: Adapter | None, base_gguf: Path) -> AdapterFile | None:
         """The adapter in the form that the backend loads; None for a bare base model."""
         if adapter is None:
             return None
-        return AdapterFile(self.converted.converted(adapter, base_gguf), adapter.sha256)
+        for _ in range(_CONVERSIONS):
+            path = self._converted.converted(adapter, base_gguf)
+            if held := self._room.hold(path):
+                self._in_use.append(held)
+                return AdapterFile(path, adapter.sha256)
+        raise StoreFullError(
+            f"{adapter.path}: other runs keep pushing its converted form out of the cache. "
+            "Raise limits.cache_bytes in pipeline.yaml."
+        )
+
+    def __enter__(self) -> Preparer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._prefetcher.close()
+        self._let_go()
+
+    def _fetch(self, checkpoint: Checkpoint, progress: Progress, stop: Event) -> FetchedFiles:
+        return self._fetched.fetch(self._catalogue.source(checkpoint.source), checkpoint, progress, stop)
+
+    def _progress(self, checkpoint: Checkpoint) -> Progress:
+        title = f"{checkpoint.label} fetched, MB"
+        return lambda here, total: self._listener.step(title, math.ceil(here / 1e6), math.ceil(total / 1e6))
+
+    def _let_go(self) -> None:
+        while self._in_use:
+            self._in_use.pop().release()

@@ -16,6 +16,7 @@ import pytest
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.cache import ConvertedCache
 from ml_pipeline.adapters.read import read_adapter
+from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.errors import BackendError, StoreError, StoreFullError
 from ml_pipeline_tests.adapters.tiny_models import TinyModel, save_adapter
 
@@ -126,6 +127,25 @@ def test_leftovers_of_killed_processes_go_after_a_day(tmp_path: Path, adapter: A
     cache.converted(adapter, llama_base.gguf_path)
     assert not old.exists()
     assert new.exists()
+
+
+def test_in_a_room_the_least_recently_used_goes(tmp_path: Path, llama_base: TinyModel) -> None:
+    adapters = []
+    for seed in (1, 2, 3):
+        saved = save_adapter(llama_base, tmp_path / f"adapter{seed}", strength=seed / 10)
+        adapters.append(read_adapter(saved.weights, saved.config))
+    size_bytes = ConvertedCache(tmp_path / "alone").converted(adapters[0], llama_base.gguf_path).stat().st_size
+    room = CacheRoom(tmp_path / "room", 2 * size_bytes + adapters[0].size_bytes + 4096)
+    cache = ConvertedCache(tmp_path / "room" / "converted", room)
+    paths = []
+    for age_s, adapter in zip((30, 20), adapters[:2], strict=True):
+        paths.append(cache.converted(adapter, llama_base.gguf_path))
+        os.utime(paths[-1].with_suffix(".json"), (time.time() - age_s,) * 2)
+    cache.converted(adapters[0], llama_base.gguf_path)
+    room.limit_bytes = size_bytes + adapters[0].size_bytes + 4096
+    paths.append(cache.converted(adapters[2], llama_base.gguf_path))
+    assert [path.exists() for path in paths] == [True, False, True]
+    assert not paths[1].with_suffix(".json").exists()
 
 
 def test_a_missing_base(tmp_path: Path, adapter: Adapter) -> None:

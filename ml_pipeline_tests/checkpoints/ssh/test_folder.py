@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.discovery import discover
 from ml_pipeline.checkpoints.fetch import FetchCache
@@ -238,7 +239,7 @@ def test_discovery_finds_the_same_as_on_the_local_disk(folder: SshFolder, root: 
 def test_a_checkpoint_is_fetched_into_the_cache(folder: SshFolder, root: Path, tmp_path: Path) -> None:
     file = write_checkpoint(root / "adapters-1b-a", "0000100_adapters.safetensors", mtime_ns=OLD)
     (checkpoint,) = discover(folder, (), now_ns=NOW, settle_s=60).checkpoints
-    fetched = FetchCache(tmp_path / "cache", 10**6).fetch(folder, checkpoint)
+    fetched = FetchCache(CacheRoom(tmp_path / "cache", 10**9), 10**6).fetch(folder, checkpoint)
     assert fetched.weights.read_bytes() == file.read_bytes()
     assert fetched.config.read_bytes() == (file.parent / "adapter_config.json").read_bytes()
 
