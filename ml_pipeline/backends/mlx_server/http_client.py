@@ -54,9 +54,9 @@ class HttpClient:
         except HttpFailure:
             return False
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
         """Ask for one JSON object; raises HttpFailure."""
-        with self._request("POST", path, body) as response:
+        with self._request("POST", path, body, timeout_s) as response:
             return _object(b"".join(_bounded(response.iter_stream(), _LARGEST_ANSWER_BYTES)))
 
     def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -201,7 +201,7 @@ def _refusal(response: httpcore.Response) -> HttpFailure:
 def _object(raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HttpFailure("the server answered with something that is not JSON", again=False) from error
     if not isinstance(value, dict):
         raise HttpFailure("the server answered with JSON that is not an object", again=False)

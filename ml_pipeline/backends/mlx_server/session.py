@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ml_pipeline.backends.mlx_server.link import Link
+from ml_pipeline.backends.mlx_server.link import Link, Socket
 
 _LONGEST_LINE_BYTES = 32 << 20
 _LINES_KEPT = 60
@@ -38,7 +38,7 @@ class GuardSession:
         self._link = link
         self._lost_after_s = lost_after_s
         self._changed = threading.Condition()
-        self._answers: dict[int, dict[str, Any]] = {}
+        self._answers: dict[int, dict[str, Any] | None] = {}
         self._last_id = 0
         self._over: str | None = None
         self._heard_at = time.monotonic()
@@ -61,15 +61,22 @@ class GuardSession:
         with self._changed:
             self._last_id += 1
             number = self._last_id
+            self._answers[number] = None
         self._send({"id": number, "do": do, "with": arguments})
         with self._changed:
-            self._changed.wait_for(lambda: number in self._answers or self._over is not None, timeout_s)
-            answer = self._answers.pop(number, None)
+            self._changed.wait_for(lambda: self._answers[number] is not None or self._over is not None, timeout_s)
+            answer = self._answers.pop(number)
         if answer is None:
             raise GuardError(self._over or f"no answer to {do!r} in {timeout_s:g} s", gone=self._over is not None)
         if "error" in answer:
             raise GuardError(_shown(answer["error"]), gone=self._over is not None)
         return answer
+
+    def connect(self, port: int, timeout_s: float) -> Socket:
+        """Open a socket to a port on the host's loopback. Raises OSError."""
+        if self._over is not None:
+            raise ConnectionError(self._over)
+        return self._link.connect(port, timeout_s)
 
     def last_lines(self) -> str:
         """The last lines of the server's standard error, indented, for an error message."""
@@ -117,7 +124,7 @@ class GuardSession:
     def _take(self, line: bytes) -> None:
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             # Shells' start-up files write greetings.
             self._stderr.append(_shown(line.decode("utf-8", "replace")))
             return
@@ -125,10 +132,10 @@ class GuardSession:
             return
         if "exited" in message:
             self._end(f"mlx_lm.server ended with code {_shown(message['exited'])}")
-        elif isinstance(message.get("id"), int):
-            with self._changed:
-                # An answer to a question nobody waits for any more is dropped with the rest at the end.
-                self._answers[message["id"]] = message
+        with self._changed:
+            # What nobody waits for is not kept: an answer that came too late, or one to nothing that was asked.
+            if isinstance(number := message.get("id"), int) and number in self._answers:
+                self._answers[number] = message
                 self._changed.notify_all()
 
     def _read_errors(self) -> None:
