@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
+from typing import TypeVar
 
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backends.interface import (
@@ -30,6 +30,8 @@ from ml_pipeline.backends.mlx_server.server import MlxServer
 from ml_pipeline.backends.mlx_server.session import GuardError
 from ml_pipeline.errors import AdapterError, BackendError
 from ml_pipeline.settings import MlxServerSettings
+
+Result = TypeVar("Result")
 
 # An adapter of zeros changes nothing at all; this only asks for a difference that can matter to a token's choice.
 _NOISE = 1e-6
@@ -122,7 +124,7 @@ class MlxServerBackend:
         Raises AdapterError, BackendError.
         """
         with self._exclusive("adapter"):
-            return stage(self._server.session, self._server.where, weights, config).adapter
+            return self._insist(lambda: stage(self._server.session, self._server.where, weights, config).adapter)
 
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
         """Swap to the adapter at this path of the host, or to the bare base with None. See `Backend.use_adapter`.
@@ -133,9 +135,7 @@ class MlxServerBackend:
             self._wanted = self._staged = None
             if adapter is None:
                 return None
-            if self._server.session.over is not None:
-                self._recover()
-            proof = self._apply(adapter)
+            proof = self._insist(lambda: self._apply(adapter))
             self._wanted = adapter
             return proof
 
@@ -168,9 +168,7 @@ class MlxServerBackend:
     ) -> Iterator[tuple[CompletionRequest, _Outcome]]:
         self._stopping = False
         self._server.client.allow()
-        return fan_out(
-            self._answer, requests, at_once=self._settings.concurrency, cancelled=cancelled, stop=self._stop
-        )
+        return fan_out(self._answer, requests, at_once=self._settings.concurrency, cancelled=cancelled, stop=self._stop)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -220,6 +218,15 @@ class MlxServerBackend:
         if answer.text.stopped:
             answer.prompt_tokens = prompt_tokens(self._server.client.post(PATH, counting_body(body)))
 
+    def _insist(self, action: Callable[[], Result]) -> Result:
+        """Do it, again after a restart when the server is lost meanwhile."""
+        for _ in range(self._settings.attempts - 1):
+            try:
+                return action()
+            except BackendError:
+                self._recover()
+        return action()
+
     def _recover(self) -> None:
         """Start the server again unless it still answers, with the adapter that was in use."""
         if self._server.healthy():
@@ -259,6 +266,8 @@ class MlxServerBackend:
             found = server.probe(staged.folder)
             unchanged = is_unchanged(server.session, staged)
         except (HttpFailure, GuardError) as error:
+            if server.session.over is not None:
+                raise BackendError(f"mlx_server on {server.where}: {server.session.over}.") from error
             raise AdapterError(
                 f"{server.where}: mlx_lm.server cannot load {weights}: {error}. Check that it was trained on this base "
                 "model."

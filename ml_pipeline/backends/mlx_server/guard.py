@@ -118,7 +118,9 @@ class Guard:
         files = [regular_file(weights), regular_file(config)]
         before = [fingerprint(file) for file in files]
         if before[1][0] > _LARGEST_CONFIG_BYTES:
-            raise ValueError(f"{config}: {before[1][0]} bytes; an adapter_config.json has {_LARGEST_CONFIG_BYTES} at most")
+            raise ValueError(
+                f"{config}: {before[1][0]} bytes; an adapter_config.json has {_LARGEST_CONFIG_BYTES} at most"
+            )
         config_text = files[1].read_bytes()
         header, sha256 = safetensors_header(files[0]), file_sha256(files[0])
         if [fingerprint(file) for file in files] != before:
@@ -221,7 +223,9 @@ def safetensors_header(path: Path) -> bytes:
             raise ValueError(f"{path}: {len(start)} bytes, too short for a safetensors file")
         (length,) = struct.unpack("<Q", start)
         if length > _LARGEST_HEADER_BYTES:
-            raise ValueError(f"{path}: claims a header of {length} bytes; an adapter has {_LARGEST_HEADER_BYTES} at most")
+            raise ValueError(
+                f"{path}: claims a header of {length} bytes; an adapter has {_LARGEST_HEADER_BYTES} at most"
+            )
         return start + file.read(length)
 
 

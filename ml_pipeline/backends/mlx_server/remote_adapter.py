@@ -75,9 +75,7 @@ def _checked(answer: dict[str, Any], where: str, weights: str, config: str) -> R
     return RemoteAdapter(adapter, folder, tuple(files), _fingerprints(answer))
 
 
-def _read(
-    where: str, weights: str, config: str, *, header: str, size_bytes: int, text: str, sha256: str
-) -> Adapter:
+def _read(where: str, weights: str, config: str, *, header: str, size_bytes: int, text: str, sha256: str) -> Adapter:
     """The same checks as for a fetched file, over a file of the same size that holds the header and then a hole."""
     with tempfile.TemporaryDirectory(prefix="mlx-server-") as folder:
         weights_here, config_here = Path(folder, "weights.safetensors"), Path(folder, CONFIG_NAME)

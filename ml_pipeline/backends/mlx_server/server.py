@@ -75,14 +75,14 @@ class MlxServer:
 
     def _start(self, model: str) -> None:
         settings = self._settings
-        answer = self.session.ask(
-            "start", settings.start_timeout_s, model=model, arguments=list(settings.arguments)
-        )
+        answer = self.session.ask("start", settings.start_timeout_s, model=model, arguments=list(settings.arguments))
         port, name, versions = answer.get("port"), answer.get("model"), answer.get("versions")
         if not isinstance(port, int) or not 0 < port < 2**16 or not isinstance(name, str):
             raise GuardError("its answer names no port")
         self.model = name
-        self.versions = {str(key): str(value)[:40] for key, value in versions.items()} if isinstance(versions, dict) else {}
+        self.versions = (
+            {str(key): str(value)[:40] for key, value in versions.items()} if isinstance(versions, dict) else {}
+        )
         self.client = HttpClient(
             self.session.connect,
             port,

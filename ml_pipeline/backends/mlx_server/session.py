@@ -80,6 +80,9 @@ class GuardSession:
 
     def last_lines(self) -> str:
         """The last lines of the server's standard error, indented, for an error message."""
+        with self._changed:
+            # What made the server fail may be about to end it.
+            self._changed.wait_for(lambda: self._over is not None, _LAST_WORDS_WAIT_S)
         if self._over is not None:
             self._threads[1].join(_LAST_WORDS_WAIT_S)
         lines = [line for line in list(self._stderr) if line.strip()]
