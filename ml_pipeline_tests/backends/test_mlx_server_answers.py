@@ -150,9 +150,9 @@ def spoiled(host: Host, name: str, fill: float) -> Path:
     [
         (
             lambda host: host.folder / "nowhere" / "0000001_adapters.safetensors",
-            "the host: cannot read the adapter .*No such",
+            r"the host: cannot read the adapter .*No such",
         ),
-        (lambda host: host.folder, "the host: cannot read the adapter .*not a regular file"),
+        (lambda host: host.folder, r"the host: cannot read the adapter .*not a regular file"),
         (lambda host: spoiled(host, "zero", fill=0.0), "not applied: the model answers as without it"),
         (lambda host: spoiled(host, "nan", fill=float("nan")), "NaN or infinite values under this adapter"),
     ],
@@ -175,7 +175,7 @@ def test_an_adapter_of_another_base_is_refused(host: Host, backend: MlxServerBac
         for name, value in load_file(checkpoint).items()
     }
     save_file(wide, checkpoint)
-    with pytest.raises(AdapterError, match="cannot load .*does not match"):
+    with pytest.raises(AdapterError, match=r"cannot load .*does not match"):
         backend.use_adapter(AdapterFile(checkpoint, ""))
 
 

@@ -22,7 +22,7 @@ from ml_pipeline.backends.interface import (
 )
 from ml_pipeline.backends.mlx_server.chat import PATH, Answer, counting_body, prompt_tokens, request_body
 from ml_pipeline.backends.mlx_server.fan_out import fan_out
-from ml_pipeline.backends.mlx_server.http_client import HttpFailure
+from ml_pipeline.backends.mlx_server.http_client import HttpError
 from ml_pipeline.backends.mlx_server.link import Launcher
 from ml_pipeline.backends.mlx_server.probe import is_finite, largest_difference
 from ml_pipeline.backends.mlx_server.remote_adapter import RemoteAdapter, is_unchanged, stage
@@ -109,7 +109,7 @@ class MlxServerBackend:
                     for _ in steps:
                         if piece := answer.text.take(ended=False):
                             yield piece
-            except HttpFailure as error:
+            except HttpError as error:
                 raise BackendError(f"request {request.id}: {error}") from error
             if piece := answer.text.take(ended=True):
                 yield piece
@@ -182,7 +182,7 @@ class MlxServerBackend:
                 pass
         except BackendError as refusal:
             error = str(refusal)
-        except HttpFailure as failure:
+        except HttpError as failure:
             error, again = str(failure), failure.again
         finish = answer.finish or "error"
         if error is not None:
@@ -202,7 +202,7 @@ class MlxServerBackend:
         return _Outcome(completion, again)
 
     def _steps(self, request: CompletionRequest, answer: Answer) -> Iterator[None]:
-        """Feed the server's events to `answer`; raises HttpFailure, BackendError."""
+        """Feed the server's events to `answer`; raises HttpError, BackendError."""
         folder = self._staged.folder if self._staged else None
         body = request_body(request, self._server.model, folder)
         if self._stopping:
@@ -214,7 +214,7 @@ class MlxServerBackend:
                 if answer.text.stopped:
                     break
         if answer.finish is None:
-            raise HttpFailure("the answer ended without saying why", again=False)
+            raise HttpError("the answer ended without saying why", again=False)
         if answer.text.stopped:
             answer.prompt_tokens = prompt_tokens(self._server.client.post(PATH, counting_body(body)))
 
@@ -265,7 +265,7 @@ class MlxServerBackend:
         try:
             found = server.probe(staged.folder)
             unchanged = is_unchanged(server.session, staged)
-        except (HttpFailure, GuardError) as error:
+        except (HttpError, GuardError) as error:
             if server.session.over is not None:
                 raise BackendError(f"mlx_server on {server.where}: {server.session.over}.") from error
             raise AdapterError(

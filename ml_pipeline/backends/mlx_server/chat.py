@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
-from ml_pipeline.backends.mlx_server.http_client import HttpFailure
+from ml_pipeline.backends.mlx_server.http_client import HttpError
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
 
@@ -23,7 +23,7 @@ def request_body(request: CompletionRequest, model: str, adapter_folder: str | N
 
     The model goes by the name that the server was started with, never as its default: for that one the server leaves
     the request's adapter out without a word. A seed goes only with a temperature, because the server does not batch
-    seeded requests. Stop strings are found on our side: the server knows them only by one way of writing them in tokens.
+    seeded requests. Stop strings are found on our side: the server knows them only in one spelling of tokens.
 
     Raises:
         BackendError: it asks for something that the server cannot do.
@@ -57,7 +57,7 @@ def counting_body(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def prompt_tokens(answer: dict[str, Any]) -> int:
-    """The count in an answer's usage; raises HttpFailure when there is none."""
+    """The count in an answer's usage; raises HttpError when there is none."""
     return _count(answer.get("usage"), "prompt_tokens")
 
 
@@ -72,10 +72,10 @@ class Answer:
         self._thinking = False
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take one event; raises HttpFailure when it is not what the server sends."""
+        """Take one event; raises HttpError when it is not what the server sends."""
         choices = event.get("choices")
         if not isinstance(choices, list):
-            raise HttpFailure("the server sent an event without choices", again=False)
+            raise HttpError("the server sent an event without choices", again=False)
         if not choices:
             self.prompt_tokens = prompt_tokens(event)
             self.completion_tokens = _count(event["usage"], "completion_tokens")
@@ -109,5 +109,5 @@ class Answer:
 def _count(usage: Any, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
     if not isinstance(value, int) or value < 0:
-        raise HttpFailure(f"the server's usage holds no {name}", again=False)
+        raise HttpError(f"the server's usage holds no {name}", again=False)
     return value

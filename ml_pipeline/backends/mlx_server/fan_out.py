@@ -1,4 +1,4 @@
-"""Many requests at once over threads, bounded, each result as it comes, and all of them ended when nobody wants more."""
+"""Many requests at once over threads: bounded, each result as it comes, all ended when nobody wants more."""
 
 from __future__ import annotations
 

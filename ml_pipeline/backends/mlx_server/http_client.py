@@ -19,7 +19,7 @@ _ERROR_CHARACTERS = 400
 _DONE = b"[DONE]"
 
 
-class HttpFailure(Exception):
+class HttpError(Exception):
     """A request that got no whole answer. `again` when asking once more may help: the connection or server broke."""
 
     def __init__(self, message: str, *, again: bool) -> None:
@@ -51,11 +51,11 @@ class HttpClient:
         try:
             with self._request("GET", "/health", None, timeout_s) as response:
                 return int(response.status) == 200
-        except HttpFailure:
+        except HttpError:
             return False
 
     def post(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
-        """Ask for one JSON object; raises HttpFailure."""
+        """Ask for one JSON object; raises HttpError."""
         with self._request("POST", path, body, timeout_s) as response:
             return _object(b"".join(_bounded(response.iter_stream(), _LARGEST_ANSWER_BYTES)))
 
@@ -63,7 +63,7 @@ class HttpClient:
         """Ask for a stream of JSON objects, until the server says that it is done.
 
         Raises:
-            HttpFailure: the server refuses, or the stream ends before its end.
+            HttpError: the server refuses, or the stream ends before its end.
         """
         with self._request("POST", path, body) as response:
             for line in _lines(_bounded(response.iter_stream(), _LARGEST_ANSWER_BYTES)):
@@ -73,7 +73,7 @@ class HttpClient:
                 if value.strip() == _DONE:
                     return
                 yield _object(value)
-        raise HttpFailure("the answer broke off", again=True)
+        raise HttpError("the answer broke off", again=True)
 
     def abort(self) -> None:
         """End all requests under way, and refuse new ones until `allow`."""
@@ -98,9 +98,9 @@ class HttpClient:
                     raise _refusal(response)
                 yield response
         except httpcore.TimeoutException as error:
-            raise HttpFailure(f"nothing came for {timeouts['read']:g} s", again=True) from error
+            raise HttpError(f"nothing came for {timeouts['read']:g} s", again=True) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise HttpFailure(f"the connection broke: {error}".rstrip(": "), again=True) from error
+            raise HttpError(f"the connection broke: {error}".rstrip(": "), again=True) from error
 
 
 class _Sockets(httpcore.NetworkBackend):
@@ -186,25 +186,25 @@ class _Stream(httpcore.NetworkStream):
         self._closed(self)
 
 
-def _refusal(response: httpcore.Response) -> HttpFailure:
+def _refusal(response: httpcore.Response) -> HttpError:
     """The server's own words: it answers 404 to everything that went wrong, with the reason as JSON."""
     raw = b"".join(_bounded(response.iter_stream(), _ERROR_BYTES))
     try:
         reason = str(_object(raw).get("error", ""))
-    except HttpFailure:
+    except HttpError:
         reason = raw.decode("utf-8", "replace")
     shown = "".join(character if character.isprintable() else " " for character in reason)[:_ERROR_CHARACTERS]
     again = response.status >= 500 or "generation thread died" in reason
-    return HttpFailure(shown or f"HTTP status {response.status}", again=again)
+    return HttpError(shown or f"HTTP status {response.status}", again=again)
 
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise HttpFailure("the server answered with something that is not JSON", again=False) from error
+        raise HttpError("the server answered with something that is not JSON", again=False) from error
     if not isinstance(value, dict):
-        raise HttpFailure("the server answered with JSON that is not an object", again=False)
+        raise HttpError("the server answered with JSON that is not an object", again=False)
     return value
 
 
@@ -213,7 +213,7 @@ def _bounded(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
     for piece in pieces:
         size += len(piece)
         if size > limit:
-            raise HttpFailure(f"the server's answer is larger than {limit} bytes", again=False)
+            raise HttpError(f"the server's answer is larger than {limit} bytes", again=False)
         yield piece
 
 
@@ -223,4 +223,4 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         *lines, pending = (pending + piece).split(b"\n")
         yield from lines
         if len(pending) > _LONGEST_LINE_BYTES:
-            raise HttpFailure("the server sends a line without end", again=False)
+            raise HttpError("the server sends a line without end", again=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_pipeline.backends.interface import PROBE_TEXT
-from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpFailure
+from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
 
 _PATH = "/v1/completions"
 # An adapter may leave the first token as it is, to the last digit of a half-precision number.
@@ -20,7 +20,7 @@ Position = dict[int, float]
 
 
 def probe(client: HttpClient, model: str, adapter_folder: str | None, timeout_s: float) -> list[Position]:
-    """Greedy continuation of the probe text, position by position. Raises HttpFailure."""
+    """Greedy continuation of the probe text, position by position. Raises HttpError."""
     body = {
         "model": model,
         "prompt": PROBE_TEXT,
@@ -35,9 +35,9 @@ def probe(client: HttpClient, model: str, adapter_folder: str | None, timeout_s:
     try:
         positions = [_position(entry["top_logprobs"]) for entry in answer["choices"][0]["logprobs"]["content"]]
     except (LookupError, TypeError, ValueError) as error:
-        raise HttpFailure("the server gives no log-probabilities; mlx-lm 0.28 or newer does", again=False) from error
+        raise HttpError("the server gives no log-probabilities; mlx-lm 0.28 or newer does", again=False) from error
     if not positions or not all(positions):
-        raise HttpFailure("the server gives no log-probabilities at all", again=False)
+        raise HttpError("the server gives no log-probabilities at all", again=False)
     return positions
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ml_pipeline.backends.interface import BackendIdentity
-from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpFailure
+from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
 from ml_pipeline.backends.mlx_server.link import Launcher
 from ml_pipeline.backends.mlx_server.probe import Position, is_finite, probe
 from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
@@ -30,7 +30,7 @@ class MlxServer:
         self.session = GuardSession(launcher.launch(settings.connect_timeout_s), lost_after_s=settings.lost_after_s)
         try:
             self._start(model)
-        except (GuardError, HttpFailure) as error:
+        except (GuardError, HttpError) as error:
             words = self.session.last_lines()
             reason = self.session.over or str(error)
             self.session.close()
@@ -47,7 +47,7 @@ class MlxServer:
         return self.session.over is None and self.client.healthy(_HEALTH_TIMEOUT_S)
 
     def probe(self, adapter_folder: str | None) -> list[Position]:
-        """The likeliest tokens after the probe text; loads the adapter. Raises HttpFailure."""
+        """The likeliest tokens after the probe text; loads the adapter. Raises HttpError."""
         return probe(self.client, self.model, adapter_folder, self._settings.start_timeout_s)
 
     def identity(self, base_model: str) -> BackendIdentity:
@@ -92,7 +92,7 @@ class MlxServer:
         # It listens before the model is loaded: only an answer shows that it can give one.
         self.base_probe = self.probe(None)
         if not is_finite(self.base_probe):
-            raise HttpFailure("the bare base model computes NaN or infinite values", again=False)
+            raise HttpError("the bare base model computes NaN or infinite values", again=False)
 
 
 def _quantisation(facts: dict[str, Any]) -> str:
