@@ -33,7 +33,7 @@ class HttpClient:
     def __init__(
         self, connect: Callable[[int, float], Socket], port: int, *, connect_timeout_s: float, silence_timeout_s: float
     ) -> None:
-        self._base = f"http://127.0.0.1:{port}"
+        self.address = f"http://127.0.0.1:{port}"
         self._sockets = _Sockets(connect)
         # The server closes after each answer, so there is nothing to keep; the threads bound the number.
         self._pool = httpcore.ConnectionPool(
@@ -92,7 +92,7 @@ class HttpClient:
         headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
         try:
             with self._pool.stream(
-                method, self._base + path, headers=headers, content=content, extensions={"timeout": timeouts}
+                method, self.address + path, headers=headers, content=content, extensions={"timeout": timeouts}
             ) as response:
                 if response.status != 200 and method == "POST":
                     raise _refusal(response)
