@@ -29,7 +29,8 @@ def write_model(folder: Path) -> TinyModel:
 
     base = tiny_llama(folder)
     mx.save_safetensors(str(folder / "model.safetensors"), dict(base.weights), metadata={"format": "mlx"})
-    config = dataclasses.asdict(base.args) | {"eos_token_id": 2, "bos_token_id": 1, "torch_dtype": "float32"}
+    config = {name: value for name, value in dataclasses.asdict(base.args).items() if value is not None}
+    config |= {"max_position_embeddings": 4096, "eos_token_id": 2, "bos_token_id": 1, "torch_dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(config))
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<unk>", "<s>", "</s>", *characters]
@@ -67,12 +68,21 @@ class Reference:
 
         self.model, self.tokenizer = mlx_lm.load(str(model), adapter_path=str(adapter) if adapter else None)
 
-    def answer(self, messages: tuple[Message, ...], max_tokens: int) -> str:
+    def reply(self, messages: tuple[Message, ...], max_tokens: int) -> tuple[str, int, str]:
+        """Text, tokens and why it ended. Bytes of a character that never became whole are left out."""
         import mlx_lm
 
         chat = [{"role": message.role, "content": message.content} for message in messages]
         prompt = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True)
-        return str(mlx_lm.generate(self.model, self.tokenizer, prompt, max_tokens=max_tokens))
+        steps = list(mlx_lm.stream_generate(self.model, self.tokenizer, prompt, max_tokens=max_tokens))
+        last, text = steps[-1], "".join(step.text for step in steps)
+        # The server drops them when a token says stop, and keeps them at the longest answer.
+        text = text.rstrip("\ufffd") if last.finish_reason == "stop" else text
+        return text, last.generation_tokens, str(last.finish_reason)
+
+    def answer(self, messages: tuple[Message, ...], max_tokens: int) -> str:
+        """The text of `reply`."""
+        return self.reply(messages, max_tokens)[0]
 
     def log_probabilities(self, tokens: list[int]) -> np.ndarray[Any, Any]:
         """After the last of these tokens, over the vocabulary."""

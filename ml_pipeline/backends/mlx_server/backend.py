@@ -53,7 +53,8 @@ class MlxServerBackend:
     started again, with the adapter, and only what was not answered yet is asked again, `attempts` times in all.
     Answers at temperature 0 are batched by the server; those with a temperature carry a seed, and the server answers
     seeded requests one after another. Each change of the adapter loads the whole model anew: that is how the server
-    works. `seconds` of a completion includes the wait for its turn on the server.
+    works. `seconds` of a completion includes the wait for its turn on the server. Where an answer ends by itself, the
+    server drops the bytes of a character that was not whole yet.
 
     Raises:
         BackendError: the server does not get ready; the message holds its last words.
