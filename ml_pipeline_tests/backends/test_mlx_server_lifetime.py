@@ -154,12 +154,13 @@ def test_a_server_that_is_killed_is_started_again(model: Path) -> None:
     launcher = LocalLauncher(SETTINGS.python, lost_after_s=LOST_AFTER_S)
     with closing(MlxServerBackend(launcher, str(model), "tiny", SETTINGS)) as backend:
         (number,) = server_processes(model)
-        run = backend.complete([ask("short", max_tokens=2), ask("long", max_tokens=2000)])
+        run = backend.complete([ask("short", max_tokens=2), ask(QUESTIONS[0], "long", max_tokens=2000)])
         assert next(run).request_id == "short"
         os.kill(number, signal.SIGKILL)
         (late,) = run
         assert late.finish_reason == "length"
         assert late.completion_tokens == 2000
+        assert server_processes(model) != [number]
 
 
 def test_the_server_ends_when_the_guard_is_killed(model: Path) -> None:
