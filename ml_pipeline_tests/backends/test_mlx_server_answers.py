@@ -11,13 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from ml_pipeline.adapters.read import read_adapter
-from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile
+from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
 from ml_pipeline.backends.mlx_server import MlxServerBackend, SshLauncher
 from ml_pipeline.errors import AdapterError, BackendError
 from ml_pipeline.settings import MlxServerSettings
@@ -70,6 +71,12 @@ def backend(host: Host) -> Iterator[MlxServerBackend]:
     host.backend.use_adapter(None)
 
 
+def put_on(backend: MlxServerBackend, checkpoint: Path) -> AppliedProof:
+    proof = backend.use_adapter(AdapterFile(checkpoint, backend.adapter(str(checkpoint)).sha256))
+    assert proof is not None
+    return proof
+
+
 def test_answers_are_those_of_mlx_lm(host: Host, backend: MlxServerBackend) -> None:
     reference = Reference(host.model)
     requests = [ask(question) for question in QUESTIONS]
@@ -87,8 +94,7 @@ def test_answers_are_those_of_mlx_lm(host: Host, backend: MlxServerBackend) -> N
 
 def test_an_adapter_answers_by_its_path_there(host: Host, backend: MlxServerBackend, tmp_path: Path) -> None:
     reference = Reference(host.model, as_mlx_wants(host.checkpoint, tmp_path / "adapter"))
-    proof = backend.use_adapter(AdapterFile(host.checkpoint, ""))
-    assert proof is not None
+    proof = put_on(backend, host.checkpoint)
     assert proof.tensors_matched == len(load_file(host.checkpoint))
     requests = [ask(question) for question in QUESTIONS[:3]]
     assert {name: completion.text for name, completion in answers(backend, requests).items()} == {
@@ -106,8 +112,7 @@ def test_the_proof_is_measured_on_the_models_own_figures(host: Host, backend: Ml
     before, after = plain.log_probabilities(tokens), tuned.log_probabilities(tokens)
     for token, value in host.backend._server.base_probe[0].items():
         assert value == pytest.approx(before[token], abs=1e-4)
-    proof = backend.use_adapter(AdapterFile(host.checkpoint, ""))
-    assert proof is not None
+    proof = put_on(backend, host.checkpoint)
     assert host.backend._staged is not None
     for token, value in host.backend._server.probe(host.backend._staged.folder)[0].items():
         assert value == pytest.approx(after[token], abs=1e-4)
@@ -127,9 +132,6 @@ def test_the_proof_is_measured_on_the_models_own_figures(host: Host, backend: Ml
 def test_the_record_of_an_adapter_is_that_of_a_fetched_one(host: Host) -> None:
     here = read_adapter(host.checkpoint, host.checkpoint.with_name("adapter_config.json"))
     assert host.backend.adapter(str(host.checkpoint)) == here
-    proof = host.backend.use_adapter(AdapterFile(host.checkpoint, here.sha256))
-    assert proof is not None
-    host.backend.use_adapter(None)
 
 
 def spoiled(host: Host, name: str, fill: float) -> Path:
@@ -159,9 +161,9 @@ def test_a_bad_adapter_is_refused_and_the_base_answers(
     host: Host, backend: MlxServerBackend, make: Callable[[Host], Path], message: str
 ) -> None:
     path = make(host)
-    backend.use_adapter(AdapterFile(host.checkpoint, ""))
+    put_on(backend, host.checkpoint)
     with pytest.raises(AdapterError, match=message):
-        backend.use_adapter(AdapterFile(path, ""))
+        put_on(backend, path)
     request = ask(QUESTIONS[0])
     assert answer(backend, request).text == Reference(host.model).answer(request.messages, 16)
 
@@ -174,19 +176,23 @@ def test_an_adapter_of_another_base_is_refused(host: Host, backend: MlxServerBac
     }
     save_file(wide, checkpoint)
     with pytest.raises(AdapterError, match=r"cannot load .*does not match"):
-        backend.use_adapter(AdapterFile(checkpoint, ""))
+        put_on(backend, checkpoint)
 
 
 def test_a_damaged_file_is_named_by_its_path_there(host: Host, backend: MlxServerBackend) -> None:
     checkpoint = write_checkpoint(host.base, host.folder / "damaged", 1)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
     with pytest.raises(AdapterError, match=rf"the host: .*damaged/{checkpoint.name}"):
-        backend.use_adapter(AdapterFile(checkpoint, ""))
+        put_on(backend, checkpoint)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"sha256": "0" * 64}, "is not what it was"), ({"sha256": "", "scale": 2.0}, "cannot scale an adapter by 2.0")],
+    [
+        ({"sha256": "0" * 64}, "is not what it was"),
+        ({"sha256": ""}, "is not what it was"),
+        ({"sha256": "", "scale": 2.0}, "cannot scale an adapter by 2.0"),
+    ],
 )
 def test_an_adapter_that_is_not_the_one_meant_is_refused(
     host: Host, backend: MlxServerBackend, options: dict[str, object], message: str
@@ -197,10 +203,10 @@ def test_an_adapter_that_is_not_the_one_meant_is_refused(
 
 def test_a_checkpoint_written_again_is_loaded_again(host: Host, backend: MlxServerBackend) -> None:
     checkpoint = write_checkpoint(host.base, host.folder / "again", 1, strength=0.3)
-    backend.use_adapter(AdapterFile(checkpoint, ""))
+    put_on(backend, checkpoint)
     first = answer(backend, ask(QUESTIONS[0])).text
     write_checkpoint(host.base, host.folder / "again", 1, strength=0.9)
-    backend.use_adapter(AdapterFile(checkpoint, ""))
+    put_on(backend, checkpoint)
     assert answer(backend, ask(QUESTIONS[0])).text != first
 
 
@@ -213,7 +219,7 @@ def test_a_seed_fixes_the_answer_in_any_company(backend: MlxServerBackend) -> No
 
 
 @pytest.mark.parametrize("options", [{"top_k": 1}, {"top_p": 1e-6}])
-def test_samplers_reach_the_server(backend: MlxServerBackend, options: dict[str, float]) -> None:
+def test_samplers_reach_the_server(backend: MlxServerBackend, options: dict[str, Any]) -> None:
     greedy = answer(backend, ask(QUESTIONS[1])).text
     assert answer(backend, ask(QUESTIONS[1], "a", temperature=5.0, **options)).text == greedy
 

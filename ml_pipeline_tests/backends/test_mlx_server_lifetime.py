@@ -115,7 +115,7 @@ def test_the_server_ends_when_the_connection_is_cut_and_is_started_again(sshd: S
     with closing(Wire(sshd.port)) as wire, closing(Connections(sshd, wire.port)) as connections:
         checkpoint = model.parent / "adapters-run" / "0000100_adapters.safetensors"
         with closing(MlxServerBackend(over_ssh(connections), str(model), "tiny", SETTINGS)) as backend:
-            backend.use_adapter(AdapterFile(checkpoint, ""))
+            backend.use_adapter(AdapterFile(checkpoint, backend.adapter(str(checkpoint)).sha256))
             (first,) = server_processes(model)
             requests = [ask(question, max_tokens=8) for question in QUESTIONS]
             requests += [ask(question, f"long {question}", max_tokens=1500) for question in QUESTIONS]

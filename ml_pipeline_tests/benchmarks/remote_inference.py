@@ -96,7 +96,7 @@ def main() -> None:
             with closing(backend):
                 start_s = time.perf_counter() - started
                 started = time.perf_counter()
-                backend.use_adapter(AdapterFile(checkpoint, ""))
+                backend.use_adapter(AdapterFile(checkpoint, backend.adapter(str(checkpoint)).sha256))
                 swap_s = time.perf_counter() - started
                 backend.use_adapter(None)
                 subject = RemoteInference(backend, backend._server.client.address, arguments.prompts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -130,7 +130,7 @@ class MlxServerBackend:
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
         """Swap to the adapter at this path of the host, or to the bare base with None. See `Backend.use_adapter`.
 
-        A `sha256` that is not empty must be that of the files as they are now.
+        Its `sha256`, which `adapter` tells, must be that of the files as they are now.
         """
         with self._exclusive("use_adapter"):
             self._wanted = self._staged = None
@@ -166,7 +166,7 @@ class MlxServerBackend:
 
     def _round(
         self, requests: Sequence[CompletionRequest], cancelled: Callable[[], bool]
-    ) -> Iterator[tuple[CompletionRequest, _Outcome]]:
+    ) -> Generator[tuple[CompletionRequest, _Outcome], None, None]:
         self._stopping = False
         self._server.client.allow()
         return fan_out(self._answer, requests, at_once=self._settings.concurrency, cancelled=cancelled, stop=self._stop)
@@ -202,7 +202,7 @@ class MlxServerBackend:
         )
         return _Outcome(completion, again)
 
-    def _steps(self, request: CompletionRequest, answer: Answer) -> Iterator[None]:
+    def _steps(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, None]:
         """Feed the server's events to `answer`; raises HttpError, BackendError."""
         folder = self._staged.folder if self._staged else None
         body = request_body(request, self._server.model, folder)
@@ -252,7 +252,7 @@ class MlxServerBackend:
         server, weights = self._server, adapter.path.as_posix()
         server.client.allow()
         staged = stage(server.session, server.where, weights)
-        if adapter.sha256 not in ("", staged.adapter.sha256):
+        if adapter.sha256 != staged.adapter.sha256:
             raise AdapterError(
                 f"{server.where}: {weights} is not what it was: its hash is {staged.adapter.sha256}, not "
                 f"{adapter.sha256}. It was written again meanwhile; discover it anew."

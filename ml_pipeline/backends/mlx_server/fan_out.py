@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def fan_out(
     at_once: int,
     cancelled: Callable[[], bool],
     stop: Callable[[], None],
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Yield each item with what `work` returns for it, in the order in which they end.
 
     `stop` must make every present and later call of `work` return soon. It is called once `cancelled` is true, when the

@@ -182,7 +182,7 @@ class Guard:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _report_exit(self, process: subprocess.Popen[bytes]) -> None:
-        self.say({"exited": self.process.wait()})
+        self.say({"exited": process.wait()})
 
 
 def describe(error: Exception) -> str:

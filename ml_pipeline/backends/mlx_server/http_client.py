@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -59,7 +59,7 @@ class HttpClient:
         with self._request("POST", path, body, timeout_s) as response:
             return _object(b"".join(_bounded(response.iter_stream(), _LARGEST_ANSWER_BYTES)))
 
-    def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def events(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Ask for a stream of JSON objects, until the server says that it is done.
 
         Raises:
@@ -89,7 +89,10 @@ class HttpClient:
     ) -> Iterator[httpcore.Response]:
         timeouts = self._timeouts if timeout_s is None else dict.fromkeys(self._timeouts, timeout_s)
         content = b"" if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        headers: Mapping[bytes | str, bytes | str] = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+        }
         try:
             with self._pool.stream(
                 method, self.address + path, headers=headers, content=content, extensions={"timeout": timeouts}
