@@ -182,9 +182,9 @@ class _Stream(httpcore.NetworkStream):
 
     def close(self) -> None:
         """Close, waking up whoever reads."""
-        with suppress(OSError, EOFError):
+        with suppress(OSError):
             self._socket.shutdown(2)
-        with suppress(OSError, EOFError):
+        with suppress(OSError):
             self._socket.close()
         self._closed(self)
 

@@ -60,10 +60,8 @@ class SshLink:
 
     def send(self, data: bytes) -> None:
         """Write to the guard's standard input."""
-        try:
+        with _as_os_errors():
             self._channel.sendall(data)
-        except (paramiko.SSHException, EOFError) as error:
-            raise OSError(str(error) or "the connection is gone") from error
 
     def receive(self) -> bytes:
         """Wait for its standard output."""
@@ -73,10 +71,11 @@ class SshLink:
         """Wait for its standard error."""
         return self._read(self._channel.recv_stderr)
 
-    def connect(self, port: int, timeout_s: float) -> paramiko.Channel:
+    def connect(self, port: int, timeout_s: float) -> ChannelSocket:
         """Open a direct-tcpip channel: nothing listens on this machine, so nobody else here can use the tunnel."""
+        ends = (_LOOPBACK, port), (_LOOPBACK, 0)
         try:
-            return self._transport.open_channel("direct-tcpip", (_LOOPBACK, port), (_LOOPBACK, 0), timeout=timeout_s)
+            return ChannelSocket(self._transport.open_channel("direct-tcpip", *ends, timeout=timeout_s))
         except paramiko.ChannelException as error:
             raise ConnectionRefusedError(
                 f"{self._where} refuses a tunnel to its own port {port}: {error.text}. "
@@ -103,6 +102,45 @@ class SshLink:
             return receive(_PIECE_BYTES)
         except (paramiko.SSHException, OSError, EOFError):
             return b""
+
+
+class ChannelSocket:
+    """A channel whose errors are those of sockets: paramiko raises EOFError and its own where a connection breaks."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        """See `Socket`."""
+        self._channel.settimeout(timeout)
+
+    def recv(self, nbytes: int, /) -> bytes:
+        """See `Socket`."""
+        with _as_os_errors():
+            return bytes(self._channel.recv(nbytes))
+
+    def sendall(self, data: bytes, /) -> None:
+        """See `Socket`."""
+        with _as_os_errors():
+            self._channel.sendall(data)
+
+    def shutdown(self, how: int, /) -> None:
+        """See `Socket`."""
+        with _as_os_errors():
+            self._channel.shutdown(how)
+
+    def close(self) -> None:
+        """See `Socket`."""
+        with _as_os_errors():
+            self._channel.close()
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    try:
+        yield
+    except (paramiko.SSHException, EOFError) as error:
+        raise ConnectionError(str(error) or "the connection is gone") from error
 
 
 @contextmanager
