@@ -58,7 +58,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     # mlx_lm would take this one if it were given the run's folder.
     shutil.copy(checkpoint, folder / "adapters-1b-run" / "adapters.safetensors")
     with running_sshd(tmp_path_factory.mktemp("sshd")) as sshd, closing(sshd.transport()) as transport:
-        launcher = SshLauncher("the host", lambda: transport, SETTINGS.python, lost_after_s=SETTINGS.lost_after_s)
+        launcher = SshLauncher("the host", lambda: transport)
         with closing(MlxServerBackend(launcher, str(model), "tiny", SETTINGS)) as backend:
             yield Host(folder, model, base, checkpoint, backend)
         assert transport.is_active(), "the connection is the caller's"

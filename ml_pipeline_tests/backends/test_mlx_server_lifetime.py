@@ -33,6 +33,8 @@ LOST_AFTER_S = 4.0
 SETTINGS = MlxServerSettings(
     python=(sys.executable,), start_timeout_s=120, silence_timeout_s=60, connect_timeout_s=5, lost_after_s=LOST_AFTER_S
 )
+# With these, silence ends nothing within a test.
+PATIENT = SETTINGS.model_copy(update={"lost_after_s": 300.0})
 
 pytestmark = pytest.mark.slow
 
@@ -75,24 +77,24 @@ class Connections:
             transport.close()
 
 
-def over_ssh(connections: Connections, settings: MlxServerSettings = SETTINGS) -> SshLauncher:
-    return SshLauncher("the host", connections, settings.python, lost_after_s=settings.lost_after_s)
+def over_ssh(connections: Connections) -> SshLauncher:
+    return SshLauncher("the host", connections)
 
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from ml_pipeline_tests.backends.test_mlx_server_lifetime import SETTINGS, MlxServerBackend, LocalLauncher, SshLauncher
+from ml_pipeline_tests.backends.test_mlx_server_lifetime import PATIENT, MlxServerBackend, LocalLauncher, SshLauncher
 import paramiko
 kind, port, key, model = sys.argv[1:]
 if kind == "ssh":
     import getpass
     transport = paramiko.Transport(("127.0.0.1", int(port)))
     transport.connect(username=getpass.getuser(), pkey=paramiko.ECDSAKey.from_private_key_file(key))
-    launcher = SshLauncher("the host", lambda: transport, SETTINGS.python, lost_after_s=300)
+    launcher = SshLauncher("the host", lambda: transport)
 else:
-    launcher = LocalLauncher(SETTINGS.python, lost_after_s=300)
-backend = MlxServerBackend(launcher, model, "tiny", SETTINGS.model_copy(update={"lost_after_s": 300.0}))
+    launcher = LocalLauncher()
+backend = MlxServerBackend(launcher, model, "tiny", PATIENT)
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -139,7 +141,7 @@ def test_the_server_ends_when_the_connection_is_cut_and_is_started_again(sshd: S
 def test_the_server_ends_when_the_connection_falls_silent(sshd: Sshd, model: Path) -> None:
     with closing(Wire(sshd.port)) as wire, closing(Connections(sshd, wire.port)) as connections:
         settings = SETTINGS.model_copy(update={"attempts": 1})
-        backend = MlxServerBackend(over_ssh(connections, settings), str(model), "tiny", settings)
+        backend = MlxServerBackend(over_ssh(connections), str(model), "tiny", settings)
         with suppress(BackendError), closing(backend):
             wire.fall_silent()
             started = time.monotonic()
@@ -151,7 +153,7 @@ def test_the_server_ends_when_the_connection_falls_silent(sshd: Sshd, model: Pat
 
 
 def test_a_server_that_is_killed_is_started_again(model: Path) -> None:
-    launcher = LocalLauncher(SETTINGS.python, lost_after_s=LOST_AFTER_S)
+    launcher = LocalLauncher()
     with closing(MlxServerBackend(launcher, str(model), "tiny", SETTINGS)) as backend:
         (number,) = server_processes(model)
         run = backend.complete([ask("short", max_tokens=2), ask(QUESTIONS[0], "long", max_tokens=2000)])
@@ -164,8 +166,7 @@ def test_a_server_that_is_killed_is_started_again(model: Path) -> None:
 
 
 def test_the_server_ends_when_the_guard_is_killed(model: Path) -> None:
-    launcher = LocalLauncher(SETTINGS.python, lost_after_s=300)
-    with closing(MlxServerBackend(launcher, str(model), "tiny", SETTINGS)) as backend:
+    with closing(MlxServerBackend(LocalLauncher(), str(model), "tiny", PATIENT)) as backend:
         assert server_processes(model)
         backend._server.session._link.process.kill()  # type: ignore[attr-defined]
         assert gone_within(model, 5)
@@ -188,7 +189,7 @@ def test_why_a_server_does_not_start_is_told(
 ) -> None:
     settings = SETTINGS.model_copy(update=change)
     with closing(Connections(sshd)) as connections, pytest.raises(BackendError, match=message):
-        MlxServerBackend(over_ssh(connections, settings), model_name or str(model), "tiny", settings)
+        MlxServerBackend(over_ssh(connections), model_name or str(model), "tiny", settings)
 
 
 def test_a_host_that_forbids_tunnels_is_told_so(model: Path, tmp_path: Path) -> None:
@@ -201,6 +202,6 @@ def test_a_host_that_forbids_tunnels_is_told_so(model: Path, tmp_path: Path) -> 
 
 
 def test_a_local_python_that_is_not_there_is_told() -> None:
-    launcher = LocalLauncher(("/nowhere/python",), lost_after_s=5)
+    settings = SETTINGS.model_copy(update={"python": ("/nowhere/python",)})
     with pytest.raises(BackendError, match="cannot run /nowhere/python: No such file"):
-        launcher.launch(5)
+        MlxServerBackend(LocalLauncher(), "model", "tiny", settings)

@@ -95,7 +95,7 @@ def test_a_guard_that_talks_nonsense_is_told(line: bytes, message: str) -> None:
 def test_the_guard_reads_adapters_and_ends_with_its_input(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     weights = tmp_path / "weights.safetensors"
-    link = LocalLauncher((sys.executable,), lost_after_s=30).launch(5)
+    link = LocalLauncher().launch(guard_command((sys.executable,), 30), 5)
     with closing(GuardSession(link, lost_after_s=30)) as session:
         for content, message in [
             (None, f"{weights}: No such file or directory"),
@@ -116,7 +116,7 @@ def test_the_guard_reads_adapters_and_ends_with_its_input(tmp_path: Path) -> Non
 
 
 def test_the_guard_ends_when_it_hears_nothing() -> None:
-    link = LocalLauncher((sys.executable,), lost_after_s=0.5).launch(5)
+    link = LocalLauncher().launch(guard_command((sys.executable,), 0.5), 5)
     assert link.process.wait(5) == 0
     link.close()
 

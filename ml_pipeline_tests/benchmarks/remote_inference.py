@@ -90,7 +90,7 @@ def main() -> None:
         base = write_model(Path(name, "model"))
         checkpoint = write_checkpoint(base, Path(name, "adapters-run"), 100, strength=0.3)
         with closing(sshd.transport()) as transport:
-            launcher = SshLauncher("sshd", lambda: transport, settings.python, lost_after_s=settings.lost_after_s)
+            launcher = SshLauncher("sshd", lambda: transport)
             started = time.perf_counter()
             backend = MlxServerBackend(launcher, str(Path(name, "model")), "tiny", settings)
             with closing(backend):

@@ -11,11 +11,11 @@ from typing import Any
 import httpcore
 
 from ml_pipeline.backends.mlx_server.link import Socket
+from ml_pipeline.backends.mlx_server.printable import printable
 
 _LARGEST_ANSWER_BYTES = 64 << 20
 _LONGEST_LINE_BYTES = 4 << 20
 _ERROR_BYTES = 1 << 16
-_ERROR_CHARACTERS = 400
 _DONE = b"[DONE]"
 
 
@@ -196,9 +196,8 @@ def _refusal(response: httpcore.Response) -> HttpError:
         reason = str(_object(raw).get("error", ""))
     except HttpError:
         reason = raw.decode("utf-8", "replace")
-    shown = "".join(character if character.isprintable() else " " for character in reason)[:_ERROR_CHARACTERS]
     again = response.status >= 500 or "generation thread died" in reason
-    return HttpError(shown or f"HTTP status {response.status}", again=again)
+    return HttpError(printable(reason) or f"HTTP status {response.status}", again=again)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

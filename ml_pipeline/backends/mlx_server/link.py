@@ -60,8 +60,8 @@ class Launcher(Protocol):
 
     where: str
 
-    def launch(self, timeout_s: float) -> Link:
-        """Start a guard. Raises BackendError."""
+    def launch(self, command: Sequence[str], timeout_s: float) -> Link:
+        """Run the guard's command. Raises BackendError when that cannot even be tried."""
 
 
 def guard_command(python: Sequence[str], lost_after_s: float) -> list[str]:

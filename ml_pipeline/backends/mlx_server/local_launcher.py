@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ml_pipeline.backends.mlx_server.link import guard_command
 from ml_pipeline.errors import BackendError
 
 _END_WAIT_S = 10.0
@@ -16,19 +15,16 @@ _PIECE_BYTES = 1 << 16
 
 
 class LocalLauncher:
-    """Starts guards as child processes, with a Python that has mlx-lm."""
+    """Starts guards as child processes."""
 
     where = "this machine"
 
-    def __init__(self, python: Sequence[str], *, lost_after_s: float) -> None:
-        self._command = guard_command(python, lost_after_s)
-
-    def launch(self, timeout_s: float) -> LocalLink:
+    def launch(self, command: Sequence[str], timeout_s: float) -> LocalLink:
         """Start a guard; raises BackendError when there is no such program."""
         try:
             # A group of its own: Ctrl-C in the terminal must not end the server before we are done with it.
             process = subprocess.Popen(
-                self._command,
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -37,7 +33,7 @@ class LocalLauncher:
             )
         except OSError as error:
             raise BackendError(
-                f"mlx_server on {self.where}: cannot run {self._command[0]}: {error.strerror}. "
+                f"mlx_server on {self.where}: cannot run {command[0]}: {error.strerror}. "
                 "Set backend.python to a Python that has mlx-lm installed."
             ) from error
         return LocalLink(process)

@@ -7,13 +7,16 @@ from typing import Any
 
 from ml_pipeline.backends.interface import BackendIdentity
 from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
-from ml_pipeline.backends.mlx_server.link import Launcher
+from ml_pipeline.backends.mlx_server.link import Launcher, guard_command
+from ml_pipeline.backends.mlx_server.printable import printable
 from ml_pipeline.backends.mlx_server.probe import Position, is_finite, probe
 from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
 from ml_pipeline.errors import BackendError
 from ml_pipeline.settings import MlxServerSettings
 
 _HEALTH_TIMEOUT_S = 10.0
+_VERSIONS = ("mlx-lm", "mlx", "python")
+_LONGEST_WORD = 40
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -27,7 +30,10 @@ class MlxServer:
     def __init__(self, launcher: Launcher, model: str, settings: MlxServerSettings) -> None:
         self.where = launcher.where
         self._settings = settings
-        self.session = GuardSession(launcher.launch(settings.connect_timeout_s), lost_after_s=settings.lost_after_s)
+        command = guard_command(settings.python, settings.lost_after_s)
+        self.session = GuardSession(
+            launcher.launch(command, settings.connect_timeout_s), lost_after_s=settings.lost_after_s
+        )
         try:
             self._start(model)
         except (GuardError, HttpError) as error:
@@ -61,7 +67,7 @@ class MlxServer:
             raise BackendError(f"mlx_server on {self.where}: no hash of {self.model} came back. Is that host sound?")
         return BackendIdentity(
             backend="mlx_server",
-            backend_version=", ".join(f"{name} {version}" for name, version in sorted(self.versions.items())),
+            backend_version=", ".join(f"{name} {version}" for name, version in self.versions.items()),
             base_model=base_model,
             base_sha256=hashes[0],
             quantisation=_quantisation(facts),
@@ -79,10 +85,9 @@ class MlxServer:
         port, name, versions = answer.get("port"), answer.get("model"), answer.get("versions")
         if not isinstance(port, int) or not 0 < port < 2**16 or not isinstance(name, str):
             raise GuardError("its answer names no port")
+        found = versions if isinstance(versions, dict) else {}
         self.model = name
-        self.versions = (
-            {str(key): str(value)[:40] for key, value in versions.items()} if isinstance(versions, dict) else {}
-        )
+        self.versions = {key: printable(found.get(key, "unknown"), _LONGEST_WORD) for key in _VERSIONS}
         self.client = HttpClient(
             self.session.connect,
             port,
@@ -98,5 +103,5 @@ class MlxServer:
 def _quantisation(facts: dict[str, Any]) -> str:
     quantisation = facts.get("quantization")
     if isinstance(quantisation, dict):
-        return f"{quantisation.get('bits')}bit group {quantisation.get('group_size')}"[:40]
-    return str(facts.get("dtype") or "unknown")[:40]
+        return printable(f"{quantisation.get('bits')}bit group {quantisation.get('group_size')}", _LONGEST_WORD)
+    return printable(facts.get("dtype") or "unknown", _LONGEST_WORD)

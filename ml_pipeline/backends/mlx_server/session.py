@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ml_pipeline.backends.mlx_server.link import Link, Socket
+from ml_pipeline.backends.mlx_server.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
 _LINES_KEPT = 60
@@ -69,7 +70,7 @@ class GuardSession:
         if answer is None:
             raise GuardError(self._over or f"no answer to {do!r} in {timeout_s:g} s", gone=self._over is not None)
         if "error" in answer:
-            raise GuardError(_shown(answer["error"]), gone=self._over is not None)
+            raise GuardError(printable(answer["error"]), gone=self._over is not None)
         return answer
 
     def connect(self, port: int, timeout_s: float) -> Socket:
@@ -129,12 +130,12 @@ class GuardSession:
             message = json.loads(line)
         except (ValueError, RecursionError):
             # Shells' start-up files write greetings.
-            self._stderr.append(_shown(line.decode("utf-8", "replace")))
+            self._stderr.append(printable(line.decode("utf-8", "replace")))
             return
         if not isinstance(message, dict):
             return
         if "exited" in message:
-            self._end(f"mlx_lm.server ended with code {_shown(message['exited'])}")
+            self._end(f"mlx_lm.server ended with code {printable(message['exited'])}")
         with self._changed:
             # What nobody waits for is not kept: an answer that came too late, or one to nothing that was asked.
             if isinstance(number := message.get("id"), int) and number in self._answers:
@@ -148,8 +149,8 @@ class GuardSession:
             *lines, pending = (pending + decoder.decode(piece)).splitlines(keepends=True) or [""]
             if pending.endswith(("\n", "\r")) or len(pending) > _LINE_CHARACTERS:
                 lines, pending = [*lines, pending], ""
-            self._stderr.extend(_shown(line) for line in lines)
-        self._stderr.append(_shown(pending))
+            self._stderr.extend(printable(line) for line in lines)
+        self._stderr.append(printable(pending))
 
     def _beat(self) -> None:
         while self._over is None:
@@ -161,9 +162,3 @@ class GuardSession:
             if self._over is None and silent_s > self._lost_after_s:
                 self._end(f"the host was silent for {silent_s:.0f} s")
                 self._link.abandon()
-
-
-def _shown(value: object) -> str:
-    """Text from the host without what would move a terminal's cursor, cut to a length."""
-    text = "".join(character if character.isprintable() else " " for character in str(value).rstrip())
-    return text if len(text) <= _LINE_CHARACTERS else f"{text[: _LINE_CHARACTERS - 3]}..."

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 
 import paramiko
 
-from ml_pipeline.backends.mlx_server.link import guard_command
 from ml_pipeline.errors import BackendError
 
 _PIECE_BYTES = 1 << 16
@@ -24,15 +23,12 @@ class SshLauncher:
     `open_transport` has to make a new one.
     """
 
-    def __init__(
-        self, host: str, open_transport: Callable[[], paramiko.Transport], python: Sequence[str], *, lost_after_s: float
-    ) -> None:
+    def __init__(self, host: str, open_transport: Callable[[], paramiko.Transport]) -> None:
         self.where = host
         self._open_transport = open_transport
-        self._command = "exec " + shlex.join(guard_command(python, lost_after_s))
 
-    def launch(self, timeout_s: float) -> SshLink:
-        """Start a guard.
+    def launch(self, command: Sequence[str], timeout_s: float) -> SshLink:
+        """Run the guard's command, every word of it quoted for the host's shell.
 
         Raises:
             BackendError: the connection cannot be had, or the host opens no session.
@@ -41,7 +37,7 @@ class SshLauncher:
             transport = self._open_transport()
             with _closed_after(transport, timeout_s):
                 channel = transport.open_session(timeout=timeout_s)
-                channel.exec_command(self._command)
+                channel.exec_command(f"exec {shlex.join(command)}")
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise BackendError(
                 f"mlx_server on {self.where}: cannot start a program over SSH: {error or type(error).__name__}. "
