@@ -36,6 +36,10 @@ def host_that_answers(*pieces: bytes, stays_open: bool = False) -> Iterator[Http
                         connection.sendall(piece)
                     if stays_open:
                         ended.wait(10)
+                    # Closing with anything unread resets the connection, and the client may lose the answer.
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1 << 16):
+                        pass
                 except OSError:
                     continue
 
