@@ -13,10 +13,11 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ml_pipeline.backends.interface import AdapterFile
 from ml_pipeline.backends.mlx_server import LocalLauncher, MlxServerBackend, SshLauncher
-from ml_pipeline.errors import BackendError
+from ml_pipeline.errors import AdapterError, BackendError
 from ml_pipeline.settings import MlxServerSettings
 from ml_pipeline_tests.backends.remote_sshd import Sshd, Wire, running_sshd
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, ask
@@ -205,3 +206,35 @@ def test_a_local_python_that_is_not_there_is_told() -> None:
     settings = SETTINGS.model_copy(update={"python": ("/nowhere/python",)})
     with pytest.raises(BackendError, match="cannot run /nowhere/python: No such file"):
         MlxServerBackend(LocalLauncher(), "model", "tiny", settings)
+
+
+LENIENT = """
+import json, types
+from pathlib import Path
+import mlx_lm.utils
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+def load_adapters(model, adapter_path):
+    config = types.SimpleNamespace(**json.loads(Path(adapter_path, "adapter_config.json").read_text()))
+    linear_to_lora_layers(model, config.num_layers, config.lora_parameters)
+    model.load_weights(str(Path(adapter_path, "adapters.safetensors")), strict=False)
+    return model
+
+mlx_lm.utils.load_adapters = load_adapters
+"""
+
+
+def test_an_adapter_that_fits_in_part_is_refused_by_an_mlx_lm_that_takes_it(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LENIENT)
+    settings = SETTINGS.model_copy(update={"python": ("env", f"PYTHONPATH={tmp_path}", sys.executable)})
+    whole = model.parent / "adapters-run" / "0000100_adapters.safetensors"
+    partial = tmp_path / "adapters-partial" / whole.name
+    partial.parent.mkdir()
+    (partial.parent / "adapter_config.json").write_text(whole.with_name("adapter_config.json").read_text())
+    weights = {name.replace("layers.1.", "layers.9."): value for name, value in load_file(whole).items()}
+    save_file(weights, partial)
+    foreign = sum("layers.9." in name for name in weights)
+    with closing(MlxServerBackend(LocalLauncher(), str(model), "tiny", settings)) as backend:
+        assert backend.use_adapter(AdapterFile(whole, backend.adapter(str(whole)).sha256)) is not None
+        with pytest.raises(AdapterError, match=f"{foreign} tensors are not of this model, such as .*layers.9"):
+            backend.use_adapter(AdapterFile(partial, backend.adapter(str(partial)).sha256))

@@ -6,7 +6,7 @@ when the input ends (the other side closed it, died, or the connection broke), w
 connection is dead without either side knowing), when this process is told to end, and, through a pipe that only this
 process holds open, when this process is killed.
 
-    {"id": 1, "do": "start", "with": {"model": path or hub id, "arguments": [...]}}  ->  {"id": 1, "port": ..., ...}
+    {"id": 1, "do": "start", "with": {"boot": text, "model": path or hub id, ...}}  ->  {"id": 1, "port": ..., ...}
     {"id": 2, "do": "adapter", "with": {"weights": path, "config": path}}            ->  {"id": 2, "folder": ..., ...}
     {"id": 3, "do": "fingerprints", "with": {"paths": [...]}}                        ->  {"id": 3, "fingerprints": ...}
     {"id": 4, "do": "model", "with": {"model": path or hub id}}                      ->  {"id": 4, "sha256": ..., ...}
@@ -40,25 +40,6 @@ _LARGEST_HEADER_BYTES = 8 << 20
 _LONGEST_COMMAND_BYTES = 1 << 20
 _TERMINATE_WAIT_S = 3.0
 
-# The server binds a port of the kernel's choosing and tells it once it listens: nobody else can take it in between.
-_SERVER = """
-import os, socketserver, sys, threading
-sys.path[:] = [folder for folder in sys.path if folder]
-lifeline, report = int(sys.argv[1]), int(sys.argv[2])
-def end_with_the_guard():
-    os.read(lifeline, 1)
-    os._exit(1)
-threading.Thread(target=end_with_the_guard, daemon=True).start()
-activate = socketserver.TCPServer.server_activate
-def activate_and_report(server):
-    activate(server)
-    os.write(report, b"%d\\n" % server.server_address[1])
-socketserver.TCPServer.server_activate = activate_and_report
-sys.argv[:] = ["mlx_lm.server", *sys.argv[3:]]
-from mlx_lm.server import main
-main()
-"""
-
 
 class Guard:
     """The server's process, and the folder of links through which it sees adapters."""
@@ -84,7 +65,7 @@ class Guard:
             answer = {"error": describe(error)}
         self.say(dict(answer, id=command.get("id")))
 
-    def do_start(self, model: str, arguments: list[str]) -> dict[str, Any]:
+    def do_start(self, boot: str, model: str, arguments: list[str]) -> dict[str, Any]:
         """Start the server and wait until it listens; it may still be loading the model then."""
         if self.process is not None:
             raise RuntimeError("the server was started already")
@@ -95,7 +76,7 @@ class Guard:
         listening, report = os.pipe()
         options = ["--model", model, "--host", "127.0.0.1", "--port", "0"]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, str(lifeline), str(report), *options, *arguments],
+            [sys.executable, "-c", boot, str(lifeline), str(report), *options, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=2,
             pass_fds=(lifeline, report),

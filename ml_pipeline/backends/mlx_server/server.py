@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ml_pipeline.backends.interface import BackendIdentity
+from ml_pipeline.backends.mlx_server import boot
 from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
 from ml_pipeline.backends.mlx_server.link import Launcher, guard_command
 from ml_pipeline.backends.mlx_server.printable import printable
@@ -81,7 +83,13 @@ class MlxServer:
 
     def _start(self, model: str) -> None:
         settings = self._settings
-        answer = self.session.ask("start", settings.start_timeout_s, model=model, arguments=list(settings.arguments))
+        answer = self.session.ask(
+            "start",
+            settings.start_timeout_s,
+            boot=Path(boot.__file__).read_text(encoding="utf-8"),
+            model=model,
+            arguments=list(settings.arguments),
+        )
         port, name, versions = answer.get("port"), answer.get("model"), answer.get("versions")
         if not isinstance(port, int) or not 0 < port < 2**16 or not isinstance(name, str):
             raise GuardError("its answer names no port")
