@@ -66,7 +66,8 @@ class Reference:
     def __init__(self, model: Path, adapter: Path | None = None) -> None:
         import mlx_lm
 
-        self.model, self.tokenizer = mlx_lm.load(str(model), adapter_path=str(adapter) if adapter else None)
+        loaded: Any = mlx_lm.load(str(model), adapter_path=str(adapter) if adapter else None)
+        self.model, self.tokenizer = loaded
 
     def reply(self, messages: tuple[Message, ...], max_tokens: int) -> tuple[str, int, str]:
         """Text, tokens and why it ended. Bytes of a character that never became whole are left out."""

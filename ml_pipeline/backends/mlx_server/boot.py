@@ -16,6 +16,7 @@ import os
 import socketserver
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ def end_with_the_guard(lifeline: int) -> None:
 
 def report_port(descriptor: int) -> None:
     """Have every server of this process write its port once it listens."""
-    activate = socketserver.TCPServer.server_activate
+    kind: Any = socketserver.TCPServer
+    activate = kind.server_activate
 
-    def activate_and_report(server: socketserver.TCPServer) -> None:
+    def activate_and_report(server: Any) -> None:
         activate(server)
         os.write(descriptor, b"%d\n" % server.server_address[1])
 
-    socketserver.TCPServer.server_activate = activate_and_report  # type: ignore[method-assign]
+    kind.server_activate = activate_and_report
 
 
 def refuse_what_does_not_fit(utils: Any) -> None:
@@ -50,8 +52,9 @@ def refuse_what_does_not_fit(utils: Any) -> None:
 
     def load_and_check(model: Any, adapter_path: str) -> Any:
         loaded = load_adapters(model, adapter_path)
-        names = {name for name, _ in tree_flatten(loaded.parameters())}
-        foreign = sorted(mx.load(str(Path(adapter_path, "adapters.safetensors"))).keys() - names)
+        names: set[Any] = {pair[0] for pair in tree_flatten(loaded.parameters())}
+        weights: Any = mx.load(str(Path(adapter_path, "adapters.safetensors")))
+        foreign = sorted(weights.keys() - names)
         if foreign:
             raise ValueError(f"{len(foreign)} tensors are not of this model, such as {foreign[0]}")
         return loaded
@@ -68,7 +71,8 @@ def main() -> None:
     from mlx_lm import server, utils
 
     refuse_what_does_not_fit(utils)
-    server.main()
+    run: Callable[[], None] = server.main
+    run()
 
 
 if __name__ == "__main__":
