@@ -53,6 +53,25 @@ class BackendSettings(Section):
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
 
 
+class MlxServerSettings(Section):
+    """A model runner on the training host: `mlx_lm.server`, started there for as long as a run needs it."""
+
+    type: Literal["mlx_server"] = Field("mlx_server", description="`mlx_server`: mlx_lm.server, where the files are.")
+    source: str | None = Field(None, description="The ssh source on whose host it runs; unset: this machine.")
+    python: tuple[str, ...] = Field(
+        ("python3",), min_length=1, description="Command of a Python (3.8 or newer) on that host that has mlx-lm."
+    )
+    arguments: tuple[str, ...] = Field((), description="More arguments of mlx_lm.server, such as --kv-bits 8.")
+    concurrency: int = Field(8, ge=1, le=64, description="Requests under way at once; the server batches them.")
+    attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a broken connection ended.")
+    start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
+    silence_timeout_s: float = Field(600, gt=0, description="Longest wait for the next piece of an answer, in s.")
+    connect_timeout_s: float = Field(15, gt=0, description="Longest wait for a connection, in s.")
+    lost_after_s: float = Field(
+        30, ge=1, description="After so many s of silence on either side of the connection the server ends."
+    )
+
+
 class JudgeSettings(Section):
     """Who judges. 'embedded' is the base model of the checkpoint itself, without adapter."""
 

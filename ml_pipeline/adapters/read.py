@@ -50,39 +50,21 @@ def read_adapter(weights: Path, config: Path) -> Adapter:
     Raises:
         AdapterError: either file is damaged, hostile or foreign, or they do not belong together; names every problem.
     """
-    header, settings = _read_both(weights, config)
-    _check_any_adapter_tensors(header, settings)
-    problems = [
-        f"{shown(entry.name)}: dtype {entry.dtype}; only {', '.join(FLOAT_DTYPES)} are supported"
-        for entry in header.tensors
-        if entry.dtype not in FLOAT_DTYPES
-    ]
-    problems += [
-        f"{shown(entry.name)}: shape {list(entry.shape)} is empty" for entry in header.tensors if 0 in entry.shape
-    ]
-    problems += _pair_problems(header.tensors) if settings.kind != "full" else []
-    kind = _kind_of(header.tensors)
-    if kind != settings.kind:
-        problems.append(f"the tensors are those of a {kind} adapter, but fine_tune_type says {settings.kind}")
-    layers, modules = _layers_and_modules(header.tensors)
-    if not problems:
-        problems += _config_problems(header, settings, layers)
-    if problems:
-        remedy = f"Use the adapter_config.json that was written with these weights (read: {config})."
-        raise AdapterError.from_problems(str(weights), shortened(problems), remedy)
+    header, settings = _sound(weights, config)
     check_finite(header)
-    return Adapter(
-        path=weights,
-        config_path=config,
-        sha256=hashlib.sha256(f"{file_sha256(weights)}\n{settings.canonical()}".encode()).hexdigest(),
-        kind=kind,
-        rank=max((pair.rank for pair in lora_pairs(header)), default=0),
-        scale=settings.scale,
-        layers=layers,
-        modules=modules,
-        tensor_count=len(header.tensors),
-        size_bytes=header.size_bytes,
-    )
+    return _record(header, settings, config, file_sha256(weights))
+
+
+def read_adapter_without_data(weights: Path, config: Path, weights_sha256: str) -> Adapter:
+    """As `read_adapter`, for weights that lie elsewhere: of `weights` only the header is read, the rest may be a hole.
+
+    `weights_sha256` is the hash of the whole file. Values that are not finite go unnoticed here.
+
+    Raises:
+        AdapterError: as `read_adapter`.
+    """
+    header, settings = _sound(weights, config)
+    return _record(header, settings, config, weights_sha256)
 
 
 def lora_pairs(header: SafetensorsHeader) -> list[LoraPair]:
@@ -99,6 +81,45 @@ def block_and_module(module: str) -> tuple[int, str] | None:
     """Split `model.layers.3.self_attn.q_proj` into (3, `self_attn.q_proj`); None outside the transformer blocks."""
     match = _BLOCK.search(module)
     return (int(match[1]), match[2]) if match else None
+
+
+def _sound(weights: Path, config: Path) -> tuple[SafetensorsHeader, AdapterConfig]:
+    header, settings = _read_both(weights, config)
+    _check_any_adapter_tensors(header, settings)
+    problems = [
+        f"{shown(entry.name)}: dtype {entry.dtype}; only {', '.join(FLOAT_DTYPES)} are supported"
+        for entry in header.tensors
+        if entry.dtype not in FLOAT_DTYPES
+    ]
+    problems += [
+        f"{shown(entry.name)}: shape {list(entry.shape)} is empty" for entry in header.tensors if 0 in entry.shape
+    ]
+    problems += _pair_problems(header.tensors) if settings.kind != "full" else []
+    kind = _kind_of(header.tensors)
+    if kind != settings.kind:
+        problems.append(f"the tensors are those of a {kind} adapter, but fine_tune_type says {settings.kind}")
+    if not problems:
+        problems += _config_problems(header, settings, _layers_and_modules(header.tensors)[0])
+    if problems:
+        remedy = f"Use the adapter_config.json that was written with these weights (read: {config})."
+        raise AdapterError.from_problems(str(weights), shortened(problems), remedy)
+    return header, settings
+
+
+def _record(header: SafetensorsHeader, settings: AdapterConfig, config: Path, weights_sha256: str) -> Adapter:
+    layers, modules = _layers_and_modules(header.tensors)
+    return Adapter(
+        path=header.path,
+        config_path=config,
+        sha256=hashlib.sha256(f"{weights_sha256}\n{settings.canonical()}".encode()).hexdigest(),
+        kind=settings.kind,
+        rank=max((pair.rank for pair in lora_pairs(header)), default=0),
+        scale=settings.scale,
+        layers=layers,
+        modules=modules,
+        tensor_count=len(header.tensors),
+        size_bytes=header.size_bytes,
+    )
 
 
 def _read_both(weights: Path, config: Path) -> tuple[SafetensorsHeader, AdapterConfig]:

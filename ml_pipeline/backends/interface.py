@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "error", "cancelled"]
 
+PROBE_TEXT = "The three most important things to remember when you learn a new skill are patience, practice and"
+"""What backends give a model to see whether an adapter changes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -92,7 +95,8 @@ class AppliedProof:
     """Evidence that an adapter changed the model: measured on `probe_text`, base against adapter.
 
     `max_abs_logit_difference` is over the vocabulary at the last position of the probe text; a proof holds when it
-    is finite and above zero and every tensor of the file was matched.
+    is finite and above zero and every tensor of the file was matched. A server that shows only its likeliest tokens
+    gives a lower bound of it, in log-probabilities.
     """
 
     tensors_matched: int

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.backends.interface import AdapterFile, AppliedProof
+from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
 from ml_pipeline.backends.llama_cpp.adapter_check import check_gguf_adapter
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
 from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
@@ -18,7 +18,6 @@ from ml_pipeline.errors import AdapterError, BackendError
 
 Logits = npt.NDArray[np.float32]
 
-PROBE_TEXT = "The three most important things to remember when you learn a new skill are patience, practice and"
 # The same batch decodes to the same bits, so that any difference at all is the adapter's; this only asks for one that
 # can matter to a token's choice.
 _NOISE = 1e-6

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
+from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason
-from ml_pipeline.backends.llama_cpp.answer_text import AnswerText
 from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
 from ml_pipeline.backends.llama_cpp.samplers import Sampler
 

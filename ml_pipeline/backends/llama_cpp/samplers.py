@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 from typing import Any
 
@@ -13,18 +12,11 @@ import numpy.typing as npt
 from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions
 from ml_pipeline.backends.llama_cpp.grammar import schema_to_grammar
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
+from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
 
 PENALTY_WINDOW = 64
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-_RANDOM_SEED = 0xFFFFFFFF
-
-
-def request_seed(seed: int, request_id: str) -> int:
-    """Mix the options' seed with the request's id: a request draws the same numbers wherever it stands in a batch."""
-    digest = hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()
-    # llama.cpp takes its largest seed for "any".
-    return int.from_bytes(digest[:4], "little") % _RANDOM_SEED
 
 
 class SamplerFactory:

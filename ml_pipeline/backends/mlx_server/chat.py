@@ -1,0 +1,113 @@
+"""One request in the server's words, and its answer out of the events that come back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ml_pipeline.backends.answer_text import AnswerText
+from ml_pipeline.backends.interface import CompletionRequest, FinishReason
+from ml_pipeline.backends.mlx_server.http_client import HttpError
+from ml_pipeline.backends.seeds import request_seed
+from ml_pipeline.errors import BackendError
+
+PATH = "/v1/chat/completions"
+# As far back as the llama.cpp backend looks; the server counts the prompt's tokens as well.
+_PENALTY_WINDOW = 64
+_THINK, _END_THINK = "<think>", "</think>"
+_ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "stop"}
+
+
+def request_body(request: CompletionRequest, model: str, adapter_folder: str | None) -> dict[str, Any]:
+    """The JSON of a request.
+
+    The model goes by the name that the server was started with, never as its default: for that one the server leaves
+    the request's adapter out without a word. A seed goes only with a temperature, because the server does not batch
+    seeded requests. Stop strings are found on our side: the server knows them only in one spelling of tokens.
+
+    Raises:
+        BackendError: it asks for something that the server cannot do.
+    """
+    options = request.options
+    if request.json_schema is not None:
+        raise BackendError("mlx_lm.server cannot hold an answer to a JSON schema. Use the llama_cpp backend for this.")
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if options.repeat_penalty != 1.0:
+        body |= {"repetition_penalty": options.repeat_penalty, "repetition_context_size": _PENALTY_WINDOW}
+    if options.temperature > 0:
+        body["seed"] = request_seed(options.seed, request.id)
+    if adapter_folder is not None:
+        body["adapters"] = adapter_folder
+    return body
+
+
+def counting_body(body: dict[str, Any]) -> dict[str, Any]:
+    """A body that asks only how many tokens the same prompt has."""
+    kept = {key: value for key, value in body.items() if key not in ("stream_options", "seed")}
+    return kept | {"stream": False, "max_tokens": 1, "temperature": 0.0}
+
+
+def prompt_tokens(answer: dict[str, Any]) -> int:
+    """The count in an answer's usage; raises HttpError when there is none."""
+    return _count(answer.get("usage"), "prompt_tokens")
+
+
+class Answer:
+    """Puts an answer together. What the server parts from the text, thoughts and calls of tools, goes back into it."""
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self.text = AnswerText(stop)
+        self.finish: FinishReason | None = None
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self._thinking = False
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take one event; raises HttpError when it is not what the server sends."""
+        choices = event.get("choices")
+        if not isinstance(choices, list):
+            raise HttpError("the server sent an event without choices", again=False)
+        if not choices:
+            self.prompt_tokens = prompt_tokens(event)
+            self.completion_tokens = _count(event["usage"], "completion_tokens")
+            return
+        choice = choices[0] if isinstance(choices[0], dict) else {}
+        piece = self._text_of(choice.get("delta"))
+        if piece:
+            # At least one token each; the server's own count comes at the end.
+            self.completion_tokens += 1
+            self.text.add(piece.encode("utf-8", "replace"))
+        if self.text.stopped:
+            self.finish = "stop"
+        elif (reason := choice.get("finish_reason")) is not None:
+            self.finish = _ENDS.get(str(reason))
+
+    def _text_of(self, delta: Any) -> str:
+        if not isinstance(delta, dict):
+            return ""
+        pieces = []
+        if isinstance(thought := delta.get("reasoning"), str) and thought:
+            pieces.append(thought if self._thinking else _THINK + thought)
+            self._thinking = True
+        if isinstance(content := delta.get("content"), str) and content:
+            pieces.append(_END_THINK + content if self._thinking else content)
+            self._thinking = False
+        if calls := delta.get("tool_calls"):
+            pieces.append(f"<tool_call>{json.dumps(calls)}</tool_call>")
+        return "".join(pieces)
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    if not isinstance(value, int) or value < 0:
+        raise HttpError(f"the server's usage holds no {name}", again=False)
+    return value
