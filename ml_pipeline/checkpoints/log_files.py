@@ -95,11 +95,16 @@ def reading(log: LogFile) -> Iterator[None]:
 def _list_folders(source: Source, paths: Sequence[str], problems: list[str]) -> dict[str, Sequence[Entry]]:
     """The entries of each folder that can be listed; why the others cannot goes to `problems`."""
     listed: dict[str, Sequence[Entry]] = {}
-    for path in paths:
-        try:
-            listed[path] = source.list_folder(path)
-        except CheckpointError as error:
-            problems.append(str(error))
+    try:
+        found = source.list_folders(paths)
+    except CheckpointError as error:  # the source as a whole
+        problems.append(str(error))
+        return listed
+    for path, entries in found.items():
+        if isinstance(entries, CheckpointError):
+            problems.append(str(entries))
+        else:
+            listed[path] = entries
     return listed
 
 
@@ -108,7 +113,7 @@ def _folders(entries: Sequence[Entry]) -> list[str]:
 
 
 def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile]:
-    config_ns = next((e.mtime_ns for e in entries if e.name == CONFIG_FILE and not e.is_folder), None)
+    config_ns = next((e.mtime_ns for e in entries if e.name == CONFIG_FILE and not e.is_folder and not e.trouble), None)
     logs = [
         LogFile(
             source,
@@ -119,7 +124,7 @@ def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile
             min(max(0, entry.mtime_ns if config_ns is None else config_ns), _LATEST_NS),
         )
         for entry in entries
-        if not entry.is_folder and entry.size_bytes and entry.name.lower().endswith(LOG_SUFFIXES)
+        if not entry.is_folder and not entry.trouble and entry.size_bytes and entry.name.lower().endswith(LOG_SUFFIXES)
     ]
     return sorted(logs, key=lambda log: (log.mtime_ns, log.path))
 
