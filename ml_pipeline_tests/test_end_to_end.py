@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,6 +189,27 @@ def test_points_wait_for_a_server_and_then_reach_it(project: Project, victoria_m
         if label in names and "overall" in names
     }
     assert arrived == pytest.approx(dict(rows))
+
+
+def test_marking_again_needs_no_model(project: Project) -> None:
+    project.add(GOOD, FIRST)
+    assert project.run("score").returncode == 0
+    before = _results(project)
+    command = [str(Path(sys.executable).with_name("dagster")), "asset", "materialize", "-m", "ml_pipeline.definitions"]
+    again = subprocess.run(
+        [*command, "--select", "probe_results", "--partition", key(GOOD, FIRST)],
+        cwd=project.root,
+        env={**os.environ, "DAGSTER_HOME": str(project.root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    log = again.stdout + again.stderr
+    assert again.returncode == 0, log
+    assert "Materialized value probe_results" in log
+    assert "Loading" not in log
+    assert _results(project) == before
 
 
 def test_wrong_use_is_told_with_exit_code_2(project: Project) -> None:

@@ -92,7 +92,7 @@ class Run:
 RUNS = {
     run.variant: run
     for run in (
-        Run("reasoning", 1200, 240, learning_rate=5e-4, num_layers=16, steps_per_report=10, cosine_to=5e-5),
+        Run("reasoning", 400, 80, learning_rate=5e-4, num_layers=16, steps_per_report=10, cosine_to=5e-5),
         # Far too high a rate, without warm-up or decay: the run that a scoring pipeline must catch.
         Run("hot", 60, 15, learning_rate=2e-3, num_layers=8, steps_per_report=5),
     )

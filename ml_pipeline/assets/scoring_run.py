@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,10 +14,11 @@ import pyarrow as pa
 from ml_pipeline.assets.metadata import stage_metadata
 from ml_pipeline.assets.retries import finished_before
 from ml_pipeline.assets.specs import POINT_ASSETS
+from ml_pipeline.backends.interface import Backend
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import CheckpointError, MlPipelineError
-from ml_pipeline.evaluation.evaluator import STAGES, Evaluator, needs_adapter
+from ml_pipeline.evaluation.evaluator import STAGES, Evaluator, needs_adapter, needs_model
 from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.progress import current_listener
 from ml_pipeline.resources import LlamaCppResource, PipelineResource
@@ -74,8 +77,7 @@ class ScoringRun:
     ) -> Iterator[dg.AssetMaterialization]:
         try:
             gguf = self._settings.base_model_gguf(base_model)
-            self._listener.note(f"Loading {base_model} from {gguf.name} for {len(checkpoints)} checkpoints")
-            with self._backend.load(gguf, base_model) as backend:
+            with self._loaded(gguf, base_model, len(checkpoints)) as backend:
                 evaluator = Evaluator(
                     settings=self._settings,
                     suites=self._suites,
@@ -90,6 +92,16 @@ class ScoringRun:
         except MlPipelineError as error:  # the base model itself: none of these checkpoints can be scored
             for checkpoint in checkpoints:
                 self._fail(checkpoint.key, error)
+
+    @contextmanager
+    def _loaded(self, gguf: Path, base_model: str, count: int) -> Iterator[Backend | None]:
+        """The model, for as long as the context lasts; None when stored answers are only marked again."""
+        if not needs_model(self._stages):
+            yield None
+            return
+        self._listener.note(f"Loading {base_model} from {gguf.name} for {count} checkpoints")
+        with self._backend.load(gguf, base_model) as backend:
+            yield backend
 
     def _score_one(
         self, evaluator: Evaluator, checkpoint: Checkpoint, number: str

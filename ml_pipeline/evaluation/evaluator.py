@@ -48,7 +48,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Runs the stages with one loaded model.
+    """Runs the stages with one loaded model, or without any when `needs_model` says that none of them asks it.
 
     `stored_rows(table, partition_key)` gives rows that an earlier run stored: a stage whose input is not made in this
     run works on those, so that a changed check or rubric needs no new answers.
@@ -57,7 +57,7 @@ class Evaluator:
     settings: Settings
     suites: tuple[Suite, ...]
     preparer: Preparer
-    backend: Backend
+    backend: Backend | None
     base_gguf: Path
     stored_rows: Callable[[str, str], list[Row]]
     listener: ProgressListener
@@ -76,9 +76,9 @@ class Evaluator:
             if "converted_adapter" in stages:
                 yield StageResult("converted_adapter", facts=converted_facts(converted))
             if "responses" in stages:
-                proof = self.backend.use_adapter(converted)
+                proof = self._model.use_adapter(converted)
                 evaluations = self._evaluations(checkpoint, adapter, proof)
-                responses = ask(self.backend, evaluations, self._progress(f"{checkpoint.label} answers"))
+                responses = ask(self._model, evaluations, self._progress(f"{checkpoint.label} answers"))
                 yield StageResult(
                     "responses",
                     {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},
@@ -92,6 +92,11 @@ class Evaluator:
             rows = self._judgements(checkpoint, responses) if stage == "judgements" else self._mark(stage, responses)
             yield StageResult(stage, {stage: rows}, score_facts(stage, rows))
 
+    @property
+    def _model(self) -> Backend:
+        assert self.backend is not None, "a stage that needs_model() does not know asks the model"
+        return self.backend
+
     def _evaluations(
         self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None
     ) -> list[Evaluation]:
@@ -101,7 +106,7 @@ class Evaluator:
                 checkpoint=checkpoint,
                 suite=suite,
                 options=suite_options(suite, self.settings.suites),
-                backend=self.backend.identity(),
+                backend=self._model.identity(),
                 adapter=adapter,
                 proof=proof,
                 judge_model=self._judge_name() if suite.rubric else None,
@@ -122,10 +127,10 @@ class Evaluator:
         name = self._judge_name()
         if name is None:
             return []
-        self.backend.use_adapter(None)
+        self._model.use_adapter(None)
         settings = self.settings.judge
         judge = Judge(
-            self.backend,
+            self._model,
             name,
             GenerationOptions(temperature=0.0, max_tokens=settings.max_tokens, seed=settings.seed),
             answers_per_suite=settings.answers_per_suite,
@@ -136,7 +141,7 @@ class Evaluator:
     def _judge_name(self) -> str | None:
         if self.settings.judge.backend == "none":
             return None
-        identity = self.backend.identity()
+        identity = self._model.identity()
         return f"{identity.base_model} {identity.quantisation}".strip()
 
     def _stored(self, table: str, key: str) -> list[Row]:

@@ -1,13 +1,13 @@
-"""Two checkpoints on the same probes: how many were gained, how many lost, and whether that could be chance."""
+"""Checkpoints on the same probes: how many were gained, how many lost, and whether that could be chance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ml_pipeline.reports.intervals import difference_interval
-from ml_pipeline.scoring.statistics import exact_mcnemar
+from ml_pipeline.scoring.statistics import exact_mcnemar, sign_flip_test
 
 Verdict = Literal["better", "worse", "no clear difference"]
 SIGNIFICANCE = 0.05
@@ -33,9 +33,26 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """What the test says at the 5% level."""
-        if self.p_value >= SIGNIFICANCE:
-            return "no clear difference"
-        return "better" if self.better > self.worse else "worse"
+        return _verdict(self.p_value, self.delta)
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """All checkpoints of a run together against a reference, on the `paired` probes that were scored for all of them.
+
+    `delta` is the mean difference of the shares passed (-1..1), `p_value` the exact sign-flip test over the probes'
+    mean differences. It sees what every checkpoint shares and no single one can prove on few probes; it says nothing
+    about which of them is best.
+    """
+
+    paired: int
+    delta: float
+    p_value: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the test says at the 5% level."""
+        return _verdict(self.p_value, self.delta)
 
 
 def compare(reference: Mapping[str, bool], candidate: Mapping[str, bool]) -> Comparison | None:
@@ -55,3 +72,21 @@ def compare(reference: Mapping[str, bool], candidate: Mapping[str, bool]) -> Com
         high=high,
         p_value=exact_mcnemar(better, worse),
     )
+
+
+def compare_run(reference: Mapping[str, bool], candidates: Sequence[Mapping[str, bool]]) -> RunComparison | None:
+    """Compare the passes of several checkpoints at once; None when no probe was scored for all."""
+    shared = reference.keys() & set.intersection(*(set(candidate) for candidate in candidates)) if candidates else None
+    if not shared:
+        return None
+    differences = [
+        sum(int(candidate[probe]) - int(reference[probe]) for candidate in candidates) for probe in sorted(shared)
+    ]
+    delta = sum(differences) / (len(candidates) * len(shared))
+    return RunComparison(paired=len(shared), delta=delta, p_value=sign_flip_test(differences))
+
+
+def _verdict(p_value: float, delta: float) -> Verdict:
+    if p_value >= SIGNIFICANCE:
+        return "no clear difference"
+    return "better" if delta > 0 else "worse"

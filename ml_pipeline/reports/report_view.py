@@ -112,7 +112,7 @@ def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, anchor: str) 
         base_model=curve.base_model,
         headline=headline(curve),
         ranked=best is not None or (curve.base is not None and curve.base.accuracy is not None),
-        verdict=None if best is None else _verdict(curve, best),
+        verdict=None if best is None else _run_verdict(curve, best),
         trouble="" if trouble is None else f"{trouble.text[0].upper()}{trouble.text[1:]}.",
         calm=trouble is None and len(curve.points) + (curve.base is not None) > 1,
         spark=sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], 24)
@@ -137,6 +137,14 @@ def _verdict(curve: RunCurve, point: Point) -> Verdict:
     words = verdict_of(curve, point)
     style = {NO_BASE: "none", NOT_SCORED: "none", "no clear difference": "same"}.get(words, words)
     return Verdict(words, _SIGNS.get(words, ""), style)
+
+
+def _run_verdict(curve: RunCurve, best: Point) -> Verdict:
+    """That of the best checkpoint; where it proves nothing, that of all checkpoints together."""
+    of_best, together = _verdict(curve, best), curve.vs_base
+    if of_best.style != "same" or together is None or together.verdict == "no clear difference":
+        return of_best
+    return Verdict(f"{together.verdict} as a whole", _SIGNS[together.verdict], together.verdict)
 
 
 def _rows(curve: RunCurve, extra: dict[str, Callable[[Point], str]], trouble: int | None) -> tuple[Row, ...]:

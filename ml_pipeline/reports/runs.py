@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ml_pipeline.reports.comparison import Comparison, compare
+from ml_pipeline.reports.comparison import Comparison, RunComparison, compare, compare_run
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, score_table
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
@@ -105,6 +105,12 @@ class RunCurve:
             and (comparison := compare(top.passed, point.passed)) is not None
             and comparison.verdict == "no clear difference"
         )
+
+    @cached_property
+    def vs_base(self) -> RunComparison | None:
+        """All checkpoints together against the base; None without a base or with fewer than two scored checkpoints."""
+        scored = [point.passed for point in self.points if point.passed]
+        return compare_run(self.base.passed, scored) if self.base is not None and len(scored) > 1 else None
 
     @cached_property
     def trend(self) -> str:

@@ -96,7 +96,7 @@ def headline(curve: RunCurve) -> str:
     )
     if len(curve.points) == 1:
         many = f"Only checkpoint: {iterations([best])}, {right}"
-    return f"{many}. {_against_base(curve, best)}{_near(curve)}"
+    return f"{many}. {_against_base(curve, best)}{_near(curve)}{_together(curve)}"
 
 
 def _against_base(curve: RunCurve, best: Point) -> str:
@@ -118,3 +118,12 @@ def _near(curve: RunCurve) -> str:
     if not curve.near_best:
         return ""
     return f" These probes cannot tell it from {iterations(curve.near_best)}."
+
+
+def _together(curve: RunCurve) -> str:
+    found = curve.vs_base
+    if found is None:
+        return ""
+    words = {"better": "better than the base", "worse": "worse than the base"}.get(found.verdict, found.verdict)
+    certainty = f"{points(found.delta)} points on average, {p_value(found.p_value)}"
+    return f" All {len(curve.points)} checkpoints together: {words} ({certainty})."

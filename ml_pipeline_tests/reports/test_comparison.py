@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ml_pipeline.reports.comparison import compare
+from ml_pipeline.reports.comparison import compare, compare_run
 
 
 def passes(right: str, of: str = "abcdefghij") -> dict[str, bool]:
@@ -39,3 +39,30 @@ def test_only_probes_scored_for_both_count() -> None:
     assert found is not None
     assert (found.paired, found.better, found.worse) == (3, 1, 0)
     assert compare(passes("a", of="a"), passes("b", of="b")) is None
+
+
+def test_a_run_of_one_checkpoint_is_tested_like_the_checkpoint() -> None:
+    alone = compare(passes("abc"), passes("abdefghi"))
+    run = compare_run(passes("abc"), [passes("abdefghi")])
+    assert alone is not None
+    assert run is not None
+    assert (run.paired, run.delta, run.p_value) == (alone.paired, alone.delta, alone.p_value)
+
+
+def test_several_checkpoints_prove_together_what_none_proves_alone() -> None:
+    # Each loses five of the base's probes and gains none: 2 / 2^5. Between them they lose eight, and gain none.
+    halves = [passes("fghi"), passes("abci")]
+    found = compare_run(passes("abcdefghi"), halves)
+    assert found is not None
+    assert all(one is not None and one.p_value == 2 / 2**5 for one in (compare(passes("abcdefghi"), h) for h in halves))
+    assert found.delta == pytest.approx(-0.5)
+    assert found.p_value == 2 / 2**8
+    assert found.verdict == "worse"
+
+
+def test_a_run_is_compared_on_probes_scored_for_all() -> None:
+    found = compare_run(passes("a", of="abcd"), [passes("ab", of="abce"), passes("abc", of="abcf")])
+    assert found is not None
+    assert (found.paired, found.delta) == (3, 0.5)
+    assert compare_run(passes("a"), []) is None
+    assert compare_run(passes("a", of="a"), [passes("b", of="b"), passes("b", of="b")]) is None

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_pipeline.scoring.results import ProbeResult
-from ml_pipeline.scoring.statistics import CategoryScore, accuracy_by_category, exact_mcnemar, wilson_interval
+from ml_pipeline.scoring.statistics import (
+    CategoryScore,
+    accuracy_by_category,
+    exact_mcnemar,
+    sign_flip_test,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +97,23 @@ def test_accuracy_by_category_keeps_unscored_apart() -> None:
 
 def test_accuracy_of_nothing() -> None:
     assert accuracy_by_category([]) == [CategoryScore("overall", 0, 0, 0, None, None, None)]
+
+
+@pytest.mark.parametrize("differences", [(3,), (1, -1), (2, 1, 0, -1), (5, 4, 4, -1, 2), (-3, -3, -2, 0, 0, 1, 2, -4)])
+def test_sign_flips_by_counting_every_flip(differences: tuple[int, ...]) -> None:
+    flips = list(itertools.product((1, -1), repeat=len(differences)))
+    extreme = sum(
+        abs(sum(sign * size for sign, size in zip(signs, differences, strict=True))) >= abs(sum(differences))
+        for signs in flips
+    )
+    assert sign_flip_test(differences) == extreme / len(flips)
+
+
+def test_sign_flips_of_single_steps_are_mcnemars_test() -> None:
+    assert sign_flip_test([1] * 9 + [-1] * 2 + [0] * 30) == pytest.approx(exact_mcnemar(9, 2))
+    assert sign_flip_test([0, 0]) == sign_flip_test([]) == 1.0
+
+
+def test_many_sign_flips_are_approximated() -> None:
+    many = [100] * 1060 + [-100] * 940
+    assert sign_flip_test(many) == pytest.approx(exact_mcnemar(1060, 940), rel=0.1)
