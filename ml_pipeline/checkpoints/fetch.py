@@ -193,12 +193,11 @@ class FetchCache:
         a crash in between the finished part is found again and nothing is transferred twice.
         """
         weights, config = self._paths(record)
-        keep_weights = _is_sound(weights, record.weights_sha256)
-        keep_config = _is_sound(config, record.config_sha256)
+        weights_are_here = _is_sound(weights, record.weights_sha256)  # before the lock, since it may take seconds
         with self._room.changing():
             self.index.write(record)
-            _put(Path(str(part.name)), weights, keep=keep_weights)
-            _put(new_config, config, keep=keep_config)
+            _put(Path(str(part.name)), weights, keep=weights_are_here or _is_sound(weights, record.weights_sha256))
+            _put(new_config, config, keep=_is_sound(config, record.config_sha256))
             fsync(self.folder)
             fcntl.flock(part.fileno(), fcntl.LOCK_UN)
             held = lease((weights, config))

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import discover
+from ml_pipeline.checkpoints.fetch import FetchCache
 from ml_pipeline.checkpoints.source import LocalFolder, Source
 
 RUN = "adapters-1b"
@@ -39,6 +41,21 @@ def only_checkpoint(source: Source) -> Checkpoint:
     """The one checkpoint of the source."""
     (checkpoint,) = checkpoints_of(source)
     return checkpoint
+
+
+def cache_in(folder: Path, largest_bytes: int = 10**7) -> FetchCache:
+    """A cache with room for everything that takes a broken transfer up twice, at once."""
+    return FetchCache(CacheRoom(folder, 10**9), largest_bytes, waits_s=(0, 0))
+
+
+def parts(cache: FetchCache) -> list[Path]:
+    """What broke off."""
+    return list((cache.folder / "parts").glob("*"))
+
+
+def weights_path(source: LocalFolder) -> Path:
+    """Where the weights of the one checkpoint lie."""
+    return source.root / only_checkpoint(source).file
 
 
 class FaultySource(LocalFolder):
