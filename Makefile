@@ -7,7 +7,7 @@ WHEELS ?= ../shared/wheels
 PIP_FLAGS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo test check bench dev setup samples clean help
+.PHONY: demo test slow check bench dev setup samples clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -19,8 +19,11 @@ demo: setup ## Score the sample checkpoints, print the table, write the report
 	@echo "       $(BIN)/ml-pipeline status   where every checkpoint stands"
 	@echo "       pipeline.yaml            name your own folder of runs under 'sources', then make demo again"
 
-test: setup ## Run all tests, those with real models and servers included
-	@$(BIN)/python -m pytest
+test: setup ## Run the tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+slow: setup ## Run the slow tests too: whole runs with a real model, killed, locked, on a full disk, under the daemon
+	@$(BIN)/python -m pytest -m slow
 
 check: setup ## Format, lint and type check
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -36,7 +36,7 @@ class SourceFile:
     @property
     def id(self) -> str:
         """The hash of what tells it from every other file and version."""
-        text = f"{self.source.name}\n{self.path}\n{self.size_bytes}\n{self.mtime_ns}"
+        text = f"{self.source.name}\n{self.source.identity}\n{self.path}\n{self.size_bytes}\n{self.mtime_ns}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def require_unchanged(self) -> None:
