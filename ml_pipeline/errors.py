@@ -47,6 +47,10 @@ class SourceUnreachableError(CheckpointError):
     """A source as a whole does not answer, is not trusted, or does not let us in; what was known of it stays."""
 
 
+class SourceRefusesError(SourceUnreachableError):
+    """A source is not trusted or does not let us in: without a person, trying again changes nothing."""
+
+
 class CheckpointChangedError(CheckpointError):
     """The file was written anew while it was looked at or copied."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from ml_pipeline.backends.completion_cache import CachedBackend, CompletionCache
-from ml_pipeline.backends.interface import Backend
-from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.evaluation.loading import ReadyModel, ready_model
+from ml_pipeline.evaluation.placement import Placement
+from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager
@@ -33,43 +33,16 @@ class PipelineResource(dg.ConfigurableResource[None]):
         return suites_of(self.settings())
 
 
-class LlamaCppResource(dg.ConfigurableResource[None]):
-    """llama.cpp in this process, with a cache of finished completions so that a killed run repeats none."""
+class BackendResource(dg.ConfigurableResource[None]):
+    """The backends that pipeline.yaml names, with a cache of finished completions so that a killed run repeats none."""
 
-    sequences: int
-    context_tokens: int
-    threads: int | None
-    gpu_layers: int
     cache_file: str
 
-    @contextmanager
-    def load(self, gguf: Path, base_model: str) -> Iterator[Backend]:
-        """Load a base model for as long as the context lasts; raises BackendError."""
-        backend = LlamaCppBackend(
-            gguf,
-            base_model,
-            sequences=self.sequences,
-            context_tokens=self.context_tokens,
-            threads=self.threads,
-            gpu_layers=self.gpu_layers,
-        )
-        try:
-            with closing(CompletionCache(Path(self.cache_file))) as cache:
-                yield CachedBackend(backend, cache)
-        finally:
-            backend.close()
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> LlamaCppResource:
-        """As pipeline.yaml says."""
-        backend = settings.backend
-        return cls(
-            sequences=backend.sequences,
-            context_tokens=backend.context_tokens,
-            threads=backend.threads,
-            gpu_layers=backend.gpu_layers,
-            cache_file=str(settings.cache_path / "completions.sqlite"),
-        )
+    def load(
+        self, settings: Settings, place: Placement, stages: Collection[str], preparer: Preparer
+    ) -> AbstractContextManager[ReadyModel]:
+        """As much of a base model as these stages need, for as long as the context lasts; see `ready_model`."""
+        return ready_model(settings, place, stages, preparer, Path(self.cache_file))
 
 
 def build_resources(config: Path, settings: Settings) -> dict[str, Any]:
@@ -77,7 +50,7 @@ def build_resources(config: Path, settings: Settings) -> dict[str, Any]:
     parquet, influx = str(settings.parquet_path), settings.stores.influx
     return {
         "pipeline": PipelineResource(config_path=str(config)),
-        "backend": LlamaCppResource.from_settings(settings),
+        "backend": BackendResource(cache_file=str(settings.cache_path / "completions.sqlite")),
         "parquet_io_manager": ParquetIOManager(folder=parquet),
         "duckdb_io_manager": DuckDBIOManager(
             path=str(settings.duckdb_path), folder=parquet, lock_timeout_s=settings.stores.duckdb_lock_timeout_s

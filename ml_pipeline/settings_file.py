@@ -19,6 +19,8 @@ from ml_pipeline.settings import Settings, suggest
 
 CONFIG_ENV = "ML_PIPELINE_CONFIG"
 ENV_PREFIX = "ML_PIPELINE__"
+_TYPE_AT = {"sources": 2, "backend": 1, "backends": 2}
+"""Where in a problem's place the `type` stands by which the kind of section was chosen."""
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -80,10 +82,13 @@ def _override(data: dict[str, Any], name: str, value: str) -> None:
 
 def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
     loc = item["loc"]
-    if loc[:1] == ("sources",):
-        loc = (*loc[:2], *loc[3:])  # the third part is the `type` by which the kind of source was chosen
+    if chosen_at := _TYPE_AT.get(loc[0] if loc else ""):
+        loc = (*loc[:chosen_at], *loc[chosen_at + 1 :])
     place = ".".join(str(part) for part in loc if part != "PackageFile")
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "union_tag_invalid":
+        known = [part.strip(" '") for part in item["ctx"]["expected_tags"].split(",")]
+        return [f"{place}.type: no such kind {item['ctx']['tag']!r}{suggest(item['ctx']['tag'], known)}"]
     if item["type"] == "extra_forbidden":
         section = _section_fields(item["loc"][:-1])
         return [f"{place}: unknown setting{suggest(str(item['loc'][-1]), section)}"]

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 import pytest
@@ -34,12 +35,13 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
     for name, field in model.model_fields.items():
         if field.exclude:
             continue
-        place, inner = f"{prefix}{name}", _sections(field.annotation)
-        below = f"{place}." if field.annotation in inner else f"{place}.*."
+        # A section with a meaning of its own says there what it holds.
+        place, inner = f"{prefix}{name}", [] if field.description else _sections(field.annotation)
+        below = f"{place}.*." if get_origin(field.annotation) in (dict, tuple) else f"{place}."
         for section in inner:
             yield from _settings(section, below)
         if not inner:
-            yield place, _default(field.default), field.description or ""
+            yield place, _default(field.get_default(call_default_factory=True)), field.description or ""
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
@@ -49,7 +51,10 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) in (dict, tuple):
         return [found for inner in get_args(annotation) for found in _sections(inner)]
     if get_origin(annotation) is Annotated:
-        return [found for choice in get_args(get_args(annotation)[0]) for found in _sections(choice)]
+        return _sections(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        choices = [_sections(choice) for choice in get_args(annotation)]
+        return [found for choice in choices for found in choice] if all(choices) else []
     return []
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ml_pipeline.backend_settings import LlamaCppSettings, MlxServerSettings
+from ml_pipeline.base_models import backend_settings, described, gguf_path
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.source_settings import FsspecSource, LocalSource, SshSource
@@ -35,6 +37,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     environ = {"ML_PIPELINE__BACKEND__SEQUENCES": "3", "ML_PIPELINE__DATA_DIR": "/elsewhere"}
     settings = load_settings(write(tmp_path, GOOD), environ=environ)
+    assert isinstance(settings.backend, LlamaCppSettings)
     assert settings.backend.sequences == 3
     assert settings.parquet_path == Path("/elsewhere/parquet")
 
@@ -62,6 +65,36 @@ stores: {influx: {url: "ftp://x"}}
         assert part in message
 
 
+def test_a_base_model_may_have_a_backend_of_its_own(tmp_path: Path) -> None:
+    text = """
+sources: {mac: {type: local, path: runs}}
+base_models: {tiny: {gguf: tiny.gguf}, big: {mlx: /models/big, backend: there}}
+backends: {there: {type: mlx_server, source: mac}}
+"""
+    settings = load_settings(write(tmp_path, text), environ={})
+    assert isinstance(backend_settings(settings, "tiny"), LlamaCppSettings)
+    assert isinstance(backend_settings(settings, "big"), MlxServerSettings)
+    assert described(settings, "big") == "/models/big, by mlx_lm.server where the checkpoints are"
+
+
+def test_a_backend_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    text = """
+sources: {mac: {type: local, path: runs}}
+base_models: {tiny: {gguf: tiny.gguf, backend: ther}}
+backend: {type: lama_cpp}
+backends: {there: {type: mlx_server, pyton: python3}}
+"""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text), environ={})
+    assert "backend.type: no such kind 'lama_cpp'; did you mean 'llama_cpp'?" in str(caught.value)
+    assert "backends.there.pyton: unknown setting; did you mean 'python'?" in str(caught.value)
+    text = text.replace("lama_cpp", "llama_cpp").replace("pyton: python3", "source: mack")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text), environ={})
+    assert "base_models.tiny.backend: no backend called 'ther' in backends; did you mean 'there'?" in str(caught.value)
+    assert "backends.there.source: no source called 'mack'; did you mean 'mac'?" in str(caught.value)
+
+
 def test_references_between_sections_are_checked(tmp_path: Path) -> None:
     text = GOOD.replace("model: tiny", "model: tinny") + "suites: {generation: {capabilty: {max_tokens: 5}}}\n"
     with pytest.raises(SettingsError) as caught:
@@ -86,7 +119,7 @@ def test_a_source_on_another_machine_needs_little(tmp_path: Path) -> None:
         ("{type: ssh, host: -oProxyCommand=x, path: runs}", "sources.ssh.host: "),
         ("{type: ssh, host: h, path: ~other/runs}", "sources.ssh.path: must be an absolute path"),
         ("{type: ssh, host: h, path: runs, password: secret}", "sources.ssh.password: unknown setting"),
-        ("{type: shh, host: h, path: runs}", "sources.ssh: "),
+        ("{type: shh, host: h, path: runs}", "sources.ssh.type: no such kind 'shh'; did you mean 'ssh'?"),
         ("{path: runs}", "sources.ssh: "),
     ],
 )
@@ -111,13 +144,13 @@ def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, text: str) -> No
 )
 def test_a_missing_base_model_says_how_to_mend_it(tmp_path: Path, model: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        load_settings(write(tmp_path, GOOD), environ={}).base_model_gguf(model)
+        gguf_path(load_settings(write(tmp_path, GOOD), environ={}), model)
 
 
 def test_a_base_model_of_a_package_that_is_not_installed_names_the_command(tmp_path: Path) -> None:
     text = GOOD.replace("gguf: tiny.gguf", "gguf: {package: no_such_package, file: x.gguf}")
     with pytest.raises(SettingsError, match="pip install no-such-package"):
-        load_settings(write(tmp_path, text), environ={}).base_model_gguf("tiny")
+        gguf_path(load_settings(write(tmp_path, text), environ={}), "tiny")
 
 
 def test_the_token_comes_from_the_environment_or_a_file_and_is_no_setting(

@@ -14,7 +14,7 @@ from ml_pipeline.assets.scoring_run import ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
 from ml_pipeline.automation.run_locks import run_lock
-from ml_pipeline.resources import LlamaCppResource, PipelineResource
+from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager
 
 
@@ -33,7 +33,7 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
     def score_checkpoints(
         context: dg.AssetExecutionContext,
         pipeline: PipelineResource,
-        backend: LlamaCppResource,
+        backend: BackendResource,
         duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
         influx_io_manager: dg.ResourceParam[InfluxIOManager],
     ) -> Iterator[dg.AssetMaterialization]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,14 +12,15 @@ import pyarrow as pa
 from ml_pipeline.assets.metadata import stage_metadata
 from ml_pipeline.assets.retries import finished_before
 from ml_pipeline.assets.specs import POINT_ASSETS
-from ml_pipeline.backends.interface import Backend
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.errors import CheckpointError, MlPipelineError
-from ml_pipeline.evaluation.evaluator import STAGES, Evaluator, needs_adapter, needs_model
+from ml_pipeline.errors import CheckpointError, MlPipelineError, SettingsError
+from ml_pipeline.evaluation.evaluator import Evaluator
+from ml_pipeline.evaluation.placement import Placement, placement
 from ml_pipeline.evaluation.prepare import Preparer
+from ml_pipeline.evaluation.stages import STAGES, needs_adapter, needs_model
 from ml_pipeline.progress import current_listener
-from ml_pipeline.resources import LlamaCppResource, PipelineResource
+from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.stores.io_managers import InfluxIOManager, flush_metadata
 from ml_pipeline.stores.points import score_points
 from ml_pipeline.stores.score_store import ScoreStore, table_named
@@ -35,7 +34,7 @@ class ScoringRun:
         self,
         context: dg.AssetExecutionContext,
         pipeline: PipelineResource,
-        backend: LlamaCppResource,
+        backend: BackendResource,
         store: ScoreStore,
         influx: InfluxIOManager,
     ) -> None:
@@ -67,23 +66,36 @@ class ScoringRun:
             if isinstance(checkpoint, CheckpointError):
                 self._fail(key, checkpoint)
         here = [checkpoint for checkpoint in found.values() if isinstance(checkpoint, Checkpoint)]
-        ahead = here if needs_adapter(self._stages) else ()
+        places = self._places(here)
+        fetched = needs_adapter(self._stages)
+        ahead = [c for c in here if fetched and c.key in places and places[c.key].source is None]
         with Preparer(self._settings, catalogue, self._listener, ahead) as preparer:
-            for base_model, group in groupby(here, key=lambda checkpoint: checkpoint.base_model):
-                yield from self._score_group(preparer, base_model, list(group))
+            placed = [checkpoint for checkpoint in here if checkpoint.key in places]
+            for place, group in groupby(placed, key=lambda checkpoint: places[checkpoint.key]):
+                yield from self._score_group(preparer, place, list(group))
+
+    def _places(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Placement]:
+        """Where each checkpoint is scored, by key; those whose base model is not configured fail."""
+        places = {}
+        for checkpoint in checkpoints:
+            try:
+                places[checkpoint.key] = placement(self._settings, checkpoint)
+            except SettingsError as error:
+                self._fail(checkpoint.key, error)
+        return places
 
     def _score_group(
-        self, preparer: Preparer, base_model: str, checkpoints: Sequence[Checkpoint]
+        self, preparer: Preparer, place: Placement, checkpoints: Sequence[Checkpoint]
     ) -> Iterator[dg.AssetMaterialization]:
+        if needs_model(self._stages):
+            where = f"on the host of source {place.source}" if place.source else "here"
+            self._listener.note(f"Loading {place.base_model} {where} for {len(checkpoints)} checkpoints")
         try:
-            gguf = self._settings.base_model_gguf(base_model)
-            with self._loaded(gguf, base_model, len(checkpoints)) as backend:
+            with self._backend.load(self._settings, place, self._stages, preparer) as model:
                 evaluator = Evaluator(
                     settings=self._settings,
                     suites=self._suites,
-                    preparer=preparer,
-                    backend=backend,
-                    base_gguf=gguf,
+                    model=model,
                     stored_rows=self._stored_rows,
                     listener=self._listener,
                 )
@@ -92,16 +104,6 @@ class ScoringRun:
         except MlPipelineError as error:  # the base model itself: none of these checkpoints can be scored
             for checkpoint in checkpoints:
                 self._fail(checkpoint.key, error)
-
-    @contextmanager
-    def _loaded(self, gguf: Path, base_model: str, count: int) -> Iterator[Backend | None]:
-        """The model, for as long as the context lasts; None when stored answers are only marked again."""
-        if not needs_model(self._stages):
-            yield None
-            return
-        self._listener.note(f"Loading {base_model} from {gguf.name} for {count} checkpoints")
-        with self._backend.load(gguf, base_model) as backend:
-            yield backend
 
     def _score_one(
         self, evaluator: Evaluator, checkpoint: Checkpoint, number: str

@@ -134,6 +134,11 @@ class CachedBackend:
         self._cache = cache
         self._adapter: AdapterFile | None = None
 
+    @property
+    def constrains_json(self) -> bool:
+        """As the backend beneath."""
+        return self._backend.constrains_json
+
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages."""
         return self._backend.render(messages)

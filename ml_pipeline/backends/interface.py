@@ -107,6 +107,10 @@ class AppliedProof:
 class Backend(Protocol):
     """A model that answers. Not thread-safe unless its class says so."""
 
+    @property
+    def constrains_json(self) -> bool:
+        """Whether it can hold an answer to a JSON schema; a request with one is refused where it cannot."""
+
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages: the text after the chat template.
 

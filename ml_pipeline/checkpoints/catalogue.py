@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from ml_pipeline.checkpoints.checkpoint import Checkpoint, with_family
+from ml_pipeline.backend_settings import MlxServerSettings
+from ml_pipeline.base_models import backend_settings, gguf_path, mlx_model
+from ml_pipeline.checkpoints.checkpoint import Checkpoint, base_checkpoint, with_family
 from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover, discover_base
 from ml_pipeline.checkpoints.fetch import fetch_index
 from ml_pipeline.checkpoints.fsspec_source import FsspecFolder
@@ -38,7 +40,7 @@ class Catalogue:
         """Look through the named sources, or all, at the same time; base models that have checkpoints come first.
 
         Folders that did not change since this process last looked are not listed again, unless `full` is set. A bare
-        base model is listed when its file is on this machine, since its scores are what the others are compared with.
+        base model is listed when it can be scored, since its scores are what the others are compared with.
         A source that has not answered after `longest_s` seconds fails; its look goes on in the background.
         """
         names = list(self._sources if sources is None else sources)
@@ -57,7 +59,7 @@ class Catalogue:
         bases = []
         for base_model in dict.fromkeys(checkpoint.base_model for checkpoint in found.checkpoints):
             try:
-                bases.append(discover_base(base_model, self._settings.base_model_gguf(base_model)))
+                bases.append(_base(self._settings, base_model))
             except SettingsError as error:
                 found.problems.append(str(error))
         found.checkpoints[:0] = bases
@@ -104,6 +106,13 @@ class Catalogue:
 def forget_everything() -> None:
     """Have the next look list every folder, as in a new process."""
     _MEMORIES.clear()
+
+
+def _base(settings: Settings, name: str) -> Checkpoint:
+    """The bare base model; one whose files are on another machine has no size and no time."""
+    if isinstance(backend_settings(settings, name), MlxServerSettings):
+        return base_checkpoint(name, file=mlx_model(settings, name), size_bytes=0, mtime_ns=0)
+    return discover_base(name, gguf_path(settings, name))
 
 
 def _open_source(settings: Settings, name: str, source: AnySource) -> Source:

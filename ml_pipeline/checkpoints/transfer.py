@@ -10,7 +10,7 @@ from threading import Event
 
 from ml_pipeline.checkpoints.part_file import PartFile
 from ml_pipeline.checkpoints.source import Source
-from ml_pipeline.errors import CheckpointChangedError, CheckpointError
+from ml_pipeline.errors import CheckpointChangedError, CheckpointError, SourceRefusesError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all."""
@@ -63,6 +63,7 @@ def copy_file(file: SourceFile, part: FileIO, progress: Progress, waits_s: Seque
 
     Raises:
         CheckpointChangedError: the file has another size or time than `file` says; the part is of no use any more.
+        SourceRefusesError: the source is not trusted or does not let us in; not tried again.
         CheckpointError: it cannot be read, or broke off again and again, or `stop` was set.
         StoreFullError, StoreError: the part cannot be written.
     """
@@ -79,7 +80,7 @@ def copy_file(file: SourceFile, part: FileIO, progress: Progress, waits_s: Seque
                     _require_going_on(file, here, stop)
                 file.require_unchanged()
                 return out.finish()
-            except CheckpointChangedError:
+            except (CheckpointChangedError, SourceRefusesError):
                 raise
             except CheckpointError as error:
                 _require_going_on(file, here, stop)

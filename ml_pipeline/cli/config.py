@@ -21,6 +21,7 @@ def config() -> None:
 @reporting
 def config_check() -> None:
     """Check the settings, the sources, the suites and the base models, and say what is there."""
+    from ml_pipeline.base_models import described
     from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.resources import suites_of
 
@@ -35,6 +36,6 @@ def config_check() -> None:
         console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes", highlight=False)
     for name in settings.base_models:
         try:
-            console.print(f"  base model {name}: {settings.base_model_gguf(name)}", highlight=False, soft_wrap=True)
+            console.print(f"  base model {name}: {described(settings, name)}", highlight=False, soft_wrap=True)
         except SettingsError as error:
             console.print(f"  {error}", markup=False, highlight=False, style="yellow", soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from ml_pipeline.adapters.adapter import Adapter
@@ -16,25 +15,14 @@ from ml_pipeline.evaluation.ask import ask, suite_options
 from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.evaluation.judging import Judge, judge_answers
+from ml_pipeline.evaluation.loading import ReadyModel
 from ml_pipeline.evaluation.mark import checkpoint_scores, heuristic_scores, probe_results
-from ml_pipeline.evaluation.prepare import Preparer
+from ml_pipeline.evaluation.stages import STAGES, needs_adapter
 from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 from ml_pipeline.suites.suite import Suite
 
 Row = dict[str, Any]
-
-STAGES = (
-    "adapter",
-    "converted_adapter",
-    "responses",
-    "probe_results",
-    "heuristic_scores",
-    "checkpoint_scores",
-    "judgements",
-)
-_NEEDS_MODEL = {"responses", "judgements"}
-_NEEDS_ADAPTER = {"adapter", "converted_adapter", "responses"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +36,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Runs the stages with one loaded model, or without any when `needs_model` says that none of them asks it.
+    """Runs the stages with one loaded model, or without what none of them needs.
 
     `stored_rows(table, partition_key)` gives rows that an earlier run stored: a stage whose input is not made in this
     run works on those, so that a changed check or rubric needs no new answers.
@@ -56,9 +44,7 @@ class Evaluator:
 
     settings: Settings
     suites: tuple[Suite, ...]
-    preparer: Preparer
-    backend: Backend | None
-    base_gguf: Path
+    model: ReadyModel
     stored_rows: Callable[[str, str], list[Row]]
     listener: ProgressListener
 
@@ -69,16 +55,18 @@ class Evaluator:
         """
         responses: list[Row] | None = None
         if needs_adapter(stages):
-            adapter = self.preparer.adapter(checkpoint)
+            adapters = self.model.adapters
+            assert adapters is not None
+            adapter = adapters.adapter(checkpoint)
             if "adapter" in stages:
                 yield StageResult("adapter", facts=adapter_facts(checkpoint, adapter))
-            converted = self.preparer.converted_adapter(adapter, self.base_gguf)
+            converted = adapters.converted_adapter(adapter)
             if "converted_adapter" in stages:
                 yield StageResult("converted_adapter", facts=converted_facts(converted))
             if "responses" in stages:
-                proof = self._model.use_adapter(converted)
+                proof = self._backend.use_adapter(converted)
                 evaluations = self._evaluations(checkpoint, adapter, proof)
-                responses = ask(self._model, evaluations, self._progress(f"{checkpoint.label} answers"))
+                responses = ask(self._backend, evaluations, self._progress(f"{checkpoint.label} answers"))
                 yield StageResult(
                     "responses",
                     {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},
@@ -93,9 +81,9 @@ class Evaluator:
             yield StageResult(stage, {stage: rows}, score_facts(stage, rows))
 
     @property
-    def _model(self) -> Backend:
-        assert self.backend is not None, "a stage that needs_model() does not know asks the model"
-        return self.backend
+    def _backend(self) -> Backend:
+        assert self.model.backend is not None, "a stage that needs_model() does not know asks the model"
+        return self.model.backend
 
     def _evaluations(
         self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None
@@ -106,7 +94,7 @@ class Evaluator:
                 checkpoint=checkpoint,
                 suite=suite,
                 options=suite_options(suite, self.settings.suites),
-                backend=self._model.identity(),
+                backend=self._backend.identity(),
                 adapter=adapter,
                 proof=proof,
                 judge_model=self._judge_name() if suite.rubric else None,
@@ -127,10 +115,10 @@ class Evaluator:
         name = self._judge_name()
         if name is None:
             return []
-        self._model.use_adapter(None)
+        self._backend.use_adapter(None)
         settings = self.settings.judge
         judge = Judge(
-            self._model,
+            self._backend,
             name,
             GenerationOptions(temperature=0.0, max_tokens=settings.max_tokens, seed=settings.seed),
             answers_per_suite=settings.answers_per_suite,
@@ -141,7 +129,7 @@ class Evaluator:
     def _judge_name(self) -> str | None:
         if self.settings.judge.backend == "none":
             return None
-        identity = self._model.identity()
+        identity = self._backend.identity()
         return f"{identity.base_model} {identity.quantisation}".strip()
 
     def _stored(self, table: str, key: str) -> list[Row]:
@@ -152,13 +140,3 @@ class Evaluator:
 
     def _progress(self, title: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.step(title, done, total)
-
-
-def needs_adapter(stages: Collection[str]) -> bool:
-    """Whether any of these stages works on the checkpoint's files."""
-    return bool(_NEEDS_ADAPTER & set(stages))
-
-
-def needs_model(stages: Collection[str]) -> bool:
-    """Whether any of these stages has to load the base model."""
-    return bool(_NEEDS_MODEL & set(stages))

@@ -32,10 +32,13 @@ def adapter_facts(checkpoint: Checkpoint, adapter: Adapter | None) -> Facts:
 
 
 def converted_facts(converted: AdapterFile | None) -> Facts:
-    """Where the converted adapter lies."""
+    """Where the converted adapter lies; one that stays on its host has its path there."""
     if converted is None:
         return {"adapter": "none: this is the bare base model"}
-    return {"path": str(converted.path), "size_bytes": converted.path.stat().st_size}
+    facts: Facts = {"path": str(converted.path)}
+    if converted.path.is_file():
+        facts["size_bytes"] = converted.path.stat().st_size
+    return facts
 
 
 def response_facts(rows: Sequence[Row], proof: AppliedProof | None) -> Facts:

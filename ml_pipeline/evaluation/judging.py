@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_pipeline.backends.interface import Backend, Completion, CompletionRequest, GenerationOptions
@@ -97,8 +97,11 @@ def _chosen_probes(suite: Suite, count: int | None) -> set[str]:
 def _hear(judge: Judge, cases: Sequence[_Case], progress: Callable[[int], None]) -> list[tuple[_Case, Completion]]:
     """Put each case's request to the judge and read its reply; a second reading only ever adds to the first."""
     by_id = {case.request.id: case for case in cases if case.request is not None}
+    requests = [case.request for case in cases if case.request is not None]
+    if not judge.backend.constrains_json:  # the prompt names the form, and the reply is checked either way
+        requests = [replace(request, json_schema=None) for request in requests]
     heard = []
-    for completion in judge.backend.complete([case.request for case in cases if case.request is not None]):
+    for completion in judge.backend.complete(requests):
         case = by_id[completion.request_id]
         reading = read_judgement(case.rubric, completion)
         if case.transcript == "" or len(reading.reasons) < len(case.reading.reasons):

@@ -1,15 +1,18 @@
-"""Brings a checkpoint to the point where a backend can load it: found, fetched, validated, converted."""
+"""Brings a checkpoint to the point where a backend can load it: fetched, validated, converted, or left in place."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from threading import Event
+from typing import Protocol
 
 from ml_pipeline.adapters import ConvertedCache, read_adapter
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backends.interface import AdapterFile
+from ml_pipeline.backends.mlx_server import MlxServerBackend
 from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -22,6 +25,16 @@ from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 
 _CONVERSIONS = 3
+
+
+class AdapterFiles(Protocol):
+    """How the adapter of a checkpoint gets to the backend that is to load it."""
+
+    def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
+        """The checkpoint's adapter, validated; None for a bare base model."""
+
+    def converted_adapter(self, adapter: Adapter | None) -> AdapterFile | None:
+        """The adapter in the form that the backend loads; None for a bare base model."""
 
 
 class Preparer:
@@ -69,6 +82,10 @@ class Preparer:
             "Raise limits.cache_bytes in pipeline.yaml."
         )
 
+    def for_base(self, base_gguf: Path) -> AdapterFiles:
+        """These files for a backend that runs this base model."""
+        return _Converting(self, base_gguf)
+
     def __enter__(self) -> Preparer:
         return self
 
@@ -86,3 +103,36 @@ class Preparer:
     def _let_go(self) -> None:
         while self._in_use:
             self._in_use.pop().release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Converting:
+    """Adapters fetched and converted for one base model."""
+
+    preparer: Preparer
+    base_gguf: Path
+
+    def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
+        return self.preparer.adapter(checkpoint)
+
+    def converted_adapter(self, adapter: Adapter | None) -> AdapterFile | None:
+        return self.preparer.converted_adapter(adapter, self.base_gguf)
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """Adapters that stay on the host where the backend runs; `folder` is that of their source there."""
+
+    backend: MlxServerBackend
+    folder: PurePath
+
+    def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
+        """The checkpoint's adapter, validated over there; None for a bare base model."""
+        if checkpoint.is_base:
+            return None
+        weights, config = self.folder / checkpoint.file, self.folder / checkpoint.config_file
+        return self.backend.adapter(weights.as_posix(), config.as_posix())
+
+    def converted_adapter(self, adapter: Adapter | None) -> AdapterFile | None:
+        """The adapter as it is: mlx_lm.server loads what mlx-lm wrote."""
+        return None if adapter is None else AdapterFile(adapter.path, adapter.sha256)

@@ -65,7 +65,8 @@ def score_points(
     content_score. A run_id ends with `-<suite>-auto`, which for the shipped suites is what the original wrote.
     Rows of a suite that is not given are left out.
 
-    With `time_base` "real" a point's time is the checkpoint file's mtime plus its ordinal in ns; with "original" it is
+    With `time_base` "real" a point's time is the checkpoint file's mtime plus its ordinal in ns (a base model whose
+    file is on another machine has no mtime: it starts at ORIGINAL_EPOCH_S); with "original" it is
     ORIGINAL_EPOCH_S + 1000 * iteration + ordinal, in s. Ordinals: 0 overall, 1.. categories (for content_score:
     dimensions) in the suite's order, 100.. probes.
 
@@ -116,7 +117,7 @@ class _Clock:
         self._origins: dict[tuple[str, str], _Origin] = {}
         for row in evaluations.to_pylist() if evaluations is not None else []:
             self._origins[row["partition_key"], row["suite"]] = (
-                _Origin(row["checkpoint_mtime_ns"], 1)
+                _Origin(row["checkpoint_mtime_ns"] or ORIGINAL_EPOCH_S * _NS, 1)
                 if time_base == "real"
                 else _Origin((ORIGINAL_EPOCH_S + row["iteration"] * 1000) * _NS, _NS)
             )

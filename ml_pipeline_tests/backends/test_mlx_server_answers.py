@@ -18,10 +18,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ml_pipeline.adapters.read import read_adapter
+from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
 from ml_pipeline.backends.mlx_server import MlxServerBackend, SshLauncher
 from ml_pipeline.errors import AdapterError, BackendError
-from ml_pipeline.settings import MlxServerSettings
 from ml_pipeline_tests.adapters.tiny_models import TinyModel
 from ml_pipeline_tests.backends.remote_sshd import running_sshd
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, answers, ask

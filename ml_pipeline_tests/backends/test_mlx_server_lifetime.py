@@ -15,10 +15,10 @@ import paramiko
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import AdapterFile
 from ml_pipeline.backends.mlx_server import LocalLauncher, MlxServerBackend, SshLauncher
 from ml_pipeline.errors import AdapterError, BackendError
-from ml_pipeline.settings import MlxServerSettings
 from ml_pipeline_tests.backends.remote_sshd import Sshd, Wire, running_sshd
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, ask
 from ml_pipeline_tests.backends.tiny_mlx import (

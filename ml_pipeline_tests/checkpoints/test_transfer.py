@@ -15,7 +15,7 @@ import pytest
 from ml_pipeline.checkpoints import part_file, transfer
 from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline.checkpoints.transfer import SourceFile, copy_file
-from ml_pipeline.errors import CheckpointChangedError, CheckpointError
+from ml_pipeline.errors import CheckpointChangedError, CheckpointError, SourceRefusesError
 from ml_pipeline_tests.checkpoints.sources import FaultySource, add_weights, only_checkpoint
 from ml_pipeline_tests.stores.processes import run_python
 
@@ -73,6 +73,18 @@ def test_it_gives_up_after_a_few_tries_and_the_next_attempt_goes_on(
     assert copy(source, tmp_path / "part") == hashlib.sha256(content).hexdigest()
     assert source.opened == [0, 50_000, 100_000, 150_000]
     assert source.read_bytes == SIZE
+
+
+def test_a_machine_that_is_no_longer_trusted_is_not_asked_again(
+    source: FaultySource, content: bytes, tmp_path: Path
+) -> None:
+    source.breaks = [(50_000, SourceRefusesError("its host key changed")), (0, RESET)]
+    with pytest.raises(SourceRefusesError, match="its host key changed"):
+        copy(source, tmp_path / "part")
+    assert source.opened == [0]
+    source.breaks.clear()
+    assert copy(source, tmp_path / "part") == hashlib.sha256(content).hexdigest()
+    assert source.opened == [0, 50_000]
 
 
 def test_a_bad_line_that_moves_is_not_given_up(

@@ -10,6 +10,7 @@ import pytest
 
 from ml_pipeline.backends.interface import Backend, GenerationOptions
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.base_models import gguf_path
 from ml_pipeline.evaluation.judging import Judge, judge_answers
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.stores.rows import conform
@@ -32,7 +33,7 @@ ANSWERS = [
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     project = make_project(Path(tmp_path_factory.mktemp("judging")) / "project")
-    gguf = load_settings(project.root / "pipeline.yaml", environ={}).base_model_gguf("smollm2-135m")
+    gguf = gguf_path(load_settings(project.root / "pipeline.yaml", environ={}), "smollm2-135m")
     model = LlamaCppBackend(gguf, "smollm2-135m", sequences=2)
     yield model
     model.close()

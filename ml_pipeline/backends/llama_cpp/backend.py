@@ -47,6 +47,8 @@ class LlamaCppBackend:
         BackendError: the model cannot be loaded; the message says why.
     """
 
+    constrains_json = True
+
     def __init__(
         self,
         gguf: Path,

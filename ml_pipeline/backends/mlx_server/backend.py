@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from ml_pipeline.adapters.adapter import Adapter
+from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import (
     PROBE_TEXT,
     AdapterFile,
@@ -29,7 +30,6 @@ from ml_pipeline.backends.mlx_server.remote_adapter import RemoteAdapter, is_unc
 from ml_pipeline.backends.mlx_server.server import MlxServer
 from ml_pipeline.backends.mlx_server.session import GuardError
 from ml_pipeline.errors import AdapterError, BackendError
-from ml_pipeline.settings import MlxServerSettings
 
 Result = TypeVar("Result")
 
@@ -59,6 +59,8 @@ class MlxServerBackend:
     Raises:
         BackendError: the server does not get ready; the message holds its last words.
     """
+
+    constrains_json = False
 
     def __init__(self, launcher: Launcher, model: str, base_model: str, settings: MlxServerSettings) -> None:
         self.base_model = base_model

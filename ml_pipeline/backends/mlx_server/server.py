@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import BackendIdentity
 from ml_pipeline.backends.mlx_server import boot
 from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
@@ -14,7 +15,6 @@ from ml_pipeline.backends.mlx_server.printable import printable
 from ml_pipeline.backends.mlx_server.probe import Position, is_finite, probe
 from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
 from ml_pipeline.errors import BackendError
-from ml_pipeline.settings import MlxServerSettings
 
 _HEALTH_TIMEOUT_S = 10.0
 _VERSIONS = ("mlx-lm", "mlx", "python")

@@ -11,7 +11,7 @@ import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from ml_pipeline.checkpoints.ssh.route import Hop
-from ml_pipeline.errors import SourceUnreachableError
+from ml_pipeline.errors import SourceRefusesError
 
 USUAL_FILES = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _MOST_TRIES = 5
@@ -22,7 +22,7 @@ def log_in(where: str, transport: Any, hop: Hop) -> None:
     """Log in with the first key that the machine takes.
 
     Raises:
-        SourceUnreachableError: none is taken, none is there, or one can only be used through the agent.
+        SourceRefusesError: none is taken, none is there, or one can only be used through the agent.
         paramiko.SSHException, OSError, EOFError: the connection broke.
     """
     tried: list[str] = []
@@ -33,7 +33,7 @@ def log_in(where: str, transport: Any, hop: Hop) -> None:
             try:
                 missing = transport.auth_publickey(hop.user, key)
             except paramiko.BadAuthenticationType as error:
-                raise SourceUnreachableError(
+                raise SourceRefusesError(
                     f"{where}: {hop} takes no keys, only {', '.join(map(str, error.allowed_types))[:200]}. "
                     "Allow PubkeyAuthentication there."
                 ) from error
@@ -44,13 +44,13 @@ def log_in(where: str, transport: Any, hop: Hop) -> None:
                 continue
             if not missing:
                 return
-            raise SourceUnreachableError(
+            raise SourceRefusesError(
                 f"{where}: {hop} wants more than a key ({', '.join(map(str, missing))[:200]}), which cannot be given "
                 "here. Let this user in with a key alone."
             )
     if tried:
         problems.insert(0, f"it took none of the keys {', '.join(tried)}")
-    raise SourceUnreachableError(
+    raise SourceRefusesError(
         f"{where}: cannot log in as {hop}: {'; '.join(problems) or 'there is no key'}. Put the public key into "
         "~/.ssh/authorized_keys there, and name its private key as key_file or load it with ssh-add."
     )

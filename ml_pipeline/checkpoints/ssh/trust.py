@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_pipeline.errors import SourceUnreachableError
+from ml_pipeline.errors import SourceRefusesError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ def check_host_key(
     With `accept_new` the key of a machine of which none is known is recorded; a changed one never is.
 
     Raises:
-        SourceUnreachableError: the key is unknown, changed or revoked, or known_hosts cannot be read or written.
+        SourceRefusesError: the key is unknown, changed or revoked, or known_hosts cannot be read or written.
     """
     name = _name(host, port)
     try:
         lines = [line for line in _lines(known_hosts) if _matches(line, name)]
         if any(line.marker == "@revoked" and line.key.blob == key.blob for line in lines):
-            raise SourceUnreachableError(
+            raise SourceRefusesError(
                 f"{where}: the host key {key.fingerprint} of {name} is revoked in {known_hosts}. "
                 "Ask whoever runs the machine for its new key."
             )
@@ -73,12 +73,12 @@ def check_host_key(
             _record(known_hosts, name, key)
             return
     except OSError as error:
-        raise SourceUnreachableError(
+        raise SourceRefusesError(
             f"{where}: {known_hosts} cannot be used: {error.strerror or error}. Mend the file or its permissions."
         ) from error
     if known:
-        raise SourceUnreachableError(_changed(where, key, known, known_hosts, name))
-    raise SourceUnreachableError(_unknown(where, key, known_hosts, name, host, port, direct))
+        raise SourceRefusesError(_changed(where, key, known, known_hosts, name))
+    raise SourceRefusesError(_unknown(where, key, known_hosts, name, host, port, direct))
 
 
 def _unknown(where: str, key: HostKey, known_hosts: Path, name: str, host: str, port: int, direct: bool) -> str:

@@ -1,0 +1,57 @@
+"""Settings of the model runners: one section for each kind of backend, told apart by `type`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from ml_pipeline.source_settings import Section
+
+_DEFAULT_TYPE = "llama_cpp"
+
+
+class LlamaCppSettings(Section):
+    """llama.cpp in the process of the run: GGUF files."""
+
+    type: Literal["llama_cpp"] = Field("llama_cpp", description="`llama_cpp`: GGUF files, in the process of the run.")
+    sequences: int = Field(8, ge=1, le=256, description="Sequences decoded together.")
+    context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
+    gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
+
+
+class MlxServerSettings(Section):
+    """A model runner on the training host: `mlx_lm.server`, started there for as long as a run needs it.
+
+    Each checkpoint is scored on the host of its own source.
+    """
+
+    type: Literal["mlx_server"] = Field("mlx_server", description="`mlx_server`: mlx_lm.server, where the files are.")
+    source: str | None = Field(
+        None, description="The source on whose host the bare base model is scored; unset: the first source."
+    )
+    python: tuple[str, ...] = Field(
+        ("python3",), min_length=1, description="Command of a Python (3.8 or newer) on that host that has mlx-lm."
+    )
+    arguments: tuple[str, ...] = Field((), description="More arguments of mlx_lm.server, such as --kv-bits 8.")
+    concurrency: int = Field(8, ge=1, le=64, description="Requests under way at once; the server batches them.")
+    attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a broken connection ended.")
+    start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
+    silence_timeout_s: float = Field(600, gt=0, description="Longest wait for the next piece of an answer, in s.")
+    connect_timeout_s: float = Field(15, gt=0, description="Longest wait for a connection, in s.")
+    lost_after_s: float = Field(
+        30, ge=1, description="After so many s of silence on either side of the connection the server ends."
+    )
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("type", _DEFAULT_TYPE))
+    return str(getattr(value, "type", _DEFAULT_TYPE))
+
+
+AnyBackend = Annotated[
+    Annotated[LlamaCppSettings, Tag("llama_cpp")] | Annotated[MlxServerSettings, Tag("mlx_server")],
+    Discriminator(_type_of),
+]

@@ -1,0 +1,27 @@
+"""The stages of an evaluation, in order, and what each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+STAGES = (
+    "adapter",
+    "converted_adapter",
+    "responses",
+    "probe_results",
+    "heuristic_scores",
+    "checkpoint_scores",
+    "judgements",
+)
+_NEEDS_MODEL = {"responses", "judgements"}
+_NEEDS_ADAPTER = {"adapter", "converted_adapter", "responses"}
+
+
+def needs_adapter(stages: Collection[str]) -> bool:
+    """Whether any of these stages works on the checkpoint's files."""
+    return bool(_NEEDS_ADAPTER & set(stages))
+
+
+def needs_model(stages: Collection[str]) -> bool:
+    """Whether any of these stages has to load the base model."""
+    return bool(_NEEDS_MODEL & set(stages))
