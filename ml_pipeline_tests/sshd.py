@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
 import os
 import socket
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import paramiko
 
 from ml_pipeline.source_settings import SshSource
 from ml_pipeline_tests.servers import free_port, require_binary, running
@@ -42,6 +45,17 @@ class Sshd:
             "timeout_s": 10,
         }
         return SshSource.model_validate(given | changes)
+
+    def transport(self, port: int | None = None) -> paramiko.Transport:
+        """A plain connection, logged in; `port` is that of a proxy before the server."""
+        kind, blob = self.known_hosts.read_text().split()[1:3]
+        transport = paramiko.Transport(("127.0.0.1", port or self.port))
+        transport.connect(
+            hostkey=paramiko.PKey.from_type_string(kind, base64.b64decode(blob)),
+            username=getpass.getuser(),
+            pkey=paramiko.PKey.from_path(self.client_key),
+        )
+        return transport
 
     def log(self) -> str:
         """What the server wrote."""

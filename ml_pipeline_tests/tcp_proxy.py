@@ -29,6 +29,8 @@ class TcpProxy:
     """... so many times."""
     stall_after_bytes: int | None = None
     """Pass on nothing more when so many bytes in all have gone to clients."""
+    silent: bool = False
+    """Pass on nothing, either way, with every connection still open."""
     _sockets: list[socket.socket] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -80,6 +82,9 @@ class TcpProxy:
         while True:
             due, chunk = under_way.get()
             time.sleep(max(0.0, due - time.monotonic()))
+            while self.silent:
+                if self._stopped.wait(0.05):
+                    return
             if to_client:
                 passed_bytes += len(chunk)
                 if self.cuts_left and self.cut_after_bytes is not None and passed_bytes > self.cut_after_bytes:

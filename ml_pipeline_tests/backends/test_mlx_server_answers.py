@@ -23,7 +23,6 @@ from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
 from ml_pipeline.backends.mlx_server import MlxServerBackend, SshLauncher
 from ml_pipeline.errors import AdapterError, BackendError
 from ml_pipeline_tests.adapters.tiny_models import TinyModel
-from ml_pipeline_tests.backends.remote_sshd import running_sshd
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, answers, ask
 from ml_pipeline_tests.backends.tiny_mlx import (
     CHAT_TEMPLATE,
@@ -33,6 +32,7 @@ from ml_pipeline_tests.backends.tiny_mlx import (
     write_checkpoint,
     write_model,
 )
+from ml_pipeline_tests.sshd import running_sshd
 
 SETTINGS = MlxServerSettings(python=(sys.executable,), start_timeout_s=120, silence_timeout_s=60)
 

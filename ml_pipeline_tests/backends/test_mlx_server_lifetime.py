@@ -19,7 +19,6 @@ from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import AdapterFile
 from ml_pipeline.backends.mlx_server import LocalLauncher, MlxServerBackend, SshLauncher
 from ml_pipeline.errors import AdapterError, BackendError
-from ml_pipeline_tests.backends.remote_sshd import Sshd, Wire, running_sshd
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, ask
 from ml_pipeline_tests.backends.tiny_mlx import (
     Reference,
@@ -29,6 +28,8 @@ from ml_pipeline_tests.backends.tiny_mlx import (
     write_checkpoint,
     write_model,
 )
+from ml_pipeline_tests.sshd import Sshd, running_sshd
+from ml_pipeline_tests.tcp_proxy import running_proxy
 
 LOST_AFTER_S = 4.0
 SETTINGS = MlxServerSettings(
@@ -91,7 +92,7 @@ kind, port, key, model = sys.argv[1:]
 if kind == "ssh":
     import getpass
     transport = paramiko.Transport(("127.0.0.1", int(port)))
-    transport.connect(username=getpass.getuser(), pkey=paramiko.ECDSAKey.from_private_key_file(key))
+    transport.connect(username=getpass.getuser(), pkey=paramiko.PKey.from_path(key))
     launcher = SshLauncher("the host", lambda: transport)
 else:
     launcher = LocalLauncher()
@@ -102,10 +103,8 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("kind", ["ssh", "local"])
-def test_the_server_ends_when_our_process_is_killed(kind: str, sshd: Sshd, model: Path, tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    sshd.user_key.write_private_key_file(str(key))
-    command = [sys.executable, "-c", OWNER, kind, str(sshd.port), str(key), str(model)]
+def test_the_server_ends_when_our_process_is_killed(kind: str, sshd: Sshd, model: Path) -> None:
+    command = [sys.executable, "-c", OWNER, kind, str(sshd.port), str(sshd.client_key), str(model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"ready\n"
@@ -115,7 +114,7 @@ def test_the_server_ends_when_our_process_is_killed(kind: str, sshd: Sshd, model
 
 
 def test_the_server_ends_when_the_connection_is_cut_and_is_started_again(sshd: Sshd, model: Path) -> None:
-    with closing(Wire(sshd.port)) as wire, closing(Connections(sshd, wire.port)) as connections:
+    with running_proxy(sshd.port) as wire, closing(Connections(sshd, wire.port)) as connections:
         checkpoint = model.parent / "adapters-run" / "0000100_adapters.safetensors"
         with closing(MlxServerBackend(over_ssh(connections), str(model), "tiny", SETTINGS)) as backend:
             backend.use_adapter(AdapterFile(checkpoint, backend.adapter(str(checkpoint)).sha256))
@@ -140,11 +139,11 @@ def test_the_server_ends_when_the_connection_is_cut_and_is_started_again(sshd: S
 
 
 def test_the_server_ends_when_the_connection_falls_silent(sshd: Sshd, model: Path) -> None:
-    with closing(Wire(sshd.port)) as wire, closing(Connections(sshd, wire.port)) as connections:
+    with running_proxy(sshd.port) as wire, closing(Connections(sshd, wire.port)) as connections:
         settings = SETTINGS.model_copy(update={"attempts": 1})
         backend = MlxServerBackend(over_ssh(connections), str(model), "tiny", settings)
         with suppress(BackendError), closing(backend):
-            wire.fall_silent()
+            wire.silent = True
             started = time.monotonic()
             assert gone_within(model, LOST_AFTER_S + 5)
             found = answer(backend, ask(QUESTIONS[0]))
@@ -195,7 +194,7 @@ def test_why_a_server_does_not_start_is_told(
 
 def test_a_host_that_forbids_tunnels_is_told_so(model: Path, tmp_path: Path) -> None:
     with (
-        running_sshd(tmp_path / "sshd", forwarding="no") as sshd,
+        running_sshd(tmp_path / "sshd", options="AllowTcpForwarding no") as sshd,
         closing(Connections(sshd)) as connections,
         pytest.raises(BackendError, match="AllowTcpForwarding"),
     ):
