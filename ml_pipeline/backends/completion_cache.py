@@ -14,12 +14,15 @@ from pathlib import Path
 
 from ml_pipeline.backends.interface import (
     AdapterFile,
+    AdapterForm,
     AppliedProof,
     Backend,
     BackendIdentity,
+    Classification,
     Completion,
     CompletionRequest,
     Message,
+    Piece,
 )
 from ml_pipeline.errors import BackendError, StoreError, StoreFullError
 
@@ -135,6 +138,11 @@ class CachedBackend:
         self._adapter: AdapterFile | None = None
 
     @property
+    def adapter_form(self) -> AdapterForm:
+        """As the backend beneath."""
+        return self._backend.adapter_form
+
+    @property
     def constrains_json(self) -> bool:
         """As the backend beneath."""
         return self._backend.constrains_json
@@ -177,11 +185,11 @@ class CachedBackend:
             if isinstance(runs, Generator):
                 runs.close()
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
+    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
         """Pass through: a stream is for people who watch."""
         return self._backend.stream(request)
 
-    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Pass through."""
         return self._backend.classify(texts, labels)
 
@@ -209,7 +217,8 @@ class CachedBackend:
             return None
         adapter = None if self._adapter is None else [self._adapter.sha256, self._adapter.scale]
         drawn_for = None if request.options.temperature == 0 else request.id
-        parts = [asdict(identity), adapter, prompt, asdict(request.options), request.json_schema, drawn_for]
+        asked = [prompt, asdict(request.options), request.json_schema, request.log_probabilities]
+        parts = [asdict(identity), adapter, asked, drawn_for]
         # The order of a schema's properties is the order in which they are written: no sorting of keys here.
         return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()
 
@@ -222,6 +231,8 @@ def _from_json(text: str) -> Completion | None:
         return None
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(Completion)}:
         return None
+    if (kept := values["log_probabilities"]) is not None:
+        values["log_probabilities"] = tuple(kept)
     return Completion(**values)
 
 

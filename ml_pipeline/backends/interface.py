@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "error", "cancelled"]
+AdapterForm = Literal["gguf", "mlx", "peft", "in_place", "none"]
+"""What a backend loads: a GGUF LoRA, what mlx-lm wrote, a PEFT folder, a file where it lies on its host, or nothing."""
+ClassifyMethod = Literal["scored", "chosen"]
 
 PROBE_TEXT = "The three most important things to remember when you learn a new skill are patience, practice and"
 """What backends give a model to see whether an adapter changes it."""
@@ -41,13 +44,14 @@ class CompletionRequest:
     """One prompt to be answered. `id` is unique in its batch and comes back on the completion.
 
     `json_schema` constrains the answer to JSON of that schema where the backend can; others ignore nothing in
-    silence: they raise BackendError.
+    silence: they raise BackendError. `log_probabilities` asks for those of the answer's tokens.
     """
 
     id: str
     messages: tuple[Message, ...]
     options: GenerationOptions = field(default_factory=GenerationOptions)
     json_schema: dict[str, Any] | None = None
+    log_probabilities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,9 @@ class Completion:
     """What came back for one request.
 
     `text` is all that was produced, also when `error` says what ended it early. `prompt` is the text after the chat
-    template. `seconds` is wall time from the first prompt token to the last produced one.
+    template. `seconds` is wall time from the first prompt token to the last produced one. `log_probabilities` are
+    natural logarithms, one a token of the answer in order (what ended it left out), of the model as it is: before
+    temperature, penalties and grammar. None unless they were asked for and the backend tells them.
     """
 
     request_id: str
@@ -67,6 +73,28 @@ class Completion:
     seconds: float
     error: str | None = None
     cached: bool = False
+    log_probabilities: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer as it is made. Only the last piece has `completion`: the whole answer, and why it ended."""
+
+    text: str
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Log-probability of each label as the continuation of each text: one row a text, one number a label.
+
+    "scored": natural logarithms of P(label | text) over all of the label's tokens. "chosen": the server cannot score;
+    it was made to choose one label, and a row holds the normalised logarithms of its choice (0 for a label chosen
+    outright, minus infinity for the others).
+    """
+
+    log_probabilities: list[list[float]]
+    method: ClassifyMethod
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +136,10 @@ class Backend(Protocol):
     """A model that answers. Not thread-safe unless its class says so."""
 
     @property
+    def adapter_form(self) -> AdapterForm:
+        """The form of adapter file that `use_adapter` takes."""
+
+    @property
     def constrains_json(self) -> bool:
         """Whether it can hold an answer to a JSON schema; a request with one is refused where it cannot."""
 
@@ -127,14 +159,15 @@ class Backend(Protocol):
         text it had. Raises BackendError when two requests share an id.
         """
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
-        """Yield the answer piece by piece; the pieces joined are the text that `complete` gives.
+    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
+        """Yield the answer piece by piece; the pieces' texts joined are the text of the completion in the last one.
 
-        Raises BackendError when an error ends the answer, after the pieces that came before it.
+        As with `complete`, an error ends the answer and stands in its completion. Closing the iterator frees what it
+        holds.
         """
 
-    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
-        """Log-probability of each label as the continuation of each text: len(texts) rows of len(labels)."""
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
+        """Log-probability of each label as the continuation of each text, and how it was found."""
 
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
         """Swap to this adapter, or to the bare base with None; raises AdapterError unless proven applied.

@@ -51,11 +51,15 @@ def scores_by(reference: Any, texts: Sequence[str]) -> list[list[float]]:
     ids=["one", "more than sequences", "shared prefix"],
 )
 def test_scores_are_the_sums_of_log_probabilities(backend: LlamaCppBackend, reference: Any, texts: list[str]) -> None:
-    np.testing.assert_allclose(backend.classify(texts, LABELS), scores_by(reference, texts), atol=3 * BATCH_NOISE)
+    np.testing.assert_allclose(
+        backend.classify(texts, LABELS).log_probabilities, scores_by(reference, texts), atol=3 * BATCH_NOISE
+    )
 
 
 def test_the_right_label_wins(backend: LlamaCppBackend) -> None:
-    rows = backend.classify(["The capital of France is", "The capital of Germany is"], [" Paris", " Berlin"])
+    found = backend.classify(["The capital of France is", "The capital of Germany is"], [" Paris", " Berlin"])
+    assert found.method == "scored"
+    rows = found.log_probabilities
     assert rows[0][0] > rows[0][1]
     assert rows[1][1] > rows[1][0]
 
@@ -66,7 +70,7 @@ def test_probabilities_of_all_first_tokens_add_up_to_at_most_one(single: LlamaCp
         for token in range(300, 420)
         if (text := single.model.piece(token).decode("utf-8", "replace")).startswith(" ") and text.isascii()
     ]
-    (row,) = single.classify(["The sea is"], one_token)
+    (row,) = single.classify(["The sea is"], one_token).log_probabilities
     assert 0 < np.exp(row).sum() < 1
 
 
@@ -86,4 +90,4 @@ def test_what_cannot_be_scored_is_refused(
 
 
 def test_no_texts_no_rows(backend: LlamaCppBackend) -> None:
-    assert backend.classify([], LABELS) == []
+    assert backend.classify([], LABELS).log_probabilities == []

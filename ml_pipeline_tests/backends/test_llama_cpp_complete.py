@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,33 @@ def test_stream_gives_the_text_of_complete(single: LlamaCppBackend) -> None:
     request = ask(QUESTIONS[1], max_tokens=24, stop=("Orange", "zzz"))
     pieces = list(single.stream(request))
     assert len(pieces) > 1
-    assert "".join(pieces) == answer(single, request).text
+    whole = answer(single, request)
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert [piece.completion is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    last = pieces[-1].completion
+    assert last is not None
+    assert (last.text, last.finish_reason, last.completion_tokens) == (
+        whole.text,
+        whole.finish_reason,
+        whole.completion_tokens,
+    )
+
+
+def test_a_stream_that_cannot_begin_says_why(single: LlamaCppBackend) -> None:
+    (piece,) = single.stream(ask("word " * 5000))
+    assert piece.completion is not None
+    assert (piece.text, piece.completion.finish_reason) == ("", "error")
+    assert "Raise context_tokens" in str(piece.completion.error)
+
+
+def test_log_probabilities_are_those_of_the_model_itself(single: LlamaCppBackend) -> None:
+    plain = ask(QUESTIONS[0], max_tokens=8)
+    (told,) = single.complete([replace(plain, log_probabilities=True)])
+    assert answer(single, plain).log_probabilities is None
+    assert told.log_probabilities is not None
+    assert len(told.log_probabilities) == told.completion_tokens
+    total = single.classify([told.prompt], [told.text]).log_probabilities[0][0]
+    assert sum(told.log_probabilities) == pytest.approx(total, abs=0.05)
 
 
 SCORE_SCHEMA = {

@@ -246,7 +246,11 @@ def test_a_stream_joins_to_the_answer(backend: MlxServerBackend) -> None:
     request = ask(QUESTIONS[0], max_tokens=24)
     pieces = list(backend.stream(request))
     assert len(pieces) > 3
-    assert "".join(pieces) == answer(backend, request).text
+    whole = answer(backend, request)
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert [piece.completion is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert pieces[-1].completion is not None
+    assert pieces[-1].completion.finish_reason == whole.finish_reason
 
 
 def test_what_the_server_cannot_do_is_refused(backend: MlxServerBackend) -> None:

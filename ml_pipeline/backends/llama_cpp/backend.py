@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from ml_pipeline.adapters.base_gguf import file_sha256
 from ml_pipeline.backends.interface import (
     AdapterFile,
+    AdapterForm,
     AppliedProof,
     BackendIdentity,
+    Classification,
     Completion,
     CompletionRequest,
     Message,
+    Piece,
 )
 from ml_pipeline.backends.llama_cpp.adapter_slot import AdapterSlot
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
@@ -25,6 +28,7 @@ from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import KvType, LoadedModel
 from ml_pipeline.backends.llama_cpp.samplers import SamplerFactory
 from ml_pipeline.backends.llama_cpp.scheduler import Scheduler
+from ml_pipeline.backends.one_at_a_time import OneAtATime
 from ml_pipeline.errors import BackendError
 
 DEFAULT_SEQUENCES = 8
@@ -47,6 +51,7 @@ class LlamaCppBackend:
         BackendError: the model cannot be loaded; the message says why.
     """
 
+    adapter_form: AdapterForm = "gguf"
     constrains_json = True
 
     def __init__(
@@ -81,7 +86,7 @@ class LlamaCppBackend:
         self._scheduler = Scheduler(self.model, self._memory, self._batch)
         self._adapter = AdapterSlot(self.model, self._memory, self._batch)
         self._classifier = Classifier(self.model, self._memory, self._batch)
-        self._busy_with: str | None = None
+        self._calls = OneAtATime()
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages."""
@@ -97,7 +102,7 @@ class LlamaCppBackend:
         """
         if len({request.id for request in requests}) < len(requests):
             raise BackendError("complete: two requests share an id. Give each request of a batch its own.")
-        with self._exclusive("complete"):
+        with self._calls.during("complete"):
             jobs: list[Job] = []
             try:
                 for request in requests:
@@ -113,31 +118,32 @@ class LlamaCppBackend:
                 for job in jobs:
                     job.sampler.close()
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
+    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
         """Yield the answer piece by piece; text that may begin a stop string is held back until that is known."""
-        with self._exclusive("stream"):
+        with self._calls.during("stream"):
             job = self._prepare(request)
             if isinstance(job, Completion):
-                raise BackendError(f"request {request.id}: {job.error}")
+                yield Piece("", job)
+                return
             with closing(self._scheduler.run([job], lambda: False)) as steps:
                 for ended in steps:
-                    if piece := job.answer.take(ended=bool(ended)):
-                        yield piece
-                    for completion in ended:
-                        if completion.error is not None:
-                            raise BackendError(f"request {request.id}: {completion.error}")
+                    piece = job.answer.take(ended=bool(ended))
+                    if ended:
+                        yield Piece(piece, ended[0])
+                    elif piece:
+                        yield Piece(piece)
 
-    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Log-probability of each label as the continuation of each text, without the chat template.
 
         See `Classifier.scores`.
         """
-        with self._exclusive("classify"):
-            return self._classifier.scores(texts, labels)
+        with self._calls.during("classify"):
+            return Classification(self._classifier.scores(texts, labels), "scored")
 
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
         """Swap to this GGUF adapter, or to the bare base with None. See `Backend.use_adapter`."""
-        with self._exclusive("use_adapter"):
+        with self._calls.during("use_adapter"):
             return self._adapter.use(adapter)
 
     def identity(self) -> BackendIdentity:
@@ -155,25 +161,11 @@ class LlamaCppBackend:
 
     def close(self) -> None:
         """Free the model. Safe to call twice."""
-        if self._busy_with == "closed":
+        if not self._calls.close():
             return
-        self._busy_with = "closed"
         self._samplers.close()
         self._adapter.clear()
         self.model.close()
-
-    @contextmanager
-    def _exclusive(self, what: str) -> Iterator[None]:
-        if self._busy_with == "closed":
-            raise BackendError(f"{what}: this backend is closed. Make a new one.")
-        if self._busy_with is not None:
-            raise BackendError(f"{what}: {self._busy_with} is still under way. Use up or close its iterator first.")
-        self._busy_with = what
-        try:
-            yield
-        finally:
-            if self._busy_with == what:
-                self._busy_with = None
 
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
         """Make the job of a request, or the completion that says why it cannot be one."""

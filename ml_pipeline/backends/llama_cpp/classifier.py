@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
+from ml_pipeline.backends.llama_cpp.log_softmax import log_softmax
 from ml_pipeline.backends.llama_cpp.memory import SequenceMemory, shared_prefix
 from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
 from ml_pipeline.errors import BackendError
@@ -102,7 +103,7 @@ class Classifier:
                     ready.append(sequence)
             self._batch.decode()
             rows = self._model.logits(len(ready)) if ready else ()
-            results.update({sequence: _log_softmax(row) for sequence, row in zip(ready, rows, strict=True)})
+            results.update({sequence: log_softmax(row) for sequence, row in zip(ready, rows, strict=True)})
         return [results[sequence] for sequence in range(len(group))]
 
     def _read_tails(self, group: list[_Text], label: int) -> None:
@@ -123,12 +124,6 @@ class Classifier:
             rows = self._model.logits(self._batch.rows)
             for sequence, text in taken:
                 for token in text.tails[label][1:]:
-                    text.scores[label] += float(_log_softmax(rows[row])[token])
+                    text.scores[label] += float(log_softmax(rows[row])[token])
                     row += 1
                 self._memory.cut(sequence, len(text.prompt))
-
-
-def _log_softmax(row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    shifted = row - row.max()
-    result: npt.NDArray[np.float32] = shifted - np.log(np.exp(shifted, dtype=np.float64).sum())
-    return result.astype(np.float32)

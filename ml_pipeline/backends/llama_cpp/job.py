@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason
+from ml_pipeline.backends.llama_cpp.log_softmax import log_softmax
 from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
 from ml_pipeline.backends.llama_cpp.samplers import Sampler
 
@@ -23,6 +25,7 @@ class Job:
         self.answer = AnswerText(request.options.stop)
         self.answer_tokens = 0
         self.next_token: int | None = None
+        self._log_probabilities: list[float] = []
         self._started: float | None = None
 
     @property
@@ -38,11 +41,19 @@ class Job:
             return np.array([self.next_token], dtype=np.int32)
         return self.tokens[decoded : decoded + room]
 
-    def accept(self, token: int, model: LoadedModel) -> FinishReason | None:
-        """Take the chosen token into the answer; returns why the answer ends here, or None when it goes on."""
+    def choose(self, logits: npt.NDArray[np.float32], index: int, model: LoadedModel) -> FinishReason | None:
+        """Choose the next token and take it into the answer.
+
+        `logits` over the vocabulary lie at output `index` of the batch. Returns why the answer ends here, or None when
+        it goes on. Raises BackendError when the sampler has nothing to choose from.
+        """
+        log_probabilities = log_softmax(logits) if self.request.log_probabilities else None  # a sampler may change them
+        token = self.sampler.choose(logits, index)
         if model.ends_answer(token):
             return "stop"
         self.answer_tokens += 1
+        if log_probabilities is not None:
+            self._log_probabilities.append(float(log_probabilities[token]))
         self.next_token = token
         if self.answer.add(model.piece(token)):
             return "stop"
@@ -61,4 +72,5 @@ class Job:
             finish_reason=reason,
             seconds=seconds,
             error=error,
+            log_probabilities=tuple(self._log_probabilities) if self.request.log_probabilities else None,
         )

@@ -60,7 +60,7 @@ class Scheduler:
         for row, (sequence, index) in zip(rows, outputs, strict=True):
             job = self._running[sequence]
             try:
-                reason = job.accept(job.sampler.choose(row, index), self._model)
+                reason = job.choose(row, index, self._model)
             except BackendError as error:
                 ended.append(self._end(sequence, str(error)))
                 continue

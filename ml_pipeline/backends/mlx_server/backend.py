@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -15,11 +15,14 @@ from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import (
     PROBE_TEXT,
     AdapterFile,
+    AdapterForm,
     AppliedProof,
     BackendIdentity,
+    Classification,
     Completion,
     CompletionRequest,
     Message,
+    Piece,
 )
 from ml_pipeline.backends.mlx_server.chat import PATH, Answer, counting_body, prompt_tokens, request_body
 from ml_pipeline.backends.mlx_server.fan_out import fan_out
@@ -29,6 +32,7 @@ from ml_pipeline.backends.mlx_server.probe import is_finite, largest_difference
 from ml_pipeline.backends.mlx_server.remote_adapter import RemoteAdapter, is_unchanged, stage
 from ml_pipeline.backends.mlx_server.server import MlxServer
 from ml_pipeline.backends.mlx_server.session import GuardError
+from ml_pipeline.backends.one_at_a_time import OneAtATime
 from ml_pipeline.errors import AdapterError, BackendError
 
 Result = TypeVar("Result")
@@ -60,6 +64,7 @@ class MlxServerBackend:
         BackendError: the server does not get ready; the message holds its last words.
     """
 
+    adapter_form: AdapterForm = "in_place"
     constrains_json = False
 
     def __init__(self, launcher: Launcher, model: str, base_model: str, settings: MlxServerSettings) -> None:
@@ -71,7 +76,7 @@ class MlxServerBackend:
         self._wanted: AdapterFile | None = None
         self._staged: RemoteAdapter | None = None
         self._stopping = False
-        self._busy_with: str | None = None
+        self._calls = OneAtATime()
 
     def render(self, messages: Sequence[Message]) -> str:
         """The messages as JSON: the server applies the chat template."""
@@ -83,7 +88,7 @@ class MlxServerBackend:
         """Answer all requests, yielding each as it ends. See `Backend.complete`."""
         if len({request.id for request in requests}) < len(requests):
             raise BackendError("complete: two requests share an id. Give each request of a batch its own.")
-        with self._exclusive("complete"):
+        with self._calls.during("complete"):
             pending = list(requests)
             for attempts_left in reversed(range(self._settings.attempts)):
                 lost: list[tuple[CompletionRequest, Completion]] = []
@@ -102,22 +107,24 @@ class MlxServerBackend:
                     return
                 pending = [request for request, _ in lost]
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
+    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
         """Yield the answer piece by piece; text that may begin a stop string is held back until that is known."""
-        with self._exclusive("stream"):
+        with self._calls.during("stream"):
             answer = Answer(request.options.stop)
             self._stopping = False
-            try:
-                with closing(self._steps(request, answer)) as steps:
-                    for _ in steps:
-                        if piece := answer.text.take(ended=False):
-                            yield piece
-            except HttpError as error:
-                raise BackendError(f"request {request.id}: {error}") from error
-            if piece := answer.text.take(ended=True):
-                yield piece
+            self._server.client.allow()
+            steps = self._steps(request, answer)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    outcome: _Outcome = end.value
+                    yield Piece(answer.text.take(ended=True), outcome.completion)
+                    return
+                if piece := answer.text.take(ended=False):
+                    yield Piece(piece)
 
-    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Refused: the server tells log-probabilities only of the tokens that it chose."""
         raise BackendError("mlx_lm.server cannot classify. Use the llama_cpp backend for this.")
 
@@ -126,7 +133,7 @@ class MlxServerBackend:
 
         Raises AdapterError, BackendError.
         """
-        with self._exclusive("adapter"):
+        with self._calls.during("adapter"):
             return self._insist(lambda: stage(self._server.session, self._server.where, weights, config).adapter)
 
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
@@ -134,7 +141,7 @@ class MlxServerBackend:
 
         Its `sha256`, which `adapter` tells, must be that of the files as they are now.
         """
-        with self._exclusive("use_adapter"):
+        with self._calls.during("use_adapter"):
             self._wanted = self._staged = None
             if adapter is None:
                 return None
@@ -150,21 +157,8 @@ class MlxServerBackend:
 
     def close(self) -> None:
         """End the server. Safe to call twice."""
-        self._busy_with = "closed"
+        self._calls.close()
         self._server.close()
-
-    @contextmanager
-    def _exclusive(self, what: str) -> Iterator[None]:
-        if self._busy_with == "closed":
-            raise BackendError(f"{what}: this backend is closed. Make a new one.")
-        if self._busy_with is not None:
-            raise BackendError(f"{what}: {self._busy_with} is still under way. Use up or close its iterator first.")
-        self._busy_with = what
-        try:
-            yield
-        finally:
-            if self._busy_with == what:
-                self._busy_with = None
 
     def _round(
         self, requests: Sequence[CompletionRequest], cancelled: Callable[[], bool]
@@ -178,11 +172,20 @@ class MlxServerBackend:
         self._server.client.abort()
 
     def _answer(self, request: CompletionRequest) -> _Outcome:
-        answer, started = Answer(request.options.stop), time.monotonic()
+        steps = self._steps(request, Answer(request.options.stop))
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcome: _Outcome = end.value
+                return outcome
+
+    def _steps(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, _Outcome]:
+        """Feed the server's events to `answer`, one a step; returns what came of it."""
+        started = time.monotonic()
         error, again = None, False
         try:
-            for _ in self._steps(request, answer):
-                pass
+            yield from self._events(request, answer)
         except BackendError as refusal:
             error = str(refusal)
         except HttpError as failure:
@@ -204,8 +207,8 @@ class MlxServerBackend:
         )
         return _Outcome(completion, again)
 
-    def _steps(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, None]:
-        """Feed the server's events to `answer`; raises HttpError, BackendError."""
+    def _events(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, None]:
+        """Feed the server's events to `answer`, one a step; raises HttpError, BackendError."""
         folder = self._staged.folder if self._staged else None
         body = request_body(request, self._server.model, folder)
         if self._stopping:
