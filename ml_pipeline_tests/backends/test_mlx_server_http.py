@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
+from ml_pipeline.backends.loopback_http import HttpClient, HttpError
 from ml_pipeline.backends.mlx_server.probe import probe
 
 OK = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backend_settings import MlxServerSettings
+from ml_pipeline.backends.fan_out import fan_out
 from ml_pipeline.backends.interface import (
     PROBE_TEXT,
     AdapterFile,
@@ -24,9 +25,8 @@ from ml_pipeline.backends.interface import (
     Message,
     Piece,
 )
+from ml_pipeline.backends.loopback_http import HttpError
 from ml_pipeline.backends.mlx_server.chat import PATH, Answer, counting_body, prompt_tokens, request_body
-from ml_pipeline.backends.mlx_server.fan_out import fan_out
-from ml_pipeline.backends.mlx_server.http_client import HttpError
 from ml_pipeline.backends.mlx_server.link import Launcher
 from ml_pipeline.backends.mlx_server.probe import is_finite, largest_difference
 from ml_pipeline.backends.mlx_server.remote_adapter import RemoteAdapter, is_unchanged, stage

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
-from ml_pipeline.backends.mlx_server.http_client import HttpError
+from ml_pipeline.backends.loopback_http import HttpError
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
 

@@ -7,30 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ml_pipeline.backends.loopback_http import Socket
 from ml_pipeline.backends.mlx_server import guard
 
 # Nothing in it needs more than the shell's simplest quoting. The working folder is dropped from the module path: it is
 # the user's home, where a file called json.py would be imported instead of Python's.
 _BOOTSTRAP = "import base64,sys;sys.path=[p for p in sys.path if p];exec(base64.b64decode(sys.argv.pop(1)))"
-
-
-class Socket(Protocol):
-    """The part of a socket that an HTTP client needs; a paramiko channel has it too."""
-
-    def settimeout(self, timeout: float | None, /) -> None:
-        """Set the longest wait of the other calls, in s."""
-
-    def recv(self, nbytes: int, /) -> bytes:
-        """At most so many bytes; none at the end. Raises OSError, TimeoutError when it takes too long."""
-
-    def sendall(self, data: bytes, /) -> None:
-        """Send all of it. Raises OSError, TimeoutError when it takes too long."""
-
-    def shutdown(self, how: int, /) -> None:
-        """End both directions (2), so that whoever waits in `recv` wakes up."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 class Link(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_pipeline.backends.interface import PROBE_TEXT
-from ml_pipeline.backends.mlx_server.http_client import HttpClient, HttpError
+from ml_pipeline.backends.loopback_http import HttpClient, HttpError
 
 _PATH = "/v1/completions"
 # An adapter may leave the first token as it is, to the last digit of a half-precision number.

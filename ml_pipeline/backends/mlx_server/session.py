@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ml_pipeline.backends.mlx_server.link import Link, Socket
-from ml_pipeline.backends.mlx_server.printable import printable
+from ml_pipeline.backends.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
 _LINES_KEPT = 60

@@ -1,4 +1,4 @@
-"""HTTP to the server over the link's sockets: bounded answers, bounded waits, and an end whenever we want one."""
+"""HTTP to a server on a loopback port, here or through a tunnel: bounded answers, bounded waits, and an end at will."""
 
 from __future__ import annotations
 
@@ -6,17 +6,35 @@ import json
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore
 
-from ml_pipeline.backends.mlx_server.link import Socket
-from ml_pipeline.backends.mlx_server.printable import printable
+from ml_pipeline.backends.printable import printable
 
 _LARGEST_ANSWER_BYTES = 64 << 20
 _LONGEST_LINE_BYTES = 4 << 20
 _ERROR_BYTES = 1 << 16
 _DONE = b"[DONE]"
+
+
+class Socket(Protocol):
+    """The part of a socket that an HTTP client needs; a paramiko channel has it too."""
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        """Set the longest wait of the other calls, in s."""
+
+    def recv(self, nbytes: int, /) -> bytes:
+        """At most so many bytes; none at the end. Raises OSError, TimeoutError when it takes too long."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of it. Raises OSError, TimeoutError when it takes too long."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End both directions (2), so that whoever waits in `recv` wakes up."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class HttpError(Exception):

@@ -25,7 +25,7 @@ def fan_out(
     `stop` must make every present and later call of `work` return soon. It is called once `cancelled` is true, when the
     iterator is closed, and when an exception goes through it.
     """
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="mlx-server-request")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="model-request")
     stopped = False
     try:
         waiting = {pool.submit(work, item): item for item in items}
