@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ml_pipeline.backends.mlx_server.link import Link, Socket
+from ml_pipeline.backends.loopback_http import Socket
+from ml_pipeline.backends.mlx_server.link import Link
 from ml_pipeline.backends.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
