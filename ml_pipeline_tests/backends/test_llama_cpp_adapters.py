@@ -99,6 +99,26 @@ def test_the_scale_multiplies_the_adapter(backend: LlamaCppBackend, tmp_path: Pa
     backend.use_adapter(None)
 
 
+def test_several_adapters_add_up_and_each_is_proven(backend: LlamaCppBackend, tmp_path: Path) -> None:
+    whole = write_adapter(tmp_path / "a.gguf", b_scale=0.05)
+    backend.use_adapter(whole)
+    alone = base_logits(backend)
+    halves = [AdapterFile(write_adapter(tmp_path / name, b_scale=0.05).path, "", scale=0.5) for name in ("b", "c")]
+    proofs = backend.use_adapters(halves)
+    assert [proof.tensors_matched for proof in proofs] == [6, 6]
+    assert all(proof.max_abs_logit_difference > 0.01 for proof in proofs)
+    np.testing.assert_allclose(base_logits(backend), alone, atol=1e-3)
+    assert backend.use_adapters([]) == []
+
+
+def test_one_bad_adapter_among_several_leaves_the_bare_base(backend: LlamaCppBackend, tmp_path: Path) -> None:
+    logits = base_logits(backend)
+    good, zero = write_adapter(tmp_path / "good.gguf"), write_adapter(tmp_path / "zero.gguf", b_scale=0.0)
+    with pytest.raises(AdapterError, match=r"zero.gguf: not applied"):
+        backend.use_adapters([good, zero])
+    assert np.array_equal(base_logits(backend), logits)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,8 +1,9 @@
-"""The one place where an adapter sits: swapped over the loaded base, and proven to have changed the model."""
+"""The one place where adapters sit: swapped over the loaded base, and proven to have changed the model."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,46 +25,53 @@ _NOISE = 1e-6
 
 
 class AdapterSlot:
-    """Holds at most one adapter of the model."""
+    """Holds the adapters of the model: none, one, or several that add up."""
 
     def __init__(self, model: LoadedModel, memory: SequenceMemory, batch: TokenBatch) -> None:
         self._model = model
         self._memory = memory
         self._batch = batch
-        self._native: Any = None
+        self._loaded: list[tuple[Any, float]] = []
         self._base_logits: Logits | None = None
 
-    def use(self, adapter: AdapterFile | None) -> AppliedProof | None:
-        """Take out the present adapter, then put `adapter` in and prove it applied; None leaves the bare base.
+    def use(self, adapters: Sequence[AdapterFile]) -> list[AppliedProof]:
+        """Take out the present adapters, then put these in, one over the other, and prove that each applied.
+
+        Each proof compares with the model as it was before that adapter was added.
 
         Raises:
-            AdapterError: the file is damaged or does not fit the base, or the model answers as without it; the bare
-                base is then in place.
+            AdapterError: a file is damaged or does not fit the base, or the model answers as without it; the bare base
+                is then in place.
         """
         self.clear()
-        if adapter is None:
-            return None
-        tensors = check_gguf_adapter(adapter.path, self._model.facts)
-        base_logits = self._base()
-        self._load(adapter)
+        tensors = [check_gguf_adapter(adapter.path, self._model.facts) for adapter in adapters]
+        if not adapters:
+            return []
+        before = self._base()
+        differences = []
         try:
-            difference = self._difference(adapter, base_logits)
+            for adapter in adapters:
+                self._add(adapter)
+                after = self._probe()
+                differences.append(_difference(adapter, before, after))
+                before = after
         except (AdapterError, BackendError):
             self.clear()
             raise
-        return AppliedProof(tensors, difference, PROBE_TEXT)
+        return [AppliedProof(*found, PROBE_TEXT) for found in zip(tensors, differences, strict=True)]
 
     def clear(self) -> None:
-        """Take the adapter out and free it. Whatever was decoded under it is forgotten."""
+        """Take the adapters out and free them. Whatever was decoded under them is forgotten."""
         lib, model = self._model.lib, self._model
-        if self._native is not None:
+        if self._loaded:
             lib.llama_set_adapters_lora(model.context, None, 0, None)
-            lib.llama_adapter_lora_free(self._native)
-            self._native = None
+            for native, _ in self._loaded:
+                lib.llama_adapter_lora_free(native)
+            self._loaded = []
         # Keys and values were computed with the old weights: kept, they shift the logits as much as an adapter does.
         self._memory.clear()
 
-    def _load(self, adapter: AdapterFile) -> None:
+    def _add(self, adapter: AdapterFile) -> None:
         lib, model = self._model.lib, self._model
         forget_log()
         native = lib.llama_adapter_lora_init(model.pointer, str(adapter.path).encode())
@@ -72,33 +80,18 @@ class AdapterSlot:
                 f"{adapter.path}: llama.cpp cannot load this adapter for {model.path.name}: {last_log_lines()}. "
                 "Check that it was trained on this base model."
             )
-        self._native = native
-        adapters = (lib.llama_adapter_lora_p_ctypes * 1)(native)
-        scales = (ctypes.c_float * 1)(adapter.scale)
-        code = lib.llama_set_adapters_lora(model.context, adapters, 1, scales)
+        self._loaded.append((native, adapter.scale))
+        count = len(self._loaded)
+        adapters = (lib.llama_adapter_lora_p_ctypes * count)(*(native for native, _ in self._loaded))
+        scales = (ctypes.c_float * count)(*(scale for _, scale in self._loaded))
+        code = lib.llama_set_adapters_lora(model.context, adapters, count, scales)
         if code != 0:
-            self.clear()
             raise AdapterError(f"{adapter.path}: llama.cpp cannot set this adapter ({code}): {last_log_lines()}")
 
     def _base(self) -> Logits:
         if self._base_logits is None:
             self._base_logits = self._probe()
         return self._base_logits
-
-    def _difference(self, adapter: AdapterFile, base_logits: Logits) -> float:
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = float(np.abs(self._probe() - base_logits).max())
-        if not np.isfinite(difference):
-            raise AdapterError(
-                f"{adapter.path}: the model's logits are NaN or infinite under this adapter. Training diverged, or the "
-                "scale is wrong."
-            )
-        if difference <= _NOISE:
-            raise AdapterError(
-                f"{adapter.path}: not applied: the logits are those of the base model. Its weights are zero "
-                "(a checkpoint from before the first step?) or its scale is."
-            )
-        return difference
 
     def _probe(self) -> Logits:
         """Decode the probe text in an empty memory and return the logits after its last token."""
@@ -111,3 +104,19 @@ class AdapterSlot:
             return self._model.logits(1).copy()[0:1].reshape(-1)
         finally:
             self._memory.clear()
+
+
+def _difference(adapter: AdapterFile, before: Logits, after: Logits) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = float(np.abs(after - before).max())
+    if not np.isfinite(difference):
+        raise AdapterError(
+            f"{adapter.path}: the model's logits are NaN or infinite under this adapter. Training diverged, or the "
+            "scale is wrong."
+        )
+    if difference <= _NOISE:
+        raise AdapterError(
+            f"{adapter.path}: not applied: the logits are those of the model without it. Its weights are zero "
+            "(a checkpoint from before the first step?) or its scale is."
+        )
+    return difference

@@ -84,7 +84,7 @@ class LlamaCppBackend:
         self._batch = TokenBatch(self.model)
         self._samplers = SamplerFactory(self.model)
         self._scheduler = Scheduler(self.model, self._memory, self._batch)
-        self._adapter = AdapterSlot(self.model, self._memory, self._batch)
+        self._adapters = AdapterSlot(self.model, self._memory, self._batch)
         self._classifier = Classifier(self.model, self._memory, self._batch)
         self._calls = OneAtATime()
 
@@ -144,7 +144,12 @@ class LlamaCppBackend:
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
         """Swap to this GGUF adapter, or to the bare base with None. See `Backend.use_adapter`."""
         with self._calls.during("use_adapter"):
-            return self._adapter.use(adapter)
+            return next(iter(self._adapters.use([] if adapter is None else [adapter])), None)
+
+    def use_adapters(self, adapters: Sequence[AdapterFile]) -> list[AppliedProof]:
+        """Swap to several GGUF adapters at once, each with its scale, which add up; see `AdapterSlot.use`."""
+        with self._calls.during("use_adapters"):
+            return self._adapters.use(adapters)
 
     def identity(self) -> BackendIdentity:
         """Say what exactly answers; the version names llama.cpp's and the type of the key-value cache as well."""
@@ -164,7 +169,7 @@ class LlamaCppBackend:
         if not self._calls.close():
             return
         self._samplers.close()
-        self._adapter.clear()
+        self._adapters.clear()
         self.model.close()
 
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
