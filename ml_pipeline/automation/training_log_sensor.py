@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -10,8 +11,8 @@ from ml_pipeline.assets.specs import TRAINING_LOSS_SPEC
 from ml_pipeline.automation.jobs import read_training_logs_job
 from ml_pipeline.automation.log_cursor import LogCursor
 from ml_pipeline.automation.partitions import TRAINING_RUN_PARTITIONS
-from ml_pipeline.checkpoints.catalogue import Catalogue
-from ml_pipeline.checkpoints.log_files import LogFile, find_logs, looks_like_log
+from ml_pipeline.checkpoints.catalogue import SOURCES_AT_ONCE, Catalogue
+from ml_pipeline.checkpoints.log_files import LogFile, LogSearch, find_logs, looks_like_log
 from ml_pipeline.checkpoints.naming import run_partition_key
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.errors import CheckpointError, MlPipelineError
@@ -79,9 +80,8 @@ def changed_logs(settings: Settings, catalogue: Catalogue, cursor: LogCursor) ->
     """
     changed: list[LogFile] = []
     problems: list[str] = []
-    for name, source_settings in settings.sources.items():
+    for name, found in _find_everywhere(settings, catalogue).items():
         source = catalogue.source(name)
-        found = find_logs(source, source_settings.filter)
         problems += found.problems
         if not found.problems:
             cursor.keep_only(name, found.logs)
@@ -100,6 +100,14 @@ def changed_logs(settings: Settings, catalogue: Catalogue, cursor: LogCursor) ->
             if is_log:
                 changed.append(log)
     return changed, problems
+
+
+def _find_everywhere(settings: Settings, catalogue: Catalogue) -> dict[str, LogSearch]:
+    """The logs of each source by its name; all sources are asked at the same time, so that a slow one delays none."""
+    names = list(settings.sources)
+    with ThreadPoolExecutor(max_workers=min(SOURCES_AT_ONCE, len(names))) as pool:
+        searches = pool.map(lambda name: find_logs(catalogue.source(name), settings.sources[name].filter), names)
+        return dict(zip(names, searches, strict=True))
 
 
 def run_key(changed: Sequence[LogFile]) -> str:

@@ -18,7 +18,7 @@ from ml_pipeline.errors import CheckpointError, SettingsError
 from ml_pipeline.settings import BASE_SOURCE, Settings
 from ml_pipeline.source_settings import AnySource, FsspecSource, SshSource
 
-_SOURCES_AT_ONCE = 16
+SOURCES_AT_ONCE = 16
 _MEMORIES: dict[tuple[str, str], Memory] = {}
 """What this process remembers of each source between looks."""
 
@@ -45,7 +45,7 @@ class Catalogue:
         """
         names = list(self._sources if sources is None else sources)
         found = Discovery()
-        pool = ThreadPoolExecutor(max_workers=min(_SOURCES_AT_ONCE, max(1, len(names))))
+        pool = ThreadPoolExecutor(max_workers=min(SOURCES_AT_ONCE, max(1, len(names))))
         looks = {name: pool.submit(self._look_through, name, full=full) for name in names}
         wait(looks.values(), timeout=longest_s)
         for name, look in looks.items():
