@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -163,13 +163,13 @@ class Generation:
 
 
 @contextlib.contextmanager
-def llama_server(binary: str, gguf: Path, threads: int) -> Iterator[str]:
+def llama_server(binary: str, gguf: Path, threads: int, more: Sequence[str] = ()) -> Iterator[str]:
     """Run llama.cpp's server on a free port of this machine, and yield its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["-m", str(gguf), "--host", "127.0.0.1", "--port", str(port), "-t", str(threads), "-tb", str(threads)]
-    arguments += ["-np", str(SEQUENCES), "-c", str(SEQUENCES * CONTEXT_TOKENS)]
+    arguments += ["-np", str(SEQUENCES), "-c", str(SEQUENCES * CONTEXT_TOKENS), *more]
     process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
