@@ -141,7 +141,7 @@ def test_convert_replaces_only_when_told(project: Project) -> None:
     weights = project.add(RUN, FIRST)
     out = Path("a.gguf")
     out.write_text("mine")
-    arguments = ["convert", weights, "--to", "gguf", "--base", BASE, "--output"]
+    arguments: list[str | Path] = ["convert", weights, "--to", "gguf", "--base", BASE, "--output"]
     refused = call(*arguments, out)
     assert (refused.exit_code, out.read_text()) == (2, "mine")
     assert "--force" in refused.stderr
