@@ -186,4 +186,5 @@ def _pieces(flat: npt.NDArray[Any]) -> Iterator[Float64]:
 def _float64(stored: npt.NDArray[Any]) -> Float64:
     values = np.empty(stored.shape, np.float32)
     fill_float32(values, stored)
-    return values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)

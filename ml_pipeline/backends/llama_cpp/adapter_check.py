@@ -21,8 +21,8 @@ from ml_pipeline.errors import AdapterError
 
 _ALPHA, _ALIGNMENT = "adapter.lora.alpha", "general.alignment"
 _DEFAULT_ALIGNMENT, _LARGEST_ALIGNMENT = 32, 4096
-_ADAPTER_KEYS = {_ALPHA: F32, "adapter.type": STRING, "adapter.lora.task_name": STRING}
-"""The keys of adapters that llama.cpp reads, with the type that it takes for granted."""
+_OTHER_KEYS = {"adapter.lora.task_name": STRING, "adapter.lora.prompt_prefix": STRING}
+"""What else an adapter may say of itself. Not `adapter.alora.*`: such a one is only at work after certain tokens."""
 
 _STORED_AS = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 30: np.dtype("<u2")}
 """F32, F16 and BF16 by ggml's numbers; numpy has no bfloat16, so its bits come as uint16."""
@@ -66,8 +66,9 @@ def _metadata_problems(header: GgufHeader, base: BaseModelFacts) -> Iterator[str
     elif not math.isfinite(float(header.values[_ALPHA] or 0.0)):
         yield f"{_ALPHA} is {header.values[_ALPHA]}"
     for key, kind in header.types.items():
-        if key.startswith("adapter.") and _ADAPTER_KEYS.get(key, kind + 1) != kind:
-            yield f"{shown(key)} is not one of {', '.join(_ADAPTER_KEYS)}, or of another type"
+        checked = key in expected or key == _ALPHA or not key.startswith("adapter.")
+        if not checked and (key, kind) not in _OTHER_KEYS.items():
+            yield f"{shown(key)} is not supported, or not of the type that it should be"
     alignment = header.values.get(_ALIGNMENT, _DEFAULT_ALIGNMENT)
     if header.types.get(_ALIGNMENT, U32) != U32 or alignment not in _alignments():
         yield f"{_ALIGNMENT} is {shown(alignment)}, not a power of two from 8 to {_LARGEST_ALIGNMENT}"
