@@ -12,7 +12,6 @@ import math
 import os
 import reprlib
 import stat
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ml_pipeline.errors import AdapterError
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_NAME_CHARACTERS = 512
 MAX_DIMENSIONS = 8
+MAX_TENSORS = 100_000
 MAX_PROBLEMS_SHOWN = 100
 MAX_METADATA_CHARACTERS = 1024 * 1024
 _MAX_ENTRY_CHARACTERS = 4096
@@ -98,17 +98,19 @@ def read_header(path: Path) -> SafetensorsHeader:
     problems: list[str] = []
     metadata: Mapping[str, str] = {}
     tensors: list[TensorEntry] = []
-    times: Counter[str] = Counter()
+    names: set[str] = set()
     for name, entry in _entries(path, raw):
-        times[name] += 1
+        if name in names:
+            problems.append(f"the key {shown(name)} appears 2 times or more")
+            break
+        names.add(name)
         if name == _METADATA:
             metadata = _checked_metadata(entry, problems)
         elif (tensor := _checked_entry(name, entry, data_start, size_bytes, problems)) is not None:
             tensors.append(tensor)
-        if len(problems) >= _MAX_PROBLEMS:
-            problems.append("the rest of the header was not looked at")
+        if len(problems) >= _MAX_PROBLEMS or len(names) > MAX_TENSORS:
+            problems.append(f"more than {len(names) - 1} tensors; the rest was not looked at")
             break
-    problems += [f"the key {shown(name)} appears {count} times" for name, count in times.items() if count > 1]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.size_bytes))
     if not problems:
         # Only a set of entries that are all sound can be asked to cover the buffer.
