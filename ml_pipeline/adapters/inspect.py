@@ -87,12 +87,12 @@ def inspect_adapter(weights: Path, config: Path) -> Inspection:
     Raises:
         AdapterError: as `read_adapter`, except for values that are not finite.
     """
+    header = read_header(weights)  # first, since a FIFO would be hashed for ever
     try:
         weights_sha256 = file_sha256(weights)
     except OSError as error:
-        raise AdapterError(f"{weights}: cannot be read: {error.strerror}. Check the path and permissions.") from error
+        raise AdapterError(f"{weights}: cannot be read: {error.strerror}. Check the disk.") from error
     adapter = read_adapter_without_data(weights, config, weights_sha256)
-    header = read_header(weights)
     data = map_file(weights)
     if not header.size_bytes == adapter.size_bytes == data.size:
         raise AdapterError(f"{weights}: changed while it was read. Inspect it again when it is written.")

@@ -144,7 +144,7 @@ def _change_key(rng: random.Random, adapter: GgufAdapter) -> None:
             (F32, struct.pack("<f", rng.choice([0.0, 1.5, float("nan"), float("inf"), 3e38]))),
             (BOOL, b"\x07"),
             (U64, struct.pack("<Q", 2**60)),
-            (STRING, text(rng.choice(["", "lora", "adapter", "llama", "\x1b[2J", b"\xff\xfe"]))),
+            (STRING, text(rng.choice([b"", b"lora", b"adapter", b"llama", b"\x1b[2J", b"\xff\xfe"]))),
             (STRING, struct.pack("<Q", rng.choice(COUNTS))),
             (ARRAY, struct.pack("<IQ", rng.choice([U32, STRING, ARRAY, 77]), rng.choice(COUNTS)) + bytes(8)),
             (77, bytes(8)),

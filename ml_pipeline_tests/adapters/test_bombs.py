@@ -25,7 +25,7 @@ def filled(start: str, unit: str, end: str, size: int = MAX_HEADER_BYTES) -> byt
 
 
 def numbered(start: str, unit: Callable[[int], str], end: str, size: int = MAX_HEADER_BYTES) -> bytes:
-    parts, left = [], size - len(start) - len(end)
+    left, parts = size - len(start) - len(end), list[str]()
     for number in count():
         part = unit(number)
         left -= len(part)

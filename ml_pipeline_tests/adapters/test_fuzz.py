@@ -27,6 +27,9 @@ from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, read_head
 from ml_pipeline.errors import AdapterError
 from ml_pipeline_tests.adapters.hostile import mutated_config, mutated_file
 
+# All 20,000 take a minute or two, most of it to open small files; a hang is caught by `bounded`.
+pytestmark = pytest.mark.timeout(900)
+
 FILES, CONFIGS = 14_000, 6_000
 QUICK_FILES, QUICK_CONFIGS = 2_000, 2_000
 """How many of them the everyday tests look at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,9 @@ _LARGE = {"a": (40_000, 64), "b": (64, 120_000)}
 
 
 def test_refuses_what_is_not_sound(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="cannot be read"):
-        inspect_adapter(tmp_path / "none", tmp_path / "none.json")
+    os.mkfifo(tmp_path / "fifo")
+    for name, expected in (("none", "there is no such file"), ("fifo", "not a regular file")):
+        with pytest.raises(AdapterError, match=expected):
+            inspect_adapter(tmp_path / name, tmp_path / "none.json")
     with pytest.raises(AdapterError, match="lora_b missing"):
         inspect_adapter(*write(tmp_path, {f"{Q}.lora_a": random(8, 4)}))

@@ -161,7 +161,7 @@ def test_mutated_gguf_adapters(tmp_path: Path, llama_base: TinyModel) -> None:
     assert len(done.stdout.splitlines()) == len(accepted)
 
 
-def weights_of(folder: Path, tensors: dict[str, np.ndarray]) -> tuple[Path, Path]:  # type: ignore[type-arg]
+def weights_of(folder: Path, tensors: dict[str, np.ndarray]) -> tuple[Path, Path]:
     weights, config = folder / "adapters.safetensors", folder / "adapter_config.json"
     save_file(tensors, weights)
     config.write_text(json.dumps({"lora_parameters": {"rank": 2, "scale": 2.0}}))

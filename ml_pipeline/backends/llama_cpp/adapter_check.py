@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ _DEFAULT_ALIGNMENT, _LARGEST_ALIGNMENT = 32, 4096
 _OTHER_KEYS = {"adapter.lora.task_name": STRING, "adapter.lora.prompt_prefix": STRING}
 """What else an adapter may say of itself. Not `adapter.alora.*`: such a one is only at work after certain tokens."""
 
-_STORED_AS = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 30: np.dtype("<u2")}
+_STORED_AS: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 30: np.dtype("<u2")}
 """F32, F16 and BF16 by ggml's numbers; numpy has no bfloat16, so its bits come as uint16."""
 
 _SUFFIXES = (".lora_a", ".lora_b")
