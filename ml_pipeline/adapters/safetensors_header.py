@@ -56,7 +56,7 @@ _METADATA = "__metadata__"
 _ENTRY_KEYS = frozenset({"dtype", "shape", "data_offsets"})
 _REMEDY = "The file is damaged or not a safetensors file: fetch it again, or save it again where it was trained."
 
-
+# Neither the depth nor the size of a value decides what it costs to show it.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
 _SHORT.maxlist = _SHORT.maxdict = 16
@@ -227,12 +227,13 @@ def _checked_entry(
     if not found:
         tensor = TensorEntry(name, dtype, tuple(shape), data_start + offsets[0], offsets[1] - offsets[0])
         needed = math.prod(tensor.shape) * DTYPE_BYTES[tensor.dtype]
+        if needed != tensor.size_bytes:
+            found.append(f"{dtype} {shape} needs {needed} bytes, data_offsets give {tensor.size_bytes}")
         # A size of 0 hides the product of the others, which readers in other languages cannot hold.
-        if math.prod(size for size in shape if size) >= 2**63:
-            found.append(f"shape {shown(shape)} is too large")
-        elif needed == tensor.size_bytes:
+        elif math.prod(size for size in shape if size) >= 2**63:
+            found.append(f"shape {shape} is too large")
+        else:
             return tensor
-        found.append(f"{dtype} {shape} needs {needed} bytes, data_offsets give {tensor.size_bytes}")
     problems.append(f"{shown(name)}: {'; '.join(found)}")
     return None
 

@@ -1,7 +1,9 @@
 """Checks a GGUF adapter before llama.cpp sees it: what kills or fools the native code is refused with a message.
 
-Measured on llama.cpp (see the project's notes): an alpha of another type aborts the process at load, I8 and F64 weights
-segfault and 3-D tensors on a plain layer abort at the first decode, and NaN passes in silence.
+Measured on llama.cpp: an alpha, a general.type or an alignment of another type aborts the process at load, and so do
+the invocation tokens of an aLoRA that are no list; I8 and F64 weights segfault and 3-D tensors on a plain layer abort
+at the first decode, and NaN passes in silence. The gguf package's reader in turn walks on through an array that claims
+2**60 entries.
 """
 
 from __future__ import annotations
