@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import click
 
-from ml_pipeline.adapters import Adapter, read_adapter, write_gguf_lora
-from ml_pipeline.adapters.inspect import inspect_adapter, misfit
-from ml_pipeline.base_models import gguf_path
-from ml_pipeline.cli.adapter_paths import adapter_files, base_file, settings_if_any
-from ml_pipeline.cli.inspection_view import BaseFit, inspection_json, inspection_view
+from ml_pipeline.cli.adapter_paths import adapter_files, base_file
 from ml_pipeline.cli.shared import reporting, stderr, stdout
-from ml_pipeline.errors import BackendError, SettingsError
+from ml_pipeline.errors import SettingsError
 from ml_pipeline.progress import RichProgress
+
+if TYPE_CHECKING:
+    from ml_pipeline.adapters import Adapter
 
 Progress = Callable[[int, int], None]
 
@@ -37,9 +37,15 @@ class _Target:
     usage: str
 
 
+def _write_gguf(adapter: Adapter, base_gguf: Path, out: Path, progress: Progress) -> None:
+    from ml_pipeline.adapters import write_gguf_lora
+
+    write_gguf_lora(adapter, base_gguf, out, progress)
+
+
 TARGETS: Mapping[str, _Target] = MappingProxyType(
     {
-        "gguf": _Target(write_gguf_lora, ".gguf", True, "llama-cli --model {base} --lora {out}"),
+        "gguf": _Target(_write_gguf, ".gguf", True, "llama-cli --model {base} --lora {out}"),
     }
 )
 """What `--to` offers."""
@@ -60,10 +66,14 @@ def inspect(path: str, base: str | None, as_json: bool) -> None:
 
     Ends with 1 when it holds NaN or infinity, or does not fit the base model of --base.
     """
+    from ml_pipeline.adapters.inspect import inspect_adapter
+    from ml_pipeline.cli.base_fits import base_fit, base_fits
+    from ml_pipeline.cli.inspection_view import inspection_json, inspection_view
+
     with RichProgress(stderr()) as progress:
         files = adapter_files(path, progress)
         inspection = inspect_adapter(files.weights, files.config)
-    fits = _fits(inspection.adapter) if base is None else [_fit(inspection.adapter, base, base_file(base))]
+    fits = base_fits(inspection.adapter) if base is None else [base_fit(inspection.adapter, base, base_file(base))]
     if as_json:
         click.echo(json.dumps(inspection_json(inspection, fits), indent=2, allow_nan=False))
     else:
@@ -83,6 +93,8 @@ def inspect(path: str, base: str | None, as_json: bool) -> None:
 @reporting
 def convert(path: str, target: str, base: str | None, output: Path | None, force: bool) -> None:
     """Write an adapter in another format, after checking that it is sound and fits the base model."""
+    from ml_pipeline.adapters import read_adapter
+
     chosen = TARGETS[target]
     if base is None and chosen.needs_base:
         raise SettingsError(f"--to {target} needs --base: the names of its tensors depend on the base model.")
@@ -102,28 +114,6 @@ def convert(path: str, target: str, base: str | None, output: Path | None, force
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _fits(adapter: Adapter) -> list[BaseFit]:
-    """How it fits each base model of pipeline.yaml, if there is one."""
-    settings = settings_if_any()
-    if settings is None:
-        return []
-    fits = []
-    for name, model in settings.base_models.items():
-        if model.gguf is None:
-            fits.append(BaseFit(name, None, "no GGUF in pipeline.yaml"))
-            continue
-        try:
-            fits.append(_fit(adapter, name, gguf_path(settings, name)))
-        except (SettingsError, BackendError) as error:
-            fits.append(BaseFit(name, None, str(error)))
-    return fits
-
-
-def _fit(adapter: Adapter, name: str, base_gguf: Path) -> BaseFit:
-    reason = misfit(adapter, base_gguf)
-    return BaseFit(name, reason is None, reason or "")
 
 
 def _refuse_to_spoil(out: Path, inputs: list[Path], *, force: bool) -> None:

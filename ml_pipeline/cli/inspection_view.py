@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,18 +12,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ml_pipeline.adapters.inspect import Inspection, TensorFacts, Update, root_sum_square
+from ml_pipeline.cli.base_fits import BaseFit
 
 _LARGEST = 10
 _NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class BaseFit:
-    """Whether the adapter fits one base model. `reason` says why not; `fits` None: it could not be looked at."""
-
-    name: str
-    fits: bool | None
-    reason: str = ""
 
 
 def inspection_view(inspection: Inspection, fits: Sequence[BaseFit]) -> RenderableType:
