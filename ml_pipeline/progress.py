@@ -83,7 +83,8 @@ class RichProgress:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._bars.stop()
+        if self._lines is None:
+            self._bars.stop()
 
 
 _listener: ContextVar[ProgressListener | None] = ContextVar("progress_listener", default=None)

@@ -1,14 +1,8 @@
-"""What the header of a base model's GGUF file says: architecture, sizes, tensor shapes, quantisation.
-
-The `gguf` package's reader makes a Python object of every token and takes seconds for a vocabulary of 49,152; this one
-walks over arrays and takes milliseconds. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-"""
+"""What the header of a base model's GGUF file says: architecture, sizes, tensor shapes, quantisation."""
 
 from __future__ import annotations
 
 import functools
-import mmap
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,33 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ml_pipeline.adapters.file_hash import file_sha256
+from ml_pipeline.adapters.gguf_header import GgufHeader, Scalar, read_gguf_header
+from ml_pipeline.adapters.safetensors_header import shown
 from ml_pipeline.errors import BackendError
 
 __all__ = ["BaseModelFacts", "file_sha256", "quantisation", "read_base_facts"]
 
-Scalar = int | float | bool | str
-
-_MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_MAX_ENTRIES = 1_000_000
-_MAX_NAME_BYTES = 65_535
-_MAX_DIMENSIONS = 4
-_MAX_PER_LAYER_ENTRIES = 4096
-_STRING, _ARRAY = 8, 9
-_SCALARS = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    7: struct.Struct("<?"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
-}
-_U32, _U64 = _SCALARS[4], _SCALARS[10]
+_MAX_LAYERS = 1024
+"""Four times the deepest model known; a name map of 2**60 layers would never be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,111 +69,23 @@ def quantisation(path: Path) -> str:
 @functools.lru_cache(maxsize=64)
 def _read_base_facts(path: Path, size_bytes: int, mtime_ns: int, inode: int) -> BaseModelFacts:
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(path, _Cursor(data))
-    except (ValueError, struct.error, IndexError) as error:
+        return _facts(path, read_gguf_header(path))
+    except ValueError as error:
         raise BackendError(
             f"{path}: not a whole GGUF file (version 2 or 3, little-endian): {error}. Fetch the base model again."
         ) from error
 
 
-class _Cursor:
-    """A place in the mapped file that moves on as values are read."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.position = 0
-
-    def scalar(self, form: struct.Struct) -> int | float | bool:
-        value: int | float | bool = form.unpack_from(self.data, self.position)[0]
-        self.position += form.size
-        return value
-
-    def count(self, form: struct.Struct, limit: int, what: str) -> int:
-        value = int(self.scalar(form))
-        if value > limit:
-            raise ValueError(f"{value} {what} at byte {self.position}")
-        return value
-
-    def string(self, limit: int) -> str:
-        length = self.count(_U64, limit, "bytes in a string")
-        raw = self.data[self.position : self.position + length]
-        if len(raw) < length:
-            raise ValueError("ends inside a string")
-        self.position += length
-        return raw.decode("utf-8", errors="replace")
-
-    def skip_strings(self, count: int) -> None:
-        # A vocabulary has half a million of these: the loop is kept bare.
-        unpack, data, position, size = _U64.unpack_from, self.data, self.position, len(self.data)
-        for _ in range(count):
-            position += 8 + unpack(data, position)[0]
-            if position > size:
-                raise ValueError("ends inside an array of strings")
-        self.position = position
-
-
-def _read_value(cursor: _Cursor) -> Scalar | None:
-    """Read one value; an array counts only when its numbers are all the same, as some per-layer head counts are."""
-    kind = int(cursor.scalar(_U32))
-    if kind == _STRING:
-        return cursor.string(len(cursor.data))
-    if kind != _ARRAY:
-        return cursor.scalar(_scalar_form(kind))
-    kind = int(cursor.scalar(_U32))
-    count = cursor.count(_U64, len(cursor.data), "array entries")
-    if kind == _STRING:
-        cursor.skip_strings(count)
-        return None
-    form = _scalar_form(kind)
-    start = cursor.position
-    cursor.position += count * form.size
-    if cursor.position > len(cursor.data):
-        raise ValueError("ends inside an array")
-    first: bytes = cursor.data[start : start + form.size]
-    if 0 < count <= _MAX_PER_LAYER_ENTRIES and cursor.data[start : cursor.position] == first * count:
-        value: Scalar = form.unpack(first)[0]
-        return value
-    return None
-
-
-def _scalar_form(kind: int) -> struct.Struct:
-    if kind not in _SCALARS:
-        raise ValueError(f"unknown value type {kind}")
-    return _SCALARS[kind]
-
-
-def _parse(path: Path, cursor: _Cursor) -> BaseModelFacts:
-    if cursor.data[:4] != _MAGIC:
-        raise ValueError("does not start with 'GGUF'")
-    cursor.position = 4
-    version = cursor.scalar(_U32)
-    if version not in _VERSIONS:
-        raise ValueError(f"version {version}")
-    tensor_count = cursor.count(_U64, _MAX_ENTRIES, "tensors")
-    key_count = cursor.count(_U64, _MAX_ENTRIES, "keys")
-    values = {cursor.string(_MAX_NAME_BYTES): _read_value(cursor) for _ in range(key_count)}
-    tensors: dict[str, tuple[int, ...]] = {}
-    matrix_types: Counter[int] = Counter()
-    for _ in range(tensor_count):
-        name = cursor.string(_MAX_NAME_BYTES)
-        n_dimensions = cursor.count(_U32, _MAX_DIMENSIONS, "dimensions")
-        # GGUF counts dimensions from the quickest one, numpy from the slowest.
-        tensors[name] = tuple(int(cursor.scalar(_U64)) for _ in range(n_dimensions))[::-1]
-        matrix_types[int(cursor.scalar(_U32))] += n_dimensions > 1
-        cursor.scalar(_U64)
-    return _facts(path, values, tensors, matrix_types)
-
-
-def _facts(
-    path: Path, values: dict[str, Scalar | None], tensors: dict[str, tuple[int, ...]], matrix_types: Counter[int]
-) -> BaseModelFacts:
-    metadata = {key: value for key, value in values.items() if value is not None}
+def _facts(path: Path, header: GgufHeader) -> BaseModelFacts:
+    metadata = {key: value for key, value in header.values.items() if value is not None}
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ValueError("general.architecture is missing")
     if metadata.get("split.count", 0) not in (0, 1):
         raise BackendError(f"{path}: one part of a split model. Join the parts with llama-gguf-split --merge first.")
+    n_layers = metadata.get(f"{architecture}.block_count", 0)
+    if not isinstance(n_layers, int) or not 0 <= n_layers <= _MAX_LAYERS:
+        raise ValueError(f"block_count is {shown(n_layers)}, not a number of layers from 0 to {_MAX_LAYERS}")
 
     def whole_number(key: str) -> int | None:
         value = metadata.get(f"{architecture}.{key}")
@@ -206,27 +93,27 @@ def _facts(
 
     n_heads = whole_number("attention.head_count")
     n_heads_kv = whole_number("attention.head_count_kv")
-    if n_heads_kv is None and f"{architecture}.attention.head_count_kv" not in values:
+    if n_heads_kv is None and f"{architecture}.attention.head_count_kv" not in header.values:
         n_heads_kv = n_heads
     return BaseModelFacts(
         path=path,
         architecture=architecture,
-        n_layers=whole_number("block_count") or 0,
+        n_layers=int(n_layers),
         n_heads=n_heads,
         n_heads_kv=n_heads_kv,
-        quantisation=_quantisation_name(metadata.get("general.file_type"), matrix_types),
+        quantisation=_quantisation_name(metadata.get("general.file_type"), header),
         metadata=MappingProxyType(metadata),
-        tensors=MappingProxyType(tensors),
+        tensors=MappingProxyType({tensor.name: tensor.shape for tensor in header.tensors}),
     )
 
 
-def _quantisation_name(file_type: object, matrix_types: Counter[int]) -> str:
+def _quantisation_name(file_type: object, header: GgufHeader) -> str:
     # Importing gguf costs a good part of a second: only those who convert or name a base pay it.
     from gguf import GGMLQuantizationType, LlamaFileType
 
     if isinstance(file_type, int) and file_type in set(LlamaFileType) and file_type != LlamaFileType.GUESSED:
         return str(LlamaFileType(file_type).name).removeprefix("MOSTLY_").removeprefix("ALL_")
-    commonest = matrix_types.most_common(1)
+    commonest = Counter(tensor.type for tensor in header.tensors if len(tensor.shape) > 1).most_common(1)
     if commonest and commonest[0][0] in set(GGMLQuantizationType):
         return str(GGMLQuantizationType(commonest[0][0]).name)
     return "unknown"

@@ -8,6 +8,7 @@ B's rows must follow (the original did not permute: off by 13 on a signal of 45 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,12 +30,15 @@ FORMAT_VERSION = 1
 _TILE_OF_A, _TILE_OF_B = 512, 8
 
 
-def write_gguf_lora(adapter: Adapter, base_gguf: Path, out: Path) -> Path:
+def write_gguf_lora(
+    adapter: Adapter, base_gguf: Path, out: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
     """Write `adapter` as a GGUF LoRA for the base model `base_gguf` to `out`, and return `out`.
 
     Tensors are written as float32 whatever they were, which is exact: with half-precision factors llama.cpp would round
     the activations too. Where ranks differ between layers no single alpha is right: alpha 0 makes llama.cpp apply scale
-    1, and B carries the scale. The same input gives the same bytes.
+    1, and B carries the scale. The same input gives the same bytes. `progress` is called with the bytes of tensors that
+    are written and in all.
 
     Raises:
         AdapterError: DoRA, a full fine-tune, an architecture without a verified conversion, or an adapter that does not
@@ -53,7 +57,7 @@ def write_gguf_lora(adapter: Adapter, base_gguf: Path, out: Path) -> Path:
     with replacing(out) as temporary:
         _write_head(temporary, base.architecture, alpha, plan)
         with temporary.open("ab") as file:
-            _write_tensors(file, map_file(adapter.path), plan, scale_in_b)
+            _write_tensors(file, map_file(adapter.path), plan, scale_in_b, progress)
     return out
 
 
@@ -77,13 +81,20 @@ def _write_head(path: Path, architecture: str, alpha: float, plan: list[PlannedP
         writer.close()
 
 
-def _write_tensors(file: BinaryIO, data: npt.NDArray[np.uint8], plan: list[PlannedPair], scale_in_b: float) -> None:
+def _write_tensors(
+    file: BinaryIO,
+    data: npt.NDArray[np.uint8],
+    plan: list[PlannedPair],
+    scale_in_b: float,
+    progress: Callable[[int, int], None],
+) -> None:
     """Transpose one tensor after the other into the same piece of memory, and write it from there.
 
     `numpy.tofile` is not used: it hides the cause of a failed write, so a full disk could not be told apart.
     """
     sizes = [entry.shape[0] * entry.shape[1] for planned in plan for entry in (planned.pair.a, planned.pair.b)]
     scratch = np.empty(max(sizes), np.float32)
+    written, total = 0, 4 * sum(sizes)
     _pad(file)
     for planned in plan:
         a = stored_values(data, planned.pair.a)
@@ -99,6 +110,8 @@ def _write_tensors(file: BinaryIO, data: npt.NDArray[np.uint8], plan: list[Plann
         if scale_in_b != 1.0:
             target_b *= np.float32(scale_in_b)
         _write(file, target_b)
+        written += 4 * (a.size + b.size)
+        progress(written, total)
 
 
 def _fill_in_tiles(target: npt.NDArray[np.float32], source: npt.NDArray[np.generic], tile: int) -> None:

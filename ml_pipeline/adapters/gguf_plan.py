@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.base_gguf import BaseModelFacts
 from ml_pipeline.adapters.read import LoraPair, lora_pairs
-from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, shown
+from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, shortened, shown
 from ml_pipeline.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def plan_conversion(adapter: Adapter, header: SafetensorsHeader, base: BaseModel
     problems += _doubled(plan)
     if problems:
         where = f"{adapter.path} does not fit the base model {base.path} ({base.architecture})"
-        raise AdapterError.from_problems(where, problems, "Score it on the base model that it was trained on.")
+        raise AdapterError.from_problems(
+            where, shortened(problems), "Score it on the base model that it was trained on."
+        )
     return plan
 
 

@@ -61,14 +61,15 @@ def check_finite(header: SafetensorsHeader) -> None:
     problems = [
         f"{shown(entry.name)}: {count} of {stored.size} values are NaN or infinite"
         for entry in floats
-        if (count := _count_not_finite(stored := stored_values(data, entry)))
+        if (count := count_not_finite(stored := stored_values(data, entry)))
     ]
     if problems:
         remedy = "Training diverged or the file is damaged: take an earlier checkpoint, or lower the learning rate."
         raise AdapterError.from_problems(str(header.path), shortened(problems), remedy)
 
 
-def _count_not_finite(stored: npt.NDArray[Any]) -> int:
+def count_not_finite(stored: npt.NDArray[Any]) -> int:
+    """How many values, stored as float32, float16 or BF16's bits in uint16, are NaN or infinite."""
     flat = stored.reshape(-1)
     return sum(_count_in_chunk(flat[start : start + _CHUNK_VALUES]) for start in range(0, flat.size, _CHUNK_VALUES))
 

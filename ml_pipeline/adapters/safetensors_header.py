@@ -8,23 +8,28 @@ trailing bytes and negative shapes.
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import reprlib
 import stat
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ml_pipeline.adapters.header_json import object_entries
 from ml_pipeline.errors import AdapterError
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_NAME_CHARACTERS = 512
 MAX_DIMENSIONS = 8
+MAX_TENSORS = 100_000
 MAX_PROBLEMS_SHOWN = 100
+MAX_METADATA_CHARACTERS = 1024 * 1024
+_MAX_ENTRY_CHARACTERS = 4096
+_MAX_PROBLEMS = 10_000
+"""After so many the rest of a header is not looked at."""
 
 DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
     {
@@ -47,7 +52,14 @@ DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
 )
 
 _LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+_ENTRY_KEYS = frozenset({"dtype", "shape", "data_offsets"})
 _REMEDY = "The file is damaged or not a safetensors file: fetch it again, or save it again where it was trained."
+
+# Neither the depth nor the size of a value decides what it costs to show it.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
+_SHORT.maxlist = _SHORT.maxdict = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +94,23 @@ def read_header(path: Path) -> SafetensorsHeader:
         AdapterError: the file is missing, or its header is not sound; names every problem found.
     """
     raw, size_bytes = _read_raw_header(path)
-    problems: list[str] = []
-    content = _parse_json(path, raw, problems)
-    metadata = _checked_metadata(content.pop("__metadata__", {}), problems)
     data_start = _LENGTH_BYTES + len(raw)
-    tensors = [
-        tensor
-        for name, entry in content.items()
-        if (tensor := _checked_entry(name, entry, data_start, size_bytes, problems)) is not None
-    ]
+    problems: list[str] = []
+    metadata: Mapping[str, str] = {}
+    tensors: list[TensorEntry] = []
+    names: set[str] = set()
+    for name, entry in _entries(path, raw):
+        if name in names:
+            problems.append(f"the key {shown(name)} appears 2 times or more")
+            break
+        names.add(name)
+        if name == _METADATA:
+            metadata = _checked_metadata(entry, problems)
+        elif (tensor := _checked_entry(name, entry, data_start, size_bytes, problems)) is not None:
+            tensors.append(tensor)
+        if len(problems) >= _MAX_PROBLEMS or len(names) > MAX_TENSORS:
+            problems.append(f"more than {len(names) - 1} tensors; the rest was not looked at")
+            break
     tensors.sort(key=lambda tensor: (tensor.start, tensor.size_bytes))
     if not problems:
         # Only a set of entries that are all sound can be asked to cover the buffer.
@@ -108,8 +128,8 @@ def shortened(problems: Sequence[str]) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """Quote a value of unknown size and content for an error message, escaped and cut."""
-    text = ascii(value)
+    """Quote a value of unknown size, depth and content for an error message, escaped and cut."""
+    text = _SHORT.repr(value).encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -139,34 +159,32 @@ def _read_raw_header(path: Path) -> tuple[bytes, int]:
     return raw, size_bytes
 
 
-def _parse_json(path: Path, raw: bytes, problems: list[str]) -> dict[str, Any]:
+def _entries(path: Path, raw: bytes) -> Iterator[tuple[str, Any]]:
     if not raw.startswith(b"{"):
         raise _damaged(path, "the header does not start with '{'")
-
-    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        mapping = dict(pairs)
-        if len(mapping) < len(pairs):
-            times = Counter(key for key, _ in pairs)
-            problems.extend(f"the key {shown(key)} appears {n} times" for key, n in times.items() if n > 1)
-        return mapping
-
     try:
-        content = json.loads(raw.decode("utf-8"), object_pairs_hook=reject_duplicates)
+        yield from object_entries(raw.decode("utf-8"), _longest)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"the header is not JSON: {shown(str(error))}") from error
-    if not isinstance(content, dict):
-        raise _damaged(path, "the header is not a JSON object")
-    return content
+
+
+def _longest(key: str | None) -> int:
+    return MAX_METADATA_CHARACTERS if key == _METADATA else _MAX_ENTRY_CHARACTERS
 
 
 def _checked_metadata(metadata: object, problems: list[str]) -> dict[str, str]:
     # mlx writes null where it has none, which the format does not foresee.
     if metadata is None:
         return {}
-    if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
+    if isinstance(metadata, dict) and all(_is_text(text) for item in metadata.items() for text in item):
         return metadata
     problems.append("__metadata__ is not a map of strings to strings")
     return {}
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string of whole characters: half of a surrogate pair, which JSON can spell, is none."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _name_problem(name: str) -> str | None:
@@ -193,6 +211,8 @@ def _checked_entry(
     if not isinstance(entry, dict):
         problems.append(f"{shown(name)}: {'; '.join([*found, 'the entry is not a JSON object'])}")
         return None
+    if unknown := entry.keys() - _ENTRY_KEYS:
+        found.append(f"unknown key {shown(min(unknown))}")
     dtype: Any = entry.get("dtype")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
@@ -207,9 +227,13 @@ def _checked_entry(
     if not found:
         tensor = TensorEntry(name, dtype, tuple(shape), data_start + offsets[0], offsets[1] - offsets[0])
         needed = math.prod(tensor.shape) * DTYPE_BYTES[tensor.dtype]
-        if needed == tensor.size_bytes:
+        if needed != tensor.size_bytes:
+            found.append(f"{dtype} {shape} needs {needed} bytes, data_offsets give {tensor.size_bytes}")
+        # A size of 0 hides the product of the others, which readers in other languages cannot hold.
+        elif math.prod(size for size in shape if size) >= 2**63:
+            found.append(f"shape {shape} is too large")
+        else:
             return tensor
-        found.append(f"{dtype} {shape} needs {needed} bytes, data_offsets give {tensor.size_bytes}")
     problems.append(f"{shown(name)}: {'; '.join(found)}")
     return None
 

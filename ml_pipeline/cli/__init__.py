@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ml_pipeline.cli.adapters import convert, inspect
 from ml_pipeline.cli.checkpoints import discover, score, status
 from ml_pipeline.cli.config import config
 from ml_pipeline.cli.stores import flush, rebuild, report
@@ -27,5 +28,5 @@ def main(config_path: Path | None) -> None:
         os.environ[CONFIG_ENV] = str(config_path.resolve())
 
 
-for command in (discover, score, status, report, rebuild, flush, config):
+for command in (discover, score, status, report, inspect, convert, rebuild, flush, config):
     main.add_command(command)

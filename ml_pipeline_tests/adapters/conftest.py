@@ -1,10 +1,21 @@
-"""Tiny models, made once for all tests of adapters."""
+"""Tiny models, made once for all tests of adapters, and a count of the memory."""
 
 from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
 from ml_pipeline_tests.adapters.tiny_models import TinyModel, tiny_gemma3, tiny_llama
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """Count what Python and numpy hold in memory."""
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def test_changed_bytes_never_hang_or_crash(tmp_path: Path) -> None:
         with contextlib.suppress(BackendError):
             read_base_facts(path)
     assert time.monotonic() - began < 30
+
+
+def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BackendError, match="not a regular file"):
+        read_base_facts(tmp_path / "fifo")
 
 
 def test_missing(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def write_base_gguf(path: Path, architecture: str, args: Any, weights: Mapping[s
 
 def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokens += [f"word{i}" for i in range(VOCAB_SIZE - len(tokens))]
+    tokens += ["\u2581", *(f"word{i}" for i in range(VOCAB_SIZE - len(tokens) - 1))]
     types = [2, 3, 3, *[6] * 256, *[1] * (VOCAB_SIZE - 259)]
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)

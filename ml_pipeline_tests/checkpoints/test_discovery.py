@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,17 @@ def test_a_source_that_is_not_there_is_a_problem_with_its_remedy(tmp_path: Path)
     found = look(tmp_path / "nowhere")
     assert found.checkpoints == []
     assert "sources in pipeline.yaml" in found.problems[0]
+
+
+def test_a_header_made_to_fill_the_memory_is_only_skimmed(tmp_path: Path) -> None:
+    header = b'{"a":[0' + (b',{"":' * 50 + b"0" + b"}" * 50) * 20_000 + b"]}"
+    folder = tmp_path / "adapters-1b-x"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "1_adapters.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    os.utime(folder / "1_adapters.safetensors", ns=(NOW, NOW))
+    tracemalloc.start()
+    look(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(header)
