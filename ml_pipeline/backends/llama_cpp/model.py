@@ -119,9 +119,13 @@ class LoadedModel:
         """
         raw = text.encode("utf-8")
         room = len(raw) + 8
-        buffer = (ctypes.c_int32 * room)()
-        count = self.lib.llama_tokenize(self.vocabulary, raw, len(raw), buffer, room, False, parse_special)
-        if count < 0:
+        for _ in range(2):  # a vocabulary that lacks its own sign for a space takes more tokens than bytes
+            buffer = (ctypes.c_int32 * room)()
+            count = self.lib.llama_tokenize(self.vocabulary, raw, len(raw), buffer, room, False, parse_special)
+            if count >= 0:
+                break
+            room = -count
+        else:
             raise BackendError(f"{self.path}: llama.cpp cannot tokenise a text of {len(raw)} bytes.")
         tokens: Tokens = np.ctypeslib.as_array(buffer)[:count].astype(np.int32)
         beginning = self.lib.llama_vocab_bos(self.vocabulary)
