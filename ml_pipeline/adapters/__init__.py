@@ -8,7 +8,8 @@
 from ml_pipeline.adapters.adapter import Adapter, AdapterKind
 from ml_pipeline.adapters.base_gguf import BaseModelFacts, quantisation, read_base_facts
 from ml_pipeline.adapters.cache import ConvertedCache
-from ml_pipeline.adapters.config import AdapterConfig, read_config
+from ml_pipeline.adapters.config import read_config
+from ml_pipeline.adapters.config_record import AdapterConfig
 from ml_pipeline.adapters.file_hash import file_sha256
 from ml_pipeline.adapters.gguf_lora import write_gguf_lora
 from ml_pipeline.adapters.read import read_adapter
