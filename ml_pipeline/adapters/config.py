@@ -1,4 +1,4 @@
-"""Reading the configuration beside an adapter's weights as mlx-lm, PEFT or transformers writes it, hostile until checked.
+"""Reading the configuration beside weights as mlx-lm, PEFT or transformers writes it, hostile until checked.
 
 mlx-lm itself finds a scale that is a string only at the first forward pass, accepts rank 0, and raises a bare KeyError
 for a missing scale.

@@ -16,8 +16,32 @@ _LLAMA_ROWS: Mapping[str, str] = MappingProxyType({"attn_q": "n_heads", "attn_k"
 
 VERIFIED_ARCHITECTURES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "llama": _LLAMA_ROWS,
+        "cohere2": _NONE,
+        "command-r": _NONE,
+        "ernie4_5": _NONE,
+        "exaone": _NONE,
+        "gemma": _NONE,
+        "gemma2": _NONE,
         "gemma3": _NONE,
+        "glm4": _NONE,
+        "granite": _LLAMA_ROWS,
+        "granitemoe": _LLAMA_ROWS,
+        "hunyuan-dense": _NONE,
+        "llama": _LLAMA_ROWS,
+        "minicpm": _LLAMA_ROWS,
+        "mistral3": _LLAMA_ROWS,
+        "olmo2": _NONE,
+        "olmoe": _NONE,
+        "phi2": _NONE,
+        "phi3": _NONE,
+        "qwen2": _NONE,
+        "qwen2moe": _NONE,
+        "qwen3": _NONE,
+        "qwen3moe": _NONE,
+        "seed_oss": _NONE,
+        "smollm3": _LLAMA_ROWS,
+        "stablelm": _NONE,
+        "starcoder2": _NONE,
     }
 )
 """Architectures whose conversion was measured against mlx-lm's logits, with the projections whose output rows the

@@ -1,10 +1,11 @@
 """From a LoRA adapter of mlx-lm or PEFT to the GGUF file that llama.cpp loads.
 
-llama.cpp computes y + (alpha / r) * B(A(x)) with A (r, in), B (out, r), named `<tensor>.weight.lora_a` and `.lora_b`;
-mlx-lm computes y + scale * (x a) b with a (in, r) and b (r, out). So A = a.T, B = b.T and alpha = scale * r, which is
-kept unrounded (the original rounded it). PEFT's factors lie as llama.cpp wants them, and so do the three-dimensional
-ones of a mixture of experts; for the token embedding llama.cpp wants A as (vocabulary, r). In the llama family the base's q and k rows were permuted on conversion, and
-B's rows must follow (the original did not permute: off by 13 on a signal of 45 while the greedy text stayed the same).
+llama.cpp computes y + (alpha / r) * B(A(x)) with A (r, in), B (out, r), named `<tensor>.weight.lora_a` and `.lora_b`.
+mlx-lm computes y + scale * (x a) b with a (in, r) and b (r, out), so A = a.T, B = b.T and alpha = scale * r, which is
+kept unrounded (the original rounded it). PEFT's factors lie as llama.cpp wants them, as do the three-dimensional ones of
+a mixture of experts; only for the token embedding it wants A as a table (vocabulary, r). In the llama family the base's
+q and k rows were permuted on conversion, and B's rows must follow (the original did not permute: off by 13 on a signal
+of 45 while the greedy text stayed the same).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def write_gguf_lora(adapter: Adapter, base_gguf: Path, out: Path) -> Path:
     """Write `adapter` as a GGUF LoRA for the base model `base_gguf` to `out`, and return `out`.
 
     Tensors are written as float32 whatever they were, which is exact: with half-precision factors llama.cpp would round
-    the activations too. Where no single alpha is right for all modules, alpha 0 makes llama.cpp apply scale 1, and each B
-    carries its own scale. The same input gives the same bytes.
+    the activations too. Where no single alpha is right for all modules, alpha 0 makes llama.cpp apply scale 1, and each
+    B carries its own scale. The same input gives the same bytes.
 
     Raises:
         AdapterError: DoRA, a full fine-tune, an architecture without a verified conversion, or an adapter that does not

@@ -11,7 +11,6 @@ from ml_pipeline.adapters.gguf_architectures import VERIFIED_ARCHITECTURES, gguf
 from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, shown
 from ml_pipeline.errors import AdapterError
 
-
 TOKEN_EMBEDDING = "token_embd"
 
 
@@ -19,7 +18,7 @@ TOKEN_EMBEDDING = "token_embd"
 class PlannedPair:
     """One module's factors and the base tensor that they change, named as in the base without `.weight`.
 
-    `scale` is what multiplies B·A; `permuted_heads` is the number of heads whose rows are to be reordered in `b`, or None.
+    `scale` is what multiplies B·A; `permuted_heads` the number of heads whose rows are to be reordered in `b`, or None.
     """
 
     gguf_name: str
@@ -91,6 +90,8 @@ def _misfits(pair: LoraPair, name: str | None, base: BaseModelFacts) -> list[str
     weight = base.tensors.get(f"{name}.weight")
     if weight is None:
         return [f"the base has no tensor {name}.weight"]
+    if len(weight) == 1:  # a matrix of one row is stored as that row
+        weight = (1, *weight)
     made_for = pair.weight_shape
     if name == TOKEN_EMBEDDING:
         if "output.weight" not in base.tensors:

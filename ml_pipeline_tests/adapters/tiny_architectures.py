@@ -145,7 +145,9 @@ ARCHITECTURES = {
     "granite": Architecture("granite", "granite", _GRANITE_ARGS, _granite, permuted_rows=True),
     "smollm3": Architecture("smollm3", "smollm3", permuted_rows=True, n_layers=4),
     "olmo2": Architecture("olmo2", "olmo2", {"tie_word_embeddings": False}),
-    "olmoe": Architecture("olmoe", "olmoe", _MOE | {"tie_word_embeddings": False, "num_key_value_heads": HEADS}, _experts(width=FFN)),
+    "olmoe": Architecture(
+        "olmoe", "olmoe", _MOE | {"tie_word_embeddings": False, "num_key_value_heads": HEADS}, _experts(width=FFN)
+    ),
     "starcoder2": Architecture("starcoder2", "starcoder2", epsilon="layer"),
     "cohere2": Architecture(
         "cohere2",
@@ -159,24 +161,48 @@ ARCHITECTURES = {
         "stablelm",
         "stablelm",
         {"use_qkv_bias": False, "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
-        lambda writer: (writer.add_rope_dimension_count(HEAD_DIM // 2), writer.add_parallel_residual(False)),
+        lambda writer: writer.add_parallel_residual(False),
         epsilon="layer",
     ),
     "glm4": Architecture(
         "glm4",
         "glm4",
         {"partial_rotary_factor": 0.5, "attention_bias": False},
-        lambda writer: writer.add_rope_dimension_count(HEAD_DIM // 2),
     ),
-    "ernie4_5": Architecture("ernie4_5", "ernie4_5", {"use_bias": False, "tie_word_embeddings": False}, permuted_rows=False),
+    "ernie4_5": Architecture("ernie4_5", "ernie4_5", {"use_bias": False, "tie_word_embeddings": False}),
     "hunyuan": Architecture("hunyuan_v1_dense", "hunyuan-dense"),
     "seed_oss": Architecture("seed_oss", "seed_oss"),
-    "cohere": Architecture("cohere", "command-r", {"logit_scale": 0.25}, lambda writer: writer.add_logit_scale(0.25), epsilon="layer"),
-    "phi2": Architecture("phi", "phi2", {"partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5}, lambda writer: writer.add_rope_dimension_count(HEAD_DIM // 2), epsilon="layer"),
-    "granitemoe": Architecture("granitemoe", "granitemoe", _GRANITE_ARGS | _MOE, lambda writer: (_granite(writer), _experts()(writer)), permuted_rows=True),
+    "cohere": Architecture(
+        "cohere", "command-r", {"logit_scale": 0.25}, lambda writer: writer.add_logit_scale(0.25), epsilon="layer"
+    ),
+    "phi2": Architecture("phi", "phi2", {"partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5}, epsilon="layer"),
+    "granitemoe": Architecture(
+        "granitemoe",
+        "granitemoe",
+        _GRANITE_ARGS | _MOE,
+        lambda writer: (_granite(writer), _experts()(writer)),
+        permuted_rows=True,
+    ),
     "exaone": Architecture("exaone", "exaone", {"num_layers": 2, "layer_norm_epsilon": 1e-5}),
-    "mistral3": Architecture("ministral3", "mistral3", {"rope_parameters": {"rope_theta": 10000.0, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 512}}, permuted_rows=True),
-    "minicpm": Architecture("minicpm", "minicpm", {"dim_model_base": 32, "scale_depth": 1.4, "scale_emb": 12.0}, _minicpm, permuted_rows=True),
+    "mistral3": Architecture(
+        "ministral3",
+        "mistral3",
+        {
+            "rope_parameters": {
+                "rope_theta": 10000.0,
+                "llama_4_scaling_beta": 0.1,
+                "original_max_position_embeddings": 512,
+            }
+        },
+        permuted_rows=True,
+    ),
+    "minicpm": Architecture(
+        "minicpm",
+        "minicpm",
+        {"dim_model_base": 32, "scale_depth": 1.4, "scale_emb": 12.0},
+        _minicpm,
+        permuted_rows=True,
+    ),
 }
 
 
@@ -237,7 +263,7 @@ def _write(path: Path, how: Architecture, args: Any, weights: Mapping[str, mx.ar
     else:
         writer.add_layer_norm_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_rope_dimension_count(int(HEAD_DIM * getattr(args, "partial_rotary_factor", 1)))
     writer.add_key_length(HEAD_DIM)
     writer.add_value_length(HEAD_DIM)
     writer.add_vocab_size(VOCAB_SIZE)
@@ -263,4 +289,4 @@ def _values(name: str, values: FloatArray, how: Architecture) -> FloatArray:
         return permuted(values, HEADS if module.endswith("q_proj") else KV_HEADS)
     if how.norm_offset and "norm" in module:
         return values + np.float32(how.norm_offset)
-    return values
+    return values[0] if module.endswith("shared_expert_gate") else values
