@@ -18,7 +18,7 @@ class Adapter:
     `path` is the safetensors file, `sha256` the hash over weights and configuration together, `rank` the largest
     rank of any layer, `scale` what multiplies B·A (mlx-lm's `lora_parameters.scale`, PEFT's alpha / rank), `layers` the
     sorted indices of the transformer blocks it touches, `modules` the sorted module paths inside a block
-    (`self_attn.q_proj`). `format` is whose files these are; `transformers` is a full fine-tune as that library saves it.
+    (`self_attn.q_proj`). `format` is whose files these are; `transformers` is a full fine-tune as that one saves it.
     `own_scales` are the modules, by their full paths, whose scale is another, which only PEFT can express.
     """
 

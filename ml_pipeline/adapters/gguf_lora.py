@@ -2,10 +2,10 @@
 
 llama.cpp computes y + (alpha / r) * B(A(x)) with A (r, in), B (out, r), named `<tensor>.weight.lora_a` and `.lora_b`.
 mlx-lm computes y + scale * (x a) b with a (in, r) and b (r, out), so A = a.T, B = b.T and alpha = scale * r, which is
-kept unrounded (the original rounded it). PEFT's factors lie as llama.cpp wants them, as do the three-dimensional ones of
-a mixture of experts; only for the token embedding it wants A as a table (vocabulary, r). In the llama family the base's
-q and k rows were permuted on conversion, and B's rows must follow (the original did not permute: off by 13 on a signal
-of 45 while the greedy text stayed the same).
+kept unrounded (the original rounded it). PEFT's factors lie as llama.cpp wants them, as do the three-dimensional ones
+of a mixture of experts; only for the token embedding it wants A as a table (vocabulary, r). In the llama family the
+base's q and k rows were permuted on conversion, and B's rows must follow (the original did not permute: off by 13 on a
+signal of 45 while the greedy text stayed the same).
 """
 
 from __future__ import annotations

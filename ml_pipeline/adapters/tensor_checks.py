@@ -124,8 +124,8 @@ def _shape_problems(module: str, leaves: dict[Leaf, TensorEntry], names: Mapping
         return [f"ranks differ, {shapes.replace(' and ', ' against ')}"]
     if pair.magnitude is None:
         return []
-    # DoRA's magnitudes belong to the rows of the base weight, which for an embedding are the vocabulary.
-    rows = pair.weight_shape[-1] if is_embedding(module) else pair.weight_shape[-2]
+    # DoRA's magnitudes belong to the rows of the base weight, which for mlx-lm's embeddings are the vocabulary.
+    rows = pair.weight_shape[-1] if is_embedding(module) and pair.transposed else pair.weight_shape[-2]
     if pair.magnitude.shape != (rows,):
         found = list(pair.magnitude.shape)
         return [f"{names['magnitude']} has shape {found}, one size a row of the base weight was expected"]

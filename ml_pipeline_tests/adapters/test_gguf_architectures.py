@@ -10,7 +10,6 @@ import pytest
 from ml_pipeline.adapters.gguf_architectures import VERIFIED_ARCHITECTURES
 from ml_pipeline.adapters.gguf_lora import write_gguf_lora
 from ml_pipeline.adapters.read import read_adapter
-from ml_pipeline.errors import AdapterError
 from ml_pipeline_tests.adapters.tiny_architectures import ARCHITECTURES, tiny
 from ml_pipeline_tests.adapters.tiny_models import llama_cpp_logits, mlx_logits, save_adapter
 

@@ -217,7 +217,9 @@ def test_modules_that_the_architecture_does_not_have(tmp_path: Path, llama_base:
     mx.save_safetensors(str(saved.weights), weights)
     with pytest.raises(AdapterError) as caught:
         converted(saved, llama_base, tmp_path)
-    assert "'model.layers.1.mlp.switch_mlp.up_proj': the base has no tensor blk.1.ffn_up_exps.weight" in str(caught.value)
+    assert "'model.layers.1.mlp.switch_mlp.up_proj': the base has no tensor blk.1.ffn_up_exps.weight" in str(
+        caught.value
+    )
     assert "all mean the base's blk.1.attn_q" in str(caught.value)
 
 
