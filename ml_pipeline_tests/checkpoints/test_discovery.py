@@ -95,3 +95,61 @@ def test_a_source_that_is_not_there_is_a_problem_with_its_remedy(tmp_path: Path)
     found = look(tmp_path / "nowhere")
     assert found.checkpoints == []
     assert "sources in pipeline.yaml" in found.problems[0]
+
+
+def write_trainer_checkpoint(folder: Path, weights: str, config: str | None, mtime_ns: int = NOW) -> None:
+    path = write_checkpoint(folder, weights, config=False, mtime_ns=mtime_ns)
+    (folder / "optimizer.pt").write_bytes(b"not looked at")
+    if config:
+        (folder / config).write_text("{}")
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def test_folders_as_hugging_faces_trainer_makes_them(tmp_path: Path) -> None:
+    """Adapters and whole models, in order of their steps; what lies beside them is no checkpoint."""
+    run = tmp_path / "adapters-1b-lek"
+    write_trainer_checkpoint(run / "checkpoint-1000", "adapter_model.safetensors", "adapter_config.json")
+    write_trainer_checkpoint(run / "checkpoint-500", "adapter_model.safetensors", "adapter_config.json")
+    write_trainer_checkpoint(run / "checkpoint-1500", "model.safetensors", "config.json")
+    write_trainer_checkpoint(run / "checkpoint-last", "adapter_model.safetensors", "adapter_config.json")
+    write_trainer_checkpoint(run, "adapter_model.safetensors", "adapter_config.json")
+    write_checkpoint(run, "0000100_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert (keys(found), found.problems) == ([f"mac.1b-lek@{step}" for step in (100, 500, 1000, 1500)], [])
+    assert [checkpoint.label for checkpoint in found.checkpoints[1:3]] == ["G1-lek @500", "G1-lek @1000"]
+    _, adapter, _, full = found.checkpoints
+    folder = "adapters-1b-lek/checkpoint-"
+    assert adapter.file == f"{folder}500/adapter_model.safetensors"
+    assert adapter.config_file == f"{folder}500/adapter_config.json"
+    assert (full.file, full.config_file) == (f"{folder}1500/model.safetensors", f"{folder}1500/config.json")
+
+
+def test_trainer_folders_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    run = tmp_path / "adapters-1b"
+    for step, name in ((1, "adapter_model.bin"), (2, "model.safetensors.index.json"), (3, "trainer_state.json")):
+        (run / f"checkpoint-{step}").mkdir(parents=True)
+        (run / f"checkpoint-{step}" / name).touch()
+    write_trainer_checkpoint(run / "checkpoint-7", "adapter_model.safetensors", "adapter_config.json")
+    write_checkpoint(run, "0000007_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert [checkpoint.file for checkpoint in found.checkpoints] == ["adapters-1b/0000007_adapters.safetensors"]
+    pickle, parts, doubled = found.problems
+    assert "checkpoint-1/adapter_model.bin' is a pickle, which is never loaded" in pickle
+    assert "is a model in several files" in parts
+    assert "same iteration" in doubled
+
+
+def test_a_trainer_folder_without_its_configuration_waits(tmp_path: Path) -> None:
+    write_trainer_checkpoint(tmp_path / "adapters-1b" / "checkpoint-5", "adapter_model.safetensors", None)
+    write_checkpoint(tmp_path / "adapters-1b", "0000001_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert (keys(found), found.growing) == (["mac.1b@1"], ["adapters-1b/checkpoint-5/adapter_model.safetensors"])
+
+
+@pytest.mark.parametrize(("prefix", "expected"), [("out-", ["mac.x@3"]), ("", ["mac.1b@1", "mac.out-x@3"])])
+def test_other_run_folders_names(tmp_path: Path, prefix: str, expected: list[str]) -> None:
+    write_checkpoint(tmp_path / "1b", "1_adapters.safetensors")
+    write_trainer_checkpoint(tmp_path / "out-x" / "checkpoint-3", "adapter_model.safetensors", "adapter_config.json")
+    source = LocalFolder("mac", tmp_path)
+    source.run_prefix = prefix
+    assert keys(discover(source, (), now_ns=NOW, settle_s=60)) == expected
