@@ -55,9 +55,9 @@ class AdapterConfig:
 
         Paths, dropout and everything else that only steered the training stay out.
         """
-        content = {"fine_tune_type": self.kind, "rank": self.rank, "scale": self.scale}
+        content: dict[str, object] = {"fine_tune_type": self.kind, "rank": self.rank, "scale": self.scale}
         if own_scales:
-            content |= {"own_scales": dict(own_scales)}
+            content["own_scales"] = dict(own_scales)
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 

@@ -19,13 +19,12 @@ from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.factors import PEFT_PREFIX, LoraPair, lora_pairs
 from ml_pipeline.adapters.safetensors_data import map_file, stored_values
 from ml_pipeline.adapters.safetensors_header import TensorEntry, read_header, shown
-from ml_pipeline.adapters.tensor_stream import TensorStream
+from ml_pipeline.adapters.tensor_stream import TILE_OF_A, TILE_OF_B, TensorStream
 from ml_pipeline.errors import AdapterError
 from ml_pipeline.files import replacing, write_atomically
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _HEADER_ALIGNMENT = 8
-_TILE_OF_A, _TILE_OF_B = 512, 8
 _EXPERTS = re.compile(r"(.+)\.(mlp|block_sparse_moe)\.switch_mlp\.(gate_proj|up_proj|down_proj)")
 _MIXTRAL_NAMES = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 
@@ -115,10 +114,10 @@ def _write_weights(path: Path, adapter: Adapter, pairs: list[LoraPair]) -> None:
         file.write(len(header).to_bytes(8, "little") + header)
         stream = TensorStream(file, data, as_float32=False)
         for pair in pairs:
-            stream.write(pair.a_values(data), pair.a, _TILE_OF_A)
-            stream.write(pair.b_values(data), pair.b, _TILE_OF_B)
+            stream.write(pair.a_values(data), TILE_OF_A)
+            stream.write(pair.b_values(data), TILE_OF_B)
             if pair.magnitude is not None:
-                stream.write(stored_values(data, pair.magnitude), pair.magnitude, 1)
+                stream.write(stored_values(data, pair.magnitude), 1)
 
 
 def _config(adapter: Adapter, pairs: list[LoraPair]) -> dict[str, Any]:
