@@ -82,6 +82,11 @@ def is_embedding(module: str) -> bool:
     return "embed" in name or name == "wte"
 
 
+def is_frozen_base(name: str) -> bool:
+    """Whether a tensor is the base's own weight, which PEFT saves with the factors of a head or an embedding."""
+    return name.startswith(PEFT_PREFIX) and name.endswith(".base_layer.weight")
+
+
 def module_and_leaf(name: str) -> tuple[str, Leaf] | None:
     """Split a tensor's name into the module's path in the base model and what it is there; None for anything else."""
     if match := _PEFT_NAME.fullmatch(name):

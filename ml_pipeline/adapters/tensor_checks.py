@@ -11,6 +11,7 @@ from ml_pipeline.adapters.factors import (
     Leaf,
     block_and_module,
     is_embedding,
+    is_frozen_base,
     lora_pairs,
     module_and_leaf,
     paired,
@@ -66,7 +67,11 @@ def kind_of(tensors: Sequence[TensorEntry]) -> AdapterKind:
 
 def layers_and_modules(tensors: Sequence[TensorEntry]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """A module outside the blocks, such as `lm_head`, counts under its full path and has no layer."""
-    paths = {place[0] if (place := module_and_leaf(t.name)) else t.name.rpartition(".")[0] for t in tensors}
+    paths = {
+        place[0] if (place := module_and_leaf(tensor.name)) else tensor.name.rpartition(".")[0]
+        for tensor in tensors
+        if not is_frozen_base(tensor.name)
+    }
     places = {path: block_and_module(path) for path in paths}
     layers = {place[0] for place in places.values() if place}
     modules = {place[1] if place else path for path, place in places.items()}
@@ -101,7 +106,7 @@ def _pair_problems(tensors: Sequence[TensorEntry], settings: AdapterConfig) -> l
         place = module_and_leaf(tensor.name)
         if place is not None and tensor.name.startswith(PEFT_PREFIX) == (settings.format == "peft"):
             by_module.setdefault(place[0], {})[place[1]] = tensor
-        else:
+        elif settings.format != "peft" or not is_frozen_base(tensor.name):
             problems.append(f"{shown(tensor.name)}: not an adapter tensor ({', '.join(names.values())} of a module)")
     any_dora = any("magnitude" in leaves for leaves in by_module.values())
     for module, leaves in sorted(by_module.items()):

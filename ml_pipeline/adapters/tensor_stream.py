@@ -11,8 +11,8 @@ import numpy.typing as npt
 from ml_pipeline.adapters.safetensors_data import fill_float32
 
 TILE_OF_A, TILE_OF_B = 512, 8
-"""Steps along mlx-lm's (in, r) and (r, out) at a time, measured with ranks 8 to 64: 4-6 GB/s, where a plain transposition
-falls to 1.4 at rank 64."""
+"""Steps along mlx-lm's (in, r) and (r, out) at a time, measured with ranks 8 to 64: 4-6 GB/s, where a plain
+transposition falls to 1.4 at rank 64."""
 _STRIPE_BYTES = 1 << 22
 """How much of the source is read before its pages are given back."""
 

@@ -13,20 +13,20 @@ import pytest
 from ml_pipeline_tests.adapters.tiny_models import TOKENS, FloatArray, TinyModel
 
 
-def _needed(name: str) -> Any:
-    """A package of the extra `peft`; without it the tests are skipped, or fail where CI=true must have it."""
+def library(name: str) -> Any:
+    """A package of the extra `peft`; without it the test is skipped, or fails where CI=true must have it."""
     if os.environ.get("CI", "").lower() == "true":
         return importlib.import_module(name)
-    return pytest.importorskip(name, reason="the extra `peft` is not installed: pip install -e '.[peft]'")
+    return pytest.importorskip(name, reason="the extra `peft` is not installed: run `make peft`")
 
 
-torch, transformers, peft = _needed("torch"), _needed("transformers"), _needed("peft")
-
+_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _NO_CACHE = {"use_cache": False, "attn_implementation": "eager"}
 
 
 def transformers_model(base: TinyModel) -> Any:
     """The tiny model as transformers has it, with the same float32 weights."""
+    torch, transformers = library("torch"), library("transformers")
     args = base.args
     common = {
         "hidden_size": args.hidden_size,
@@ -73,7 +73,7 @@ def with_adapter(base: TinyModel, folder: Path, *, tied: bool = False) -> Any:
 
     A head that is `tied` shares the embedding's factors, which peft lists as missing under the head's name.
     """
-    model = peft.PeftModel.from_pretrained(transformers_model(base), str(folder))
+    model = library("peft").PeftModel.from_pretrained(transformers_model(base), str(folder))
     report = model.load_adapter(str(folder), "default")
     assert not report.unexpected_keys
     missing = [key for key in report.missing_keys if "lora" in key]
@@ -82,12 +82,18 @@ def with_adapter(base: TinyModel, folder: Path, *, tied: bool = False) -> Any:
 
 
 def logits(model: Any, tokens: list[int] = TOKENS) -> FloatArray:
+    torch = library("torch")
     with torch.no_grad():
         return model(torch.tensor([tokens])).logits[0].float().numpy()  # type: ignore[no-any-return]
 
 
-def trained(base: TinyModel, folder: Path, config: Any, dtype: Any = torch.float32) -> Any:
-    """An adapter that peft itself makes and saves in `folder`, with factors as training would leave them."""
+def trained(base: TinyModel, folder: Path, dtype: str = "float32", **options: Any) -> Any:
+    """An adapter that peft itself makes and saves in `folder`, with factors as training would leave them.
+
+    `options` are those of LoraConfig. All of the blocks' linear modules are adapted unless `target_modules` says otherwise.
+    """
+    torch, peft = library("torch"), library("peft")
+    config = peft.LoraConfig(**{"target_modules": _MODULES, "task_type": "CAUSAL_LM"} | options)
     model = peft.get_peft_model(transformers_model(base), config)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -95,6 +101,6 @@ def trained(base: TinyModel, folder: Path, config: Any, dtype: Any = torch.float
             if "lora_B" in name or "lora_embedding_" in name:
                 value.copy_(0.1 * torch.randn_like(value))
             if "lora_" in name:
-                value.copy_(value.to(dtype))
+                value.copy_(value.to(getattr(torch, dtype)))
     model.save_pretrained(str(folder))
     return model.eval()

@@ -26,6 +26,8 @@ from ml_pipeline_tests.adapters.tiny_models import (
     tiny_llama,
 )
 
+pytestmark = pytest.mark.peft
+
 
 def differences(base: TinyModel, saved: SavedAdapter, folder: Path, *, tied: bool = False) -> tuple[float, float]:
     """How far peft is from mlx-lm with the adapter on, and how far the adapter moves mlx-lm's logits."""

@@ -96,6 +96,11 @@ _GRANITE_ARGS = {
 _MOE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "num_local_experts": EXPERTS}
 
 
+def _granitemoe(writer: gguf.GGUFWriter) -> None:
+    _granite(writer)
+    _experts()(writer)
+
+
 def _minicpm(writer: gguf.GGUFWriter) -> None:
     writer.add_embedding_scale(12.0)
     writer.add_residual_scale(1.4 / 2**0.5)
@@ -180,7 +185,7 @@ ARCHITECTURES = {
         "granitemoe",
         "granitemoe",
         _GRANITE_ARGS | _MOE,
-        lambda writer: (_granite(writer), _experts()(writer)),
+        _granitemoe,
         permuted_rows=True,
     ),
     "exaone": Architecture("exaone", "exaone", {"num_layers": 2, "layer_norm_epsilon": 1e-5}),
