@@ -16,10 +16,12 @@ _LLAMA_ROWS: Mapping[str, str] = MappingProxyType({"attn_q": "n_heads", "attn_k"
 
 VERIFIED_ARCHITECTURES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
+        "chatglm": _NONE,
         "cohere2": _NONE,
         "command-r": _NONE,
         "ernie4_5": _NONE,
         "exaone": _NONE,
+        "exaone4": _NONE,
         "gemma": _NONE,
         "gemma2": _NONE,
         "gemma3": _NONE,

@@ -90,7 +90,7 @@ def logits(model: Any, tokens: list[int] = TOKENS) -> FloatArray:
 def trained(base: TinyModel, folder: Path, dtype: str = "float32", **options: Any) -> Any:
     """An adapter that peft itself makes and saves in `folder`, with factors as training would leave them.
 
-    `options` are those of LoraConfig. All of the blocks' linear modules are adapted unless `target_modules` says otherwise.
+    `options` are those of LoraConfig. Unless `target_modules` says otherwise, all seven projections are adapted.
     """
     torch, peft = library("torch"), library("peft")
     config = peft.LoraConfig(**{"target_modules": _MODULES, "task_type": "CAUSAL_LM"} | options)

@@ -65,7 +65,13 @@ def test_bfloat16(tmp_path: Path, llama_base: TinyModel) -> None:
 
 def test_written_again_it_is_the_same_adapter(tmp_path: Path, llama_base: TinyModel) -> None:
     """Rank-stabilised and patterned scales become plain alphas, module by module."""
-    options = {"r": 4, "lora_alpha": 6, "use_rslora": True, "use_dora": True, "rank_pattern": {"k_proj": 2}}
+    options: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 6,
+        "use_rslora": True,
+        "use_dora": True,
+        "rank_pattern": {"k_proj": 2},
+    }
     ours = logits(trained(llama_base, tmp_path / "a", **options))
     again = logits(with_adapter(llama_base, write_peft(read(tmp_path / "a"), tmp_path / "b")))
     assert np.abs(ours - again).max() < 1e-4

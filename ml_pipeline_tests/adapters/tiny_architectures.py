@@ -188,6 +188,17 @@ ARCHITECTURES = {
         _granitemoe,
         permuted_rows=True,
     ),
+    "glm": Architecture("glm", "chatglm", {"partial_rotary_factor": 0.5}),
+    "exaone4": Architecture(
+        "exaone4",
+        "exaone4",
+        {
+            "tie_word_embeddings": False,
+            "rope_scaling": None,
+            "sliding_window": None,
+            "sliding_window_pattern": None,
+        },
+    ),
     "exaone": Architecture("exaone", "exaone", {"num_layers": 2, "layer_norm_epsilon": 1e-5}),
     "mistral3": Architecture(
         "ministral3",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_pipeline.checkpoints.discovery import Discovery, discover
-from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover
+from ml_pipeline.checkpoints.source import Entry, LocalFolder
 from ml_pipeline.settings import Family
 from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
 
@@ -153,3 +153,37 @@ def test_other_run_folders_names(tmp_path: Path, prefix: str, expected: list[str
     source = LocalFolder("mac", tmp_path)
     source.run_prefix = prefix
     assert keys(discover(source, (), now_ns=NOW, settle_s=60)) == expected
+
+
+class CountingFolder(LocalFolder):
+    """A local folder that keeps which of its folders were listed."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        super().__init__(name, root)
+        self.listed: list[str] = []
+
+    def list_folder(self, path: str) -> list[Entry]:
+        self.listed.append(path)
+        return super().list_folder(path)
+
+
+def test_trainer_folders_that_did_not_change_are_not_listed_again(tmp_path: Path) -> None:
+    run = tmp_path / "adapters-1b"
+    for step in (500, 1000):
+        write_trainer_checkpoint(run / f"checkpoint-{step}", "adapter_model.safetensors", "adapter_config.json", 1)
+    long_ago = NOW - 3600 * SECOND_NS
+    for folder in (run / "checkpoint-500", run / "checkpoint-1000", run):
+        os.utime(folder, ns=(long_ago, long_ago))
+    source, memory = CountingFolder("mac", tmp_path), Memory()
+
+    def listed() -> list[str]:
+        source.listed.clear()
+        found = discover(source, FAMILIES, now_ns=NOW, settle_s=60, memory=memory, full_look_s=3600)
+        assert keys(found)[:2] == ["mac.1b@500", "mac.1b@1000"]
+        return source.listed
+
+    inside = ["adapters-1b", "adapters-1b/checkpoint-1000", "adapters-1b/checkpoint-500"]
+    assert listed() == ["", *inside]
+    assert listed() == [""]
+    write_trainer_checkpoint(run / "checkpoint-1500", "adapter_model.safetensors", "adapter_config.json", 1)
+    assert listed() == ["", *inside[:2], "adapters-1b/checkpoint-1500", inside[2]]
