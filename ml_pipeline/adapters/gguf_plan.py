@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ml_pipeline.adapters.adapter import Adapter
@@ -12,6 +13,9 @@ from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, shown
 from ml_pipeline.errors import AdapterError
 
 TOKEN_EMBEDDING = "token_embd"
+_SINGLE_EXPERT = re.compile(r"\.experts\.[0-9]+\.")
+_STORED_AS_A_ROW = ".ffn_gate_inp_shexp"
+"""A matrix of one row, of which GGUF keeps only the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,14 @@ def _check_supported(adapter: Adapter, base: BaseModelFacts) -> None:
 
 
 def _misfits(pair: LoraPair, name: str | None, base: BaseModelFacts) -> list[str]:
+    if name is None and _SINGLE_EXPERT.search(pair.module):
+        return ["experts in modules of their own, as PEFT keeps them, are not put together for GGUF"]
     if name is None:
         return [f"a {base.architecture} model of {base.n_layers} layers has no such module"]
     weight = base.tensors.get(f"{name}.weight")
     if weight is None:
         return [f"the base has no tensor {name}.weight"]
-    if len(weight) == 1:  # a matrix of one row is stored as that row
+    if name.endswith(_STORED_AS_A_ROW):
         weight = (1, *weight)
     made_for = pair.weight_shape
     if name == TOKEN_EMBEDDING:

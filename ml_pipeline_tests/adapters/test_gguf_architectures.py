@@ -9,7 +9,9 @@ import pytest
 
 from ml_pipeline.adapters.gguf_architectures import VERIFIED_ARCHITECTURES
 from ml_pipeline.adapters.gguf_lora import write_gguf_lora
+from ml_pipeline.adapters.peft_files import write_peft
 from ml_pipeline.adapters.read import read_adapter
+from ml_pipeline.errors import AdapterError
 from ml_pipeline_tests.adapters.tiny_architectures import ARCHITECTURES, tiny
 from ml_pipeline_tests.adapters.tiny_models import llama_cpp_logits, mlx_logits, save_adapter
 
@@ -40,3 +42,12 @@ def test_rows_are_reordered_where_the_bases_are() -> None:
     """Whether a base's rows are is settled by its bare logits, above."""
     permuted = {how.gguf_name for how in ARCHITECTURES.values() if how.permuted_rows}
     assert permuted == {name for name, rows in VERIFIED_ARCHITECTURES.items() if rows}
+
+
+def test_experts_that_peft_keeps_apart_are_refused_by_name(tmp_path: Path) -> None:
+    base = tiny("qwen3moe", tmp_path)
+    saved = save_adapter(base, tmp_path / "a", keys=["mlp.switch_mlp.up_proj"])
+    folder = write_peft(read_adapter(saved.weights, saved.config), tmp_path / "peft")
+    adapter = read_adapter(folder / "adapter_model.safetensors", folder / "adapter_config.json")
+    with pytest.raises(AdapterError, match=r"'model.layers.1.mlp.experts.3.up_proj': experts in modules of their own"):
+        write_gguf_lora(adapter, base.gguf_path, tmp_path / "lora.gguf")
