@@ -121,9 +121,8 @@ def _write_weights(path: Path, adapter: Adapter, pairs: list[LoraPair]) -> None:
 
 
 def _config(adapter: Adapter, pairs: list[LoraPair]) -> dict[str, Any]:
-    scales = adapter.scales(
-        pair.module for pair in pairs
-    )  # experts, which only mlx-lm renames, have no scale of their own
+    # Experts, which have other names here, come from mlx-lm alone, which gives no module a scale of its own.
+    scales = adapter.scales(pair.module for pair in pairs)
     alphas = {pair.module: scales[pair.module] * pair.rank for pair in pairs}
     alpha = adapter.scale * adapter.rank
     return {

@@ -105,7 +105,10 @@ def _pair_problems(tensors: Sequence[TensorEntry], settings: AdapterConfig) -> l
     for tensor in tensors:
         place = module_and_leaf(tensor.name)
         if place is not None and tensor.name.startswith(PEFT_PREFIX) == (settings.format == "peft"):
-            by_module.setdefault(place[0], {})[place[1]] = tensor
+            module, leaf = place
+            if leaf in by_module.setdefault(module, {}):
+                problems.append(f"{shown(module)}: more than one {names[leaf]}")
+            by_module[module][leaf] = tensor
         elif settings.format != "peft" or not is_frozen_base(tensor.name):
             problems.append(f"{shown(tensor.name)}: not an adapter tensor ({', '.join(names.values())} of a module)")
     any_dora = any("magnitude" in leaves for leaves in by_module.values())

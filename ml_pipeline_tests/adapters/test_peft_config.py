@@ -88,6 +88,10 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str)
         ({f"{Q}.lora_A.weight": (4, 8)}, "lora_B missing"),
         ({f"{Q}.lora_A.weight": (4, 8), f"{Q}.lora_B.weight": (8, 3)}, "ranks differ, lora_A [4, 8]"),
         ({f"{Q}.lora_A.weight": (2, 8), f"{Q}.lora_B.weight": (8, 2)}, "rank 2 in the weights, 4 in the configuration"),
+        (
+            {f"{Q}.lora_A.weight": (4, 8), f"{Q}.lora_B.weight": (8, 4), f"{Q}.lora_embedding_A": (4, 8)},
+            "'model.layers.0.self_attn.q_proj': more than one lora_A",
+        ),
         ({"x.lora_a": (8, 4), "x.lora_b": (4, 8)}, "the configuration is PEFT's, but no tensor's name starts with"),
         (
             {f"{Q}.lora_A.weight": (4, 8), f"{Q}.lora_B.weight": (8, 4), "base_model.model.lm_head.weight": (9, 8)},
