@@ -7,7 +7,7 @@ WHEELS ?= ../shared/wheels
 PIP_FLAGS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo test slow check bench dev setup samples clean help
+.PHONY: demo test slow peft check bench dev setup samples clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -20,10 +20,14 @@ demo: setup ## Score the sample checkpoints, print the table, write the report
 	@echo "       pipeline.yaml            name your own folder of runs under 'sources', then make demo again"
 
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not peft"
 
 slow: setup ## Run the slow tests too: whole runs with a real model, killed, locked, on a full disk, under the daemon
 	@$(BIN)/python -m pytest -m slow
+
+peft: setup ## Install peft and torch (several hundred MB), and run the tests that compare with them
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peft]'
+	@$(BIN)/python -m pytest -m peft
 
 check: setup ## Format, lint and type check
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+DEFAULT_RUN_PREFIX = "adapters-"
 _FILTER_MEANING = "Shell pattern on the run's name; others are ignored."
+_PREFIX_MEANING = "How the run folders' names begin; what follows is the run's name. Empty: every folder is a run."
 
 
 class Section(BaseModel):
@@ -18,11 +20,12 @@ class Section(BaseModel):
 
 
 class LocalSource(Section):
-    """A folder of this machine that holds run folders `adapters-*`."""
+    """A folder of this machine that holds run folders."""
 
     type: Literal["local"] = Field(description="`local`: a folder of this machine.")
     path: Path = Field(description="Folder that holds the run folders.")
     filter: str = Field("*", description=_FILTER_MEANING)
+    run_prefix: str = Field(DEFAULT_RUN_PREFIX, pattern=r"^[^/\x00]*$", description=_PREFIX_MEANING)
 
 
 class SshSource(Section):
@@ -49,6 +52,7 @@ class SshSource(Section):
         description="Folder that holds the run folders; a relative one starts at the user's home there."
     )
     filter: str = Field("*", description=_FILTER_MEANING)
+    run_prefix: str = Field(DEFAULT_RUN_PREFIX, pattern=r"^[^/\x00]*$", description=_PREFIX_MEANING)
     connect_timeout_s: float = Field(15, gt=0, le=600, description="Longest time to connect and log in, in s.")
     timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for an answer, in s.")
 
@@ -74,6 +78,7 @@ class FsspecSource(Section):
     )
     timeout_s: float = Field(60, gt=0, description="Longest wait for an answer, in s, where the file system has one.")
     filter: str = Field("*", description=_FILTER_MEANING)
+    run_prefix: str = Field(DEFAULT_RUN_PREFIX, pattern=r"^[^/\x00]*$", description=_PREFIX_MEANING)
 
 
 AnySource = Annotated[LocalSource | SshSource | FsspecSource, Field(discriminator="type")]

@@ -1,4 +1,4 @@
-"""Reading `adapter_config.json` as mlx-lm writes it, hostile until checked.
+"""Reading the configuration beside weights as mlx-lm, PEFT or transformers writes it, hostile until checked.
 
 mlx-lm itself finds a scale that is a string only at the first forward pass, accepts rank 0, and raises a bare KeyError
 for a missing scale.
@@ -7,80 +7,70 @@ for a missing scale.
 from __future__ import annotations
 
 import json
-import math
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from ml_pipeline.adapters.adapter import AdapterKind
+from ml_pipeline.adapters.config_record import (
+    MAX_KEYS,
+    SCALE_RANGE,
+    AdapterConfig,
+    checked_rank,
+    finite_number,
+    is_integer,
+)
+from ml_pipeline.adapters.peft_config import PEFT_REMEDY, peft_config
 from ml_pipeline.adapters.safetensors_header import shortened, shown
 from ml_pipeline.errors import AdapterError
 
 MAX_CONFIG_BYTES = 1024 * 1024
-MAX_RANK = 4096
-MAX_KEYS = 10_000
-SCALE_RANGE = (1e-6, 1e6)
-"""What the size of a scale may be. Outside it, scale times rank is no longer safe as the float32 that GGUF stores:
-one that becomes 0 there means scale 1 to llama.cpp."""
 
 _REMEDY = (
     "Write adapter_config.json again as mlx-lm does: lora_parameters with rank, scale (its default is 20.0), dropout."
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
-    """What the configuration says about the weights. `rank` 0 and `scale` 1.0 for a full fine-tune, which has neither.
-
-    `layer_count` is mlx-lm's `num_layers`, counted from the last block backwards; None or -1 means all.
-    """
-
-    kind: AdapterKind
-    rank: int
-    scale: float
-    dropout: float
-    keys: tuple[str, ...] | None
-    layer_count: int | None
-
-    def canonical(self) -> str:
-        """Return what changes the numbers that the adapter computes, always in the same words, to be hashed.
-
-        Paths, dropout and everything else that only steered the training stay out.
-        """
-        return json.dumps(
-            {"fine_tune_type": self.kind, "rank": self.rank, "scale": self.scale}, sort_keys=True, separators=(",", ":")
-        )
-
-
 def read_config(path: Path) -> AdapterConfig:
-    """Read and check the `adapter_config.json` at `path`.
+    """Read and check the configuration at `path`: mlx-lm's or PEFT's `adapter_config.json`, or a model's `config.json`.
+
+    PEFT's is known by `peft_type`; a full fine-tune that transformers saved lies beside its model's `config.json`,
+    known by `model_type` and `architectures`.
 
     Raises:
         AdapterError: it is missing, too large, not JSON, or holds wrong values; names every problem found.
     """
     problems: list[str] = []
     content = _read_json(path, problems)
+    remedy = _REMEDY
+    if "peft_type" in content:
+        config, remedy = peft_config(content, problems), PEFT_REMEDY
+    elif {"model_type", "architectures"} <= content.keys():
+        config = AdapterConfig("full", 0, 1.0, 0.0, None, None, "transformers")
+    else:
+        config = _mlx_config(content, problems)
+    if problems:
+        raise AdapterError.from_problems(str(path), shortened(problems), remedy)
+    return config
+
+
+def _mlx_config(content: Mapping[str, Any], problems: list[str]) -> AdapterConfig:
     kind = _checked_kind(content.get("fine_tune_type", "lora"), problems)
     layer_count = _checked_layer_count(content.get("num_layers"), problems)
     parameters = content.get("lora_parameters")
-    config = AdapterConfig("full", 0, 1.0, 0.0, None, layer_count)
+    if kind != "full" and isinstance(parameters, dict):
+        return AdapterConfig(
+            kind,
+            checked_rank(parameters.get("rank"), "lora_parameters.rank", problems, missing="rank" not in parameters),
+            _checked_scale(parameters, problems),
+            _checked_dropout(parameters.get("dropout", 0.0), problems),
+            _checked_keys(parameters.get("keys"), problems),
+            layer_count,
+        )
     if kind != "full":
-        if isinstance(parameters, dict):
-            config = AdapterConfig(
-                kind,
-                _checked_rank(parameters, problems),
-                _checked_scale(parameters, problems),
-                _checked_dropout(parameters.get("dropout", 0.0), problems),
-                _checked_keys(parameters.get("keys"), problems),
-                layer_count,
-            )
-        else:
-            problems.append(f"lora_parameters is {shown(parameters)}, not an object with rank and scale")
-    if problems:
-        raise AdapterError.from_problems(str(path), shortened(problems), _REMEDY)
-    return config
+        problems.append(f"lora_parameters is {shown(parameters)}, not an object with rank and scale")
+    return AdapterConfig("full", 0, 1.0, 0.0, None, layer_count)
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -115,20 +105,6 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     return content
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _finite_number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _checked_kind(value: object, problems: list[str]) -> AdapterKind:
     kinds: tuple[AdapterKind, ...] = get_args(AdapterKind)
     for kind in kinds:
@@ -139,19 +115,10 @@ def _checked_kind(value: object, problems: list[str]) -> AdapterKind:
 
 
 def _checked_layer_count(value: Any, problems: list[str]) -> int | None:
-    if value is None or (_is_integer(value) and -1 <= value <= 100_000):
+    if value is None or (is_integer(value) and -1 <= value <= 100_000):
         return value  # type: ignore[no-any-return]
     problems.append(f"num_layers is {shown(value)}, not a whole number from -1 (all) up")
     return None
-
-
-def _checked_rank(parameters: Mapping[str, Any], problems: list[str]) -> int:
-    value = parameters.get("rank")
-    if _is_integer(value) and 1 <= value <= MAX_RANK:  # type: ignore[operator]
-        return value  # type: ignore[return-value]
-    found = shown(value) if "rank" in parameters else "missing"
-    problems.append(f"lora_parameters.rank is {found}, not a whole number from 1 to {MAX_RANK}")
-    return 0
 
 
 def _checked_scale(parameters: Mapping[str, Any], problems: list[str]) -> float:
@@ -163,7 +130,7 @@ def _checked_scale(parameters: Mapping[str, Any], problems: list[str]) -> float:
         )
         problems.append(f"lora_parameters.scale is missing{hint}")
         return 0.0
-    scale = _finite_number(parameters["scale"])
+    scale = finite_number(parameters["scale"])
     low, high = SCALE_RANGE
     if scale is None or not low <= abs(scale) <= high:
         problems.append(f"lora_parameters.scale is {shown(parameters['scale'])}, not a number of size {low} to {high}")
@@ -172,7 +139,7 @@ def _checked_scale(parameters: Mapping[str, Any], problems: list[str]) -> float:
 
 
 def _checked_dropout(value: object, problems: list[str]) -> float:
-    dropout = _finite_number(value)
+    dropout = finite_number(value)
     if dropout is None or not 0.0 <= dropout < 1.0:
         problems.append(f"lora_parameters.dropout is {shown(value)}, not a number from 0 to below 1")
         return 0.0

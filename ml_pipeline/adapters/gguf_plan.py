@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.base_gguf import BaseModelFacts
-from ml_pipeline.adapters.read import LoraPair, lora_pairs
+from ml_pipeline.adapters.factors import LoraPair, lora_pairs
+from ml_pipeline.adapters.gguf_architectures import VERIFIED_ARCHITECTURES, gguf_name
 from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, shortened, shown
 from ml_pipeline.errors import AdapterError
 
-if TYPE_CHECKING:
-    from gguf import TensorNameMap
-
-VERIFIED_ARCHITECTURES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "llama": {"attn_q": "n_heads", "attn_k": "n_heads_kv"},
-        "gemma3": {},
-    }
-)
-"""Architectures whose conversion was measured against mlx-lm's logits, with the projections whose output rows the
-base's own conversion permuted, and by which head count. Others are refused: a missing permutation leaves the greedy
-text as it is and only moves the logits, so nobody would notice."""
-
-_MULTIMODAL_PREFIX = "language_model."
+TOKEN_EMBEDDING = "token_embd"
+_SINGLE_EXPERT = re.compile(r"\.experts\.[0-9]+\.")
+_STORED_AS_A_ROW = ".ffn_gate_inp_shexp"
+"""A matrix of one row, of which GGUF keeps only the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedPair:
     """One module's factors and the base tensor that they change, named as in the base without `.weight`.
 
-    `permuted_heads` is the number of heads whose rows are to be reordered in `b`, or None.
+    `scale` is what multiplies B·A; `permuted_heads` the number of heads whose rows are to be reordered in `b`, or None.
     """
 
     gguf_name: str
     pair: LoraPair
+    scale: float
     permuted_heads: int | None
+
+    @property
+    def alpha(self) -> float:
+        """What llama.cpp divides by this module's rank to get its scale."""
+        return self.scale * self.pair.rank
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether A is a table of which llama.cpp takes rows, one a token: (vocabulary, r) instead of (r, in)."""
+        return self.gguf_name == TOKEN_EMBEDDING
 
 
 def plan_conversion(adapter: Adapter, header: SafetensorsHeader, base: BaseModelFacts) -> list[PlannedPair]:
@@ -50,19 +49,20 @@ def plan_conversion(adapter: Adapter, header: SafetensorsHeader, base: BaseModel
             not fit; names everything that does not.
     """
     _check_supported(adapter, base)
-    names = _name_map(base.architecture, base.n_layers)
     problems: list[str] = []
     last = base.n_layers - 1
     # mlx-lm adapts the last blocks of a model, so an adapter that stops early was trained on a model with fewer.
-    if adapter.layers and adapter.layers[-1] != last:
+    if adapter.format == "mlx" and adapter.layers and adapter.layers[-1] != last:
         problems.append(f"the adapter's last layer is {adapter.layers[-1]}, the base's is {last}")
     plan: list[PlannedPair] = []
-    for pair in lora_pairs(header):
-        gguf_name = names.get_name(pair.module.removeprefix(_MULTIMODAL_PREFIX))
-        found = _misfits(pair, gguf_name, base)
+    pairs = lora_pairs(header)
+    scales = adapter.scales(pair.module for pair in pairs)
+    for pair in pairs:
+        name = gguf_name(pair.module, base.architecture, base.n_layers)
+        found = _misfits(pair, name, base)
         problems += [f"{shown(pair.module)}: {problem}" for problem in found]
-        if gguf_name is not None and not found:
-            plan.append(PlannedPair(gguf_name, pair, _permuted_heads(gguf_name, base)))
+        if name is not None and not found:
+            plan.append(PlannedPair(name, pair, scales[pair.module], _permuted_heads(name, base)))
     problems += _doubled(plan)
     if problems:
         where = f"{adapter.path} does not fit the base model {base.path} ({base.architecture})"
@@ -90,29 +90,25 @@ def _check_supported(adapter: Adapter, base: BaseModelFacts) -> None:
         )
 
 
-@functools.lru_cache(maxsize=16)
-def _name_map(architecture: str, n_layers: int) -> TensorNameMap:
-    # Importing gguf costs a good part of a second: only those who convert pay it.
-    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
-
-    member = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
-    return get_tensor_name_map(member, n_layers)
-
-
-def _misfits(pair: LoraPair, gguf_name: str | None, base: BaseModelFacts) -> list[str]:
-    if gguf_name is None:
+def _misfits(pair: LoraPair, name: str | None, base: BaseModelFacts) -> list[str]:
+    if name is None and _SINGLE_EXPERT.search(pair.module):
+        return ["experts in modules of their own, as PEFT keeps them, are not put together for GGUF"]
+    if name is None:
         return [f"a {base.architecture} model of {base.n_layers} layers has no such module"]
-    if gguf_name == "token_embd":
-        return ["LoRA on the token embedding is not converted to GGUF; score it with the mlx backend"]
-    weight = base.tensors.get(f"{gguf_name}.weight")
+    weight = base.tensors.get(f"{name}.weight")
     if weight is None:
-        return [f"the base has no tensor {gguf_name}.weight"]
-    if len(pair.a.shape) != 2 or len(weight) != 2:
-        return [f"only plain matrices are converted; lora_a is {list(pair.a.shape)}, the base's weight {list(weight)}"]
-    adapter_shape = (pair.b.shape[1], pair.a.shape[0])
-    if adapter_shape != weight:
-        return [f"made for a weight of {list(adapter_shape)} (out, in), the base's {gguf_name} has {list(weight)}"]
-    return _head_misfits(gguf_name, weight[0], base)
+        return [f"the base has no tensor {name}.weight"]
+    if name.endswith(_STORED_AS_A_ROW):
+        weight = (1, *weight)
+    made_for = pair.weight_shape
+    if name == TOKEN_EMBEDDING:
+        if "output.weight" not in base.tensors:
+            return ["the base's head is its token embedding, which llama.cpp does not adapt together; use mlx for it"]
+        made_for = made_for[::-1]
+    if made_for != weight:
+        axes = "(out, in)" if len(made_for) == 2 else "(experts, out, in)"
+        return [f"made for a weight of {list(made_for)} {axes}, the base's {name} has {list(weight)}"]
+    return _head_misfits(name, weight[0], base)
 
 
 def _head_misfits(gguf_name: str, rows: int, base: BaseModelFacts) -> list[str]:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.base_gguf import read_base_facts
+from ml_pipeline.adapters.factors import LoraPair, block_and_module, lora_pairs
 from ml_pipeline.adapters.file_hash import file_sha256
 from ml_pipeline.adapters.gguf_plan import plan_conversion
-from ml_pipeline.adapters.read import LoraPair, block_and_module, lora_pairs, read_adapter_without_data
+from ml_pipeline.adapters.read import read_adapter_without_data
 from ml_pipeline.adapters.safetensors_data import fill_float32, map_file, stored_values
 from ml_pipeline.adapters.safetensors_header import TensorEntry, read_header
 from ml_pipeline.errors import AdapterError
@@ -98,10 +99,12 @@ def inspect_adapter(weights: Path, config: Path) -> Inspection:
         raise AdapterError(f"{weights}: changed while it was read. Inspect it again when it is written.")
     tensors = {entry.name: _tensor_facts(data, entry) for entry in sorted(header.tensors, key=lambda t: t.name)}
     updates = []
-    for pair in lora_pairs(header):
+    pairs = lora_pairs(header)
+    scales = adapter.scales(pair.module for pair in pairs)
+    for pair in pairs:
         place = block_and_module(pair.module)
         finite = all(tensors[entry.name].norm is not None for entry in (pair.a, pair.b))
-        norm = abs(adapter.scale) * product_norm(*_stacked(data, pair)) if finite else None
+        norm = abs(scales[pair.module]) * product_norm(*_stacked(data, pair)) if finite else None
         layer, module = place or (None, pair.module)
         updates.append(Update(pair.module, layer, module, pair.rank, norm))
     return Inspection(adapter, tuple(tensors.values()), tuple(updates))
@@ -130,7 +133,7 @@ def misfit(adapter: Adapter, base_gguf: Path) -> str | None:
 
 
 def product_norm(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """The Frobenius norm of b @ a for factors a (experts, r, in) and b (experts, out, r), stored as in the file.
+    """The Frobenius norm of b @ a for factors a (experts, r, in) and b (experts, out, r).
 
     From the Gram matrices of the factors (r, r), since the sum of squares of b a is trace((a a^T)(b^T b)); the product
     itself is only formed where it is smaller than those. In float64: the error is below 1e-7 of |a| |b|.
@@ -150,8 +153,8 @@ def product_norm(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 def _stacked(data: npt.NDArray[np.uint8], pair: LoraPair) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """The factors as `product_norm` takes them; a plain module is a single expert."""
-    a, b = stored_values(data, pair.a), stored_values(data, pair.b)
-    return (a, b) if a.ndim == 3 else (a.T[np.newaxis], b.T[np.newaxis])
+    a, b = pair.a_values(data), pair.b_values(data)
+    return (a, b) if a.ndim == 3 else (a[np.newaxis], b[np.newaxis])
 
 
 def _gram(factor: npt.NDArray[Any]) -> Float64:

@@ -34,7 +34,7 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
 
 def stored_values(data: npt.NDArray[np.uint8], entry: TensorEntry) -> npt.NDArray[Any]:
     """View a tensor of one of `FLOAT_DTYPES` in the mapped file `data`, in its shape; BF16 comes as uint16 bits."""
-    raw = data[entry.start : entry.start + entry.size_bytes]
+    raw = np.asarray(data)[entry.start : entry.start + entry.size_bytes]  # slices of a memmap cost more
     return raw.view(_STORED_AS[entry.dtype]).reshape(entry.shape)
 
 

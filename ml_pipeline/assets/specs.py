@@ -21,7 +21,7 @@ training_runs = dg.AssetSpec(
     group_name="discover",
     kinds={"folder"},
     owners=[OWNER],
-    description="Run folders `adapters-*` of the training machines. Observed by the discovery sensor.",
+    description="Run folders of the training machines. Observed by the discovery sensor.",
 )
 
 

@@ -116,8 +116,12 @@ def _base(settings: Settings, name: str) -> Checkpoint:
 
 
 def _open_source(settings: Settings, name: str, source: AnySource) -> Source:
+    opened: Source
     if isinstance(source, SshSource):
-        return SshFolder(name, source)
-    if isinstance(source, FsspecSource):
-        return FsspecFolder(name, source.url, source.options, source.timeout_s)
-    return LocalFolder(name, settings.path(source.path))
+        opened = SshFolder(name, source)
+    elif isinstance(source, FsspecSource):
+        opened = FsspecFolder(name, source.url, source.options, source.timeout_s)
+    else:
+        opened = LocalFolder(name, settings.path(source.path))
+    opened.run_prefix = source.run_prefix
+    return opened

@@ -1,4 +1,4 @@
-"""Finds the checkpoints of a source: run folders `adapters-<name>[/<base-model folder>]` and their numbered files."""
+"""Finds the checkpoints of a source: run folders `adapters-<name>[/<base-model folder>]`, and what in them is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint, base_checkpoint
 from ml_pipeline.checkpoints.folder_memory import FolderMemory
-from ml_pipeline.checkpoints.naming import RUN_PREFIX
+from ml_pipeline.checkpoints.naming import checkpoint_folder_iteration
 from ml_pipeline.checkpoints.run_folder import RunFolder, complete, look_through
 from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.errors import CheckpointError
@@ -63,7 +63,7 @@ def discover(
     found = Discovery()
     look = _Look(source, tuple(families), pattern, now_ns, settle_s, Memory() if memory is None else memory)
     with look.memory.lock:
-        look.memory.begin((look.families, pattern, settle_s), full_look_s)
+        look.memory.begin((look.families, pattern, settle_s, source.run_prefix), full_look_s)
         try:
             look.through(found)
         except CheckpointError as error:  # what is remembered stays for the next look
@@ -115,7 +115,7 @@ class _Look:
         """The run folders and their modification times, in ns, by name."""
         tops = {}
         for entry in sorted(self.source.list_folder(""), key=lambda item: item.name):
-            if not entry.name.startswith(RUN_PREFIX):
+            if not entry.name.startswith(self.source.run_prefix):
                 continue
             if entry.trouble:
                 found.problems.append(f"source {self.source.name}: {entry.name!r} is {entry.trouble}")
@@ -151,10 +151,20 @@ class _Look:
         return listed
 
     def _sort(self, top: str, folders: Mapping[str, list[Entry]]) -> list[RunFolder]:
+        """The runs in a run folder: itself, with the folders in it that are checkpoints, and the others in it."""
+        inner = {path.rpartition("/")[2]: path for path in folders if path != top}
+        checkpoints = {name: folders[path] for name, path in inner.items() if checkpoint_folder_iteration(name)}
         return [
-            look_through(self.source.name, path, contents, self.families, self.settled_before_ns)
-            for path, contents in folders.items()
-            if fnmatch.fnmatchcase(path.removeprefix(RUN_PREFIX), self.pattern)
+            look_through(
+                self.source,
+                path,
+                folders[path],
+                checkpoints if path == top else {},
+                self.families,
+                self.settled_before_ns,
+            )
+            for path in [top, *(path for name, path in inner.items() if name not in checkpoints)]
+            if fnmatch.fnmatchcase(path.removeprefix(self.source.run_prefix), self.pattern)
         ]
 
     def _finished(

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from ml_pipeline.checkpoints.source import Entry
 from ml_pipeline.errors import CheckpointError
+from ml_pipeline.source_settings import DEFAULT_RUN_PREFIX
 
 _READ_BYTES = 8 * 2**20
 _CALLS_AT_ONCE = 8
@@ -37,6 +38,7 @@ class FsspecFolder:
 
     mtime_granularity_ns = sys.maxsize
     """An object store has no folders whose times could say that nothing changed in them."""
+    run_prefix = DEFAULT_RUN_PREFIX
 
     def __init__(self, name: str, url: str, options: Mapping[str, Any], timeout_s: float) -> None:
         self.name = name

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ml_pipeline.checkpoints.naming import RUN_PREFIX
-from ml_pipeline.checkpoints.run_folder import CONFIG_FILE
+from ml_pipeline.checkpoints.layouts import CONFIG_FILE
+from ml_pipeline.checkpoints.naming import checkpoint_folder_iteration
 from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.checkpoints.training_log import TrainingLogParser
 from ml_pipeline.errors import CheckpointError
@@ -49,12 +49,18 @@ def find_logs(source: Source, pattern: str = "*") -> LogSearch:
     """Look through a source once; `pattern` is a shell pattern on the run's name."""
     found = LogSearch()
     root = _list_folders(source, [""], found.problems).get("", [])
-    tops = _list_folders(source, [top for top in _folders(root) if top.startswith(RUN_PREFIX)], found.problems)
-    nested = [f"{top}/{inner}" for top, entries in tops.items() for inner in _folders(entries)]
+    prefix = source.run_prefix
+    tops = _list_folders(source, [top for top in _folders(root) if top.startswith(prefix)], found.problems)
+    nested = [
+        f"{top}/{inner}"
+        for top, entries in tops.items()
+        for inner in _folders(entries)
+        if checkpoint_folder_iteration(inner) is None
+    ]
     for folder, entries in sorted({**tops, **_list_folders(source, nested, found.problems)}.items()):
-        run = folder.removeprefix(RUN_PREFIX)
+        run = folder.removeprefix(prefix)
         if fnmatch.fnmatchcase(run, pattern):
-            _add(found, _candidates(source.name, run, entries))
+            _add(found, _candidates(source, run, entries))
     return found
 
 
@@ -65,7 +71,7 @@ def logs_of_run(source: Source, run: str) -> LogSearch:
         CheckpointError: its folder cannot be read.
     """
     found = LogSearch()
-    _add(found, _candidates(source.name, run, source.list_folder(f"{RUN_PREFIX}{run}")))
+    _add(found, _candidates(source, run, source.list_folder(f"{source.run_prefix}{run}")))
     return found
 
 
@@ -112,13 +118,13 @@ def _folders(entries: Sequence[Entry]) -> list[str]:
     return sorted(entry.name for entry in entries if entry.is_folder)
 
 
-def _candidates(source: str, run: str, entries: Sequence[Entry]) -> list[LogFile]:
+def _candidates(source: Source, run: str, entries: Sequence[Entry]) -> list[LogFile]:
     config_ns = next((e.mtime_ns for e in entries if e.name == CONFIG_FILE and not e.is_folder and not e.trouble), None)
     logs = [
         LogFile(
-            source,
+            source.name,
             run,
-            f"{RUN_PREFIX}{run}/{entry.name}",
+            f"{source.run_prefix}{run}/{entry.name}",
             entry.size_bytes,
             entry.mtime_ns,
             min(max(0, entry.mtime_ns if config_ns is None else config_ns), _LATEST_NS),

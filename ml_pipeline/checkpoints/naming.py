@@ -16,8 +16,8 @@ from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings import Family
 
 MAX_KEY_LENGTH = 200
-RUN_PREFIX = "adapters-"
 _CHECKPOINT_FILE = re.compile(r"(\d{1,12})_adapters\.safetensors", re.ASCII)
+_CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d{1,12})", re.ASCII)
 _KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)@(?P<iteration>\d+)", re.ASCII)
 _RUN_KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)", re.ASCII)
 _ESCAPED = re.compile(rb"=([0-9A-F]{2})")
@@ -39,7 +39,7 @@ class RunName:
 
 
 def run_name(run: str, families: Sequence[Family]) -> RunName:
-    """Find a run's family by the prefix of its name (without 'adapters-'); first match wins.
+    """Find a run's family by the prefix of its name (without the source's run_prefix); first match wins.
 
     An unknown family gives the run's own name as model tag and its first 10 characters as short name, as in the
     original.
@@ -54,6 +54,12 @@ def run_name(run: str, families: Sequence[Family]) -> RunName:
 def checkpoint_iteration(file_name: str) -> str | None:
     """The iteration as a checkpoint's file name writes it (`0000100`), or None for another kind of file."""
     match = _CHECKPOINT_FILE.fullmatch(file_name)
+    return match.group(1) if match else None
+
+
+def checkpoint_folder_iteration(folder_name: str) -> str | None:
+    """The iteration in the name of a folder as Hugging Face's Trainer writes it (`checkpoint-500`), or None."""
+    match = _CHECKPOINT_FOLDER.fullmatch(folder_name)
     return match.group(1) if match else None
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.naming import RUN_PREFIX, checkpoint_iteration, partition_key, run_name
+from ml_pipeline.checkpoints.layouts import candidates
+from ml_pipeline.checkpoints.naming import partition_key, run_name
 from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings import Family
 
-CONFIG_FILE = "adapter_config.json"
 _LONGEST_HEADER = 16 * 2**20
 _FIRST_LOOK_BYTES = 2**15
 """Most headers of adapters fit."""
@@ -39,56 +39,59 @@ class RunFolder:
 
 
 def look_through(
-    source: str, path: str, contents: Sequence[Entry], families: Sequence[Family], settled_before_ns: int
+    source: Source,
+    path: str,
+    contents: Sequence[Entry],
+    checkpoint_folders: Mapping[str, Sequence[Entry]],
+    families: Sequence[Family],
+    settled_before_ns: int,
 ) -> RunFolder:
-    """Sort the contents of a run folder. Files touched at `settled_before_ns` (ns since 1970) or later are young."""
+    """Sort the contents of a run folder and of the folders in it that are checkpoints, by their names.
+
+    Files touched at `settled_before_ns` (ns since 1970) or later are young.
+    """
     found = RunFolder(path)
-    run = path.removeprefix(RUN_PREFIX)
+    run = path.removeprefix(source.run_prefix)
     if not _is_text(path):
-        found.problems.append(f"source {source}: the name of run folder {path!r:.200} is no UTF-8. Rename it.")
+        found.problems.append(f"source {source.name}: the name of run folder {path!r:.200} is no UTF-8. Rename it.")
         return found
     name = run_name(run, families)
-    has_config = False
     taken: dict[int, str] = {}
-    for entry in sorted(contents, key=lambda item: item.name):
-        if entry.name == CONFIG_FILE:
-            has_config = not entry.is_folder and not entry.trouble
-        written = None if entry.is_folder else checkpoint_iteration(entry.name)
-        if written is None:
+    for candidate in candidates(path, contents, checkpoint_folders):
+        file, iteration = candidate.file, int(candidate.iteration)
+        if candidate.trouble:
+            found.problems.append(f"source {source.name}: {file!r} is {candidate.trouble}")
             continue
-        file = f"{path}/{entry.name}"
-        if entry.trouble:
-            found.problems.append(f"source {source}: {file!r} is {entry.trouble}")
-            continue
-        iteration = int(written)
         if iteration in taken:
             found.problems.append(
-                f"source {source}: {file!r} and {taken[iteration]!r} are the same iteration; the first by name is "
+                f"source {source.name}: {file!r} and {taken[iteration]!r} are the same iteration; the first by name is "
                 "taken. Rename or remove one."
             )
             continue
         taken[iteration] = file
         checkpoint = Checkpoint(
-            source=source,
+            source=source.name,
             run=run,
             iteration=iteration,
-            label=name.label(written),
+            label=name.label(candidate.iteration),
             model=name.model,
             base_model=name.model,
             file=file,
-            config_file=f"{path}/{CONFIG_FILE}",
-            size_bytes=entry.size_bytes,
-            mtime_ns=entry.mtime_ns,
+            config_file=candidate.config_file,
+            size_bytes=candidate.size_bytes,
+            mtime_ns=candidate.mtime_ns,
         )
-        (found.checkpoints if entry.mtime_ns < settled_before_ns else found.young).append(checkpoint)
+        if candidate.mtime_ns < settled_before_ns:
+            found.checkpoints.append(checkpoint)
+        elif candidate.has_config:
+            found.young.append(checkpoint)
+        else:  # the configuration is written before or after the weights: these wait for it
+            found.waiting.append(file)
     try:
-        partition_key(source, run, max(taken, default=0))
+        partition_key(source.name, run, max(taken, default=0))
     except CheckpointError as error:
         return RunFolder(path, problems=[str(error)] if taken else [])
     found.checkpoints.sort(key=lambda checkpoint: checkpoint.iteration)
-    if not has_config:  # it is written before or after the weights: these wait for it
-        found.waiting.extend(checkpoint.file for checkpoint in found.young)
-        found.young.clear()
     return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, TypeVar
 
 from ml_pipeline.errors import CheckpointError, SourceUnreachableError
+from ml_pipeline.source_settings import DEFAULT_RUN_PREFIX
 
 Result = TypeVar("Result")
 
@@ -35,6 +36,8 @@ class Source(Protocol):
     """
 
     name: str
+    run_prefix: str
+    """How the names of its run folders begin; the rest is the run's name."""
 
     @property
     def identity(self) -> str:
@@ -72,6 +75,7 @@ class LocalFolder:
 
     mtime_granularity_ns = 20 * 10**6
     """Linux stamps files with the time of its last tick, at most 10 ms ago."""
+    run_prefix = DEFAULT_RUN_PREFIX
 
     def __init__(self, name: str, root: Path) -> None:
         self.name = name

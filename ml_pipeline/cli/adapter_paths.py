@@ -11,15 +11,15 @@ from ml_pipeline.base_models import gguf_path
 from ml_pipeline.checkpoints.cache_room import CacheRoom
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.fetch import FetchCache, FetchedFiles
+from ml_pipeline.checkpoints.layouts import config_name
 from ml_pipeline.checkpoints.naming import parse_partition_key
-from ml_pipeline.checkpoints.run_folder import CONFIG_FILE
 from ml_pipeline.cli.shared import current_settings
 from ml_pipeline.errors import CheckpointError, SettingsError
 from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import find_config, load_settings
 
-_LAST_WEIGHTS = "adapters.safetensors"
+_USUAL_NAMES = ("adapters.safetensors", "adapter_model.safetensors", "model.safetensors")
 _SHOWN = 5
 
 
@@ -46,7 +46,7 @@ def adapter_files(path: str, listener: ProgressListener) -> AdapterFiles:
     if local.is_dir():
         local = _weights_in(local)
     if local.exists():
-        return AdapterFiles(local.stem, local, local.with_name(CONFIG_FILE))
+        return AdapterFiles(local.stem, local, local.with_name(config_name(local.name)))
     try:
         parse_partition_key(path)
     except CheckpointError:
@@ -76,8 +76,9 @@ def settings_if_any() -> Settings | None:
 
 def _weights_in(folder: Path) -> Path:
     found = sorted(folder.glob("*.safetensors"))
-    if (folder / _LAST_WEIGHTS) in found:
-        return folder / _LAST_WEIGHTS
+    for name in _USUAL_NAMES:
+        if folder / name in found:
+            return folder / name
     if len(found) == 1:
         return found[0]
     names = ", ".join(path.name for path in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")

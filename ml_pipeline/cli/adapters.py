@@ -43,15 +43,23 @@ def _write_gguf(adapter: Adapter, base_gguf: Path, out: Path, progress: Progress
     write_gguf_lora(adapter, base_gguf, out, progress)
 
 
+def _write_peft(adapter: Adapter, base_gguf: Path, out: Path, progress: Progress) -> None:
+    from ml_pipeline.adapters import write_peft
+
+    write_peft(adapter, out)
+    progress(adapter.size_bytes, adapter.size_bytes)
+
+
 TARGETS: Mapping[str, _Target] = MappingProxyType(
     {
         "gguf": _Target(_write_gguf, ".gguf", True, "llama-cli --model {base} --lora {out}"),
+        "peft": _Target(_write_peft, "-peft", False, "PeftModel.from_pretrained(base, '{out}')"),
     }
 )
 """What `--to` offers."""
 
 _ADAPTER_HELP = (
-    "PATH is a .safetensors file with adapter_config.json beside it, a folder that holds them, or the key of a "
+    "PATH is a .safetensors file with its configuration beside it, a folder that holds them, or the key of a "
     "checkpoint such as mac.run@800, which is fetched."
 )
 

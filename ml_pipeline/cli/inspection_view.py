@@ -11,9 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from ml_pipeline.adapters.adapter import AdapterFormat
 from ml_pipeline.adapters.inspect import Inspection, TensorFacts, Update, root_sum_square
 from ml_pipeline.cli.base_fits import BaseFit
 
+_WRITERS: dict[AdapterFormat, str] = {"mlx": "mlx-lm", "peft": "PEFT", "transformers": "transformers"}
 _LARGEST = 10
 _NAMED = 5
 
@@ -54,9 +56,9 @@ def _summary(inspection: Inspection) -> Table:
     counts = ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items()))
     rows = {
         "file": str(adapter.path),
-        "kind": f"{adapter.kind}, as mlx-lm writes it",
+        "kind": f"{adapter.kind}, as {_WRITERS[adapter.format]} writes it",
         "rank": ", ".join(map(str, ranks)) or "none: whole weights",
-        "scale": f"{adapter.scale:g}",
+        "scale": f"{adapter.scale:g}" + (f", another in {len(own)} modules" if (own := adapter.own_scales) else ""),
         "layers": _ranges(adapter.layers) or "none",
         "modules": ", ".join(adapter.modules),
         "tensors": f"{counts}; {adapter.size_bytes / 1e6:.2f} MB",

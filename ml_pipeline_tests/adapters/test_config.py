@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_pipeline.adapters.config import MAX_CONFIG_BYTES, AdapterConfig, read_config
+from ml_pipeline.adapters.config import MAX_CONFIG_BYTES, read_config
+from ml_pipeline.adapters.config_record import AdapterConfig
 from ml_pipeline.errors import AdapterError
 
 MISSING = object()

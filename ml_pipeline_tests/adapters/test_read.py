@@ -104,7 +104,7 @@ def test_hash_follows_weights_and_scale_but_not_place(tmp_path: Path, llama_base
             {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": (4, 8)},
             "this is a PEFT adapter (1 tensors",
         ),
-        ({"base_model.model.x.lora_B.default.weight": (8, 4)}, "Point to the adapters.safetensors that mlx-lm saved"),
+        ({"base_model.model.x.lora_B.default.weight": (8, 4)}, "the configuration beside it is not PEFT's"),
         ({"base_model.model.x.lora_magnitude_vector": (8,)}, "this is a PEFT adapter"),
         ({f"{Q}.weight": (8, 8), "model.norm.weight": (8,)}, 'must say "fine_tune_type": "full"'),
         ({f"{Q}.lora_a": (8, 4)}, f"'{Q}': lora_b missing"),
@@ -120,7 +120,8 @@ def test_hash_follows_weights_and_scale_but_not_place(tmp_path: Path, llama_base
         ({f"{Q}.lora_a": (8, 4), f"{Q}.lora_b": (4, 8), "x.weight": (1,)}, "'x.weight': not an adapter tensor"),
         ({f"{Q}.lora_a": (8, 4), f"{Q}.lora_b": (4, 8), f"{Q}.m": (8,)}, "dora adapter, but fine_tune_type says lora"),
         ({f"{Q}.lora_a": (8, 4), f"{Q}.lora_b": (4, 8), f"{Q}.m": (7,)}, "m has shape [7]"),
-        ({"lora_a": (8, 4), "lora_b": (4, 8)}, "'lora_a': not an adapter tensor"),
+        ({"lora_a": (8, 4), "lora_b": (4, 8)}, "no LoRA tensors"),
+        ({"lora_a": (8, 4), f"{Q}.lora_a": (8, 4), f"{Q}.lora_b": (4, 8)}, "'lora_a': not an adapter tensor"),
     ],
 )
 def test_refuses_what_is_no_lora_of_mlx_lm(tmp_path: Path, shapes: dict[str, tuple[int, ...]], expected: str) -> None:

@@ -161,7 +161,7 @@ def write_base_gguf(path: Path, architecture: str, args: Any, weights: Mapping[s
         writer.add_key_length(args.head_dim)
         writer.add_value_length(args.head_dim)
         writer.add_sliding_window(args.sliding_window)
-    _add_tokenizer(writer)
+    add_tokenizer(writer)
     for name, value in weights.items():
         array = np.array(value)
         if architecture == "llama" and name.endswith("q_proj.weight"):
@@ -177,7 +177,7 @@ def write_base_gguf(path: Path, architecture: str, args: Any, weights: Mapping[s
     writer.close()
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter) -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += ["\u2581", *(f"word{i}" for i in range(VOCAB_SIZE - len(tokens) - 1))]
     types = [2, 3, 3, *[6] * 256, *[1] * (VOCAB_SIZE - 259)]

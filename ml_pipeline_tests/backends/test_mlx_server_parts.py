@@ -13,7 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ml_pipeline.backends.fan_out import fan_out
 from ml_pipeline.backends.loopback_http import HttpError
@@ -21,8 +23,10 @@ from ml_pipeline.backends.mlx_server.chat import Answer, counting_body, prompt_t
 from ml_pipeline.backends.mlx_server.link import guard_command
 from ml_pipeline.backends.mlx_server.local_launcher import LocalLauncher
 from ml_pipeline.backends.mlx_server.probe import is_finite, largest_difference
+from ml_pipeline.backends.mlx_server.remote_adapter import stage
 from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
 from ml_pipeline.backends.seeds import request_seed
+from ml_pipeline.errors import AdapterError
 from ml_pipeline_tests.backends.requests import ask
 
 
@@ -113,6 +117,20 @@ def test_the_guard_reads_adapters_and_ends_with_its_input(tmp_path: Path) -> Non
         assert Path(answer["folder"], "adapters.safetensors").resolve() == weights.resolve()
     assert link.process.returncode == 0
     assert not Path(answer["folder"]).parent.exists()
+
+
+def test_adapters_that_mlx_lm_did_not_save_are_refused(tmp_path: Path) -> None:
+    weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    shapes = {f"{module}.lora_A.weight": (2, 4), f"{module}.lora_B.weight": (4, 2)}
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, weights)
+    config.write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
+    link = LocalLauncher().launch(guard_command((sys.executable,), 30), 5)
+    with (
+        closing(GuardSession(link, lost_after_s=30)) as session,
+        pytest.raises(AdapterError, match=r"saved by peft, and mlx_lm\.server loads only what mlx-lm saved"),
+    ):
+        stage(session, "here", str(weights), str(config))
 
 
 def test_the_guard_ends_when_it_hears_nothing() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_pipeline.checkpoints.discovery import Discovery, discover
-from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover
+from ml_pipeline.checkpoints.source import Entry, LocalFolder
 from ml_pipeline.settings import Family
 from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
 
@@ -110,3 +110,95 @@ def test_a_header_made_to_fill_the_memory_is_only_skimmed(tmp_path: Path) -> Non
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * len(header)
+
+
+def write_trainer_checkpoint(folder: Path, weights: str, config: str | None, mtime_ns: int = NOW) -> None:
+    path = write_checkpoint(folder, weights, config=False, mtime_ns=mtime_ns)
+    (folder / "optimizer.pt").write_bytes(b"not looked at")
+    if config:
+        (folder / config).write_text("{}")
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def test_folders_as_hugging_faces_trainer_makes_them(tmp_path: Path) -> None:
+    """Adapters and whole models, in order of their steps; what lies beside them is no checkpoint."""
+    run = tmp_path / "adapters-1b-lek"
+    write_trainer_checkpoint(run / "checkpoint-1000", "adapter_model.safetensors", "adapter_config.json")
+    write_trainer_checkpoint(run / "checkpoint-500", "adapter_model.safetensors", "adapter_config.json")
+    write_trainer_checkpoint(run / "checkpoint-1500", "model.safetensors", "config.json")
+    write_trainer_checkpoint(run / "checkpoint-last", "adapter_model.safetensors", "adapter_config.json")
+    write_trainer_checkpoint(run, "adapter_model.safetensors", "adapter_config.json")
+    write_checkpoint(run, "0000100_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert (keys(found), found.problems) == ([f"mac.1b-lek@{step}" for step in (100, 500, 1000, 1500)], [])
+    assert [checkpoint.label for checkpoint in found.checkpoints[1:3]] == ["G1-lek @500", "G1-lek @1000"]
+    _, adapter, _, full = found.checkpoints
+    folder = "adapters-1b-lek/checkpoint-"
+    assert adapter.file == f"{folder}500/adapter_model.safetensors"
+    assert adapter.config_file == f"{folder}500/adapter_config.json"
+    assert (full.file, full.config_file) == (f"{folder}1500/model.safetensors", f"{folder}1500/config.json")
+
+
+def test_trainer_folders_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    run = tmp_path / "adapters-1b"
+    for step, name in ((1, "adapter_model.bin"), (2, "model.safetensors.index.json"), (3, "trainer_state.json")):
+        (run / f"checkpoint-{step}").mkdir(parents=True)
+        (run / f"checkpoint-{step}" / name).touch()
+    write_trainer_checkpoint(run / "checkpoint-7", "adapter_model.safetensors", "adapter_config.json")
+    write_checkpoint(run, "0000007_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert [checkpoint.file for checkpoint in found.checkpoints] == ["adapters-1b/0000007_adapters.safetensors"]
+    pickle, parts, doubled = found.problems
+    assert "checkpoint-1/adapter_model.bin' is a pickle, which is never loaded" in pickle
+    assert "is a model in several files" in parts
+    assert "same iteration" in doubled
+
+
+def test_a_trainer_folder_without_its_configuration_waits(tmp_path: Path) -> None:
+    write_trainer_checkpoint(tmp_path / "adapters-1b" / "checkpoint-5", "adapter_model.safetensors", None)
+    write_checkpoint(tmp_path / "adapters-1b", "0000001_adapters.safetensors", mtime_ns=NOW)
+    found = look(tmp_path)
+    assert (keys(found), found.growing) == (["mac.1b@1"], ["adapters-1b/checkpoint-5/adapter_model.safetensors"])
+
+
+@pytest.mark.parametrize(("prefix", "expected"), [("out-", ["mac.x@3"]), ("", ["mac.1b@1", "mac.out-x@3"])])
+def test_other_run_folders_names(tmp_path: Path, prefix: str, expected: list[str]) -> None:
+    write_checkpoint(tmp_path / "1b", "1_adapters.safetensors")
+    write_trainer_checkpoint(tmp_path / "out-x" / "checkpoint-3", "adapter_model.safetensors", "adapter_config.json")
+    source = LocalFolder("mac", tmp_path)
+    source.run_prefix = prefix
+    assert keys(discover(source, (), now_ns=NOW, settle_s=60)) == expected
+
+
+class CountingFolder(LocalFolder):
+    """A local folder that keeps which of its folders were listed."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        super().__init__(name, root)
+        self.listed: list[str] = []
+
+    def list_folder(self, path: str) -> list[Entry]:
+        self.listed.append(path)
+        return super().list_folder(path)
+
+
+def test_trainer_folders_that_did_not_change_are_not_listed_again(tmp_path: Path) -> None:
+    run = tmp_path / "adapters-1b"
+    for step in (500, 1000):
+        write_trainer_checkpoint(run / f"checkpoint-{step}", "adapter_model.safetensors", "adapter_config.json", 1)
+    long_ago = NOW - 3600 * SECOND_NS
+    for folder in (run / "checkpoint-500", run / "checkpoint-1000", run):
+        os.utime(folder, ns=(long_ago, long_ago))
+    source, memory = CountingFolder("mac", tmp_path), Memory()
+
+    def listed() -> list[str]:
+        source.listed.clear()
+        found = discover(source, FAMILIES, now_ns=NOW, settle_s=60, memory=memory, full_look_s=3600)
+        assert keys(found)[:2] == ["mac.1b@500", "mac.1b@1000"]
+        return source.listed
+
+    inside = ["adapters-1b", "adapters-1b/checkpoint-1000", "adapters-1b/checkpoint-500"]
+    assert listed() == ["", *inside]
+    assert listed() == [""]
+    write_trainer_checkpoint(run / "checkpoint-1500", "adapter_model.safetensors", "adapter_config.json", 1)
+    assert listed() == ["", *inside[:2], "adapters-1b/checkpoint-1500", inside[2]]

@@ -137,6 +137,21 @@ def test_convert_writes_what_the_library_writes(project: Project, tmp_path: Path
     assert Path("sub/b.gguf").read_bytes() == expected.read_bytes()
 
 
+def test_peft_and_back_is_the_same_adapter(project: Project) -> None:
+    weights = project.add(RUN, FIRST)
+    done = call("convert", weights, "--to", "peft", "--output", "peft")
+    assert done.exit_code == 0, done.output
+    assert "PeftModel.from_pretrained(base, 'peft')" in done.stdout
+    first, second = (json.loads(call("inspect", place, "--json").stdout) for place in (weights, "peft"))
+    assert (first["format"], second["format"]) == ("mlx", "peft")
+    for name in ("kind", "rank", "scale", "layers", "modules"):
+        assert first[name] == second[name]
+    assert second["update_norm"] == pytest.approx(first["update_norm"], rel=1e-9)
+    for place, out in ((weights, "direct.gguf"), ("peft", "around.gguf")):
+        assert call("convert", place, "--to", "gguf", "--base", BASE, "--output", out).exit_code == 0
+    assert Path("direct.gguf").read_bytes() == Path("around.gguf").read_bytes()
+
+
 def test_convert_replaces_only_when_told(project: Project) -> None:
     weights = project.add(RUN, FIRST)
     out = Path("a.gguf")

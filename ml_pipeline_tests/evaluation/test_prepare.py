@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_pipeline.adapters import read_adapter, write_gguf_lora, write_peft
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.fetch import fetch_index
@@ -136,3 +137,24 @@ def test_a_checkpoint_that_is_being_written_anew_is_not_replaced_by_its_old_cont
     waiting = settings.model_copy(update={"discovery": settings.discovery.model_copy(update={"settle_s": 3600.0})})
     (found,) = Catalogue(waiting).find([first.key]).values()
     assert isinstance(found, CheckpointError)
+
+
+def test_a_checkpoint_of_another_trainer_becomes_the_same_gguf(tmp_path: Path, base: TinyModel) -> None:
+    """One adapter as mlx-lm and as PEFT save it, in a run folder of another name: found, fetched, read, converted."""
+    saved = save_adapter(base, tmp_path / "saved", rank=3, scale=0.77)
+    original = read_adapter(saved.weights, saved.config)
+    write_peft(original, tmp_path / "outputs" / "tiny-sft" / "checkpoint-500")
+    expected = write_gguf_lora(original, base.gguf_path, tmp_path / "expected.gguf")
+    settings = settings_of(tmp_path, base)
+    source = {"type": "local", "path": "outputs", "run_prefix": ""}
+    settings = Settings.model_validate(settings.model_dump() | {"root": tmp_path, "sources": {"hf": source}})
+    catalogue = Catalogue(settings)
+    (checkpoint,) = adapters_in(catalogue)
+    assert (checkpoint.key, checkpoint.label) == ("hf.tiny-sft@500", "T-sft @500")
+    with Preparer(settings, catalogue, Silence()) as preparer:
+        adapter = preparer.adapter(checkpoint)
+        converted = preparer.converted_adapter(adapter, base.gguf_path)
+        assert adapter is not None
+        assert converted is not None
+        assert (adapter.format, adapter.sha256 == original.sha256) == ("peft", False)
+        assert converted.path.read_bytes() == expected.read_bytes()

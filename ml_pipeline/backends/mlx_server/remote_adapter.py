@@ -72,6 +72,11 @@ def _checked(answer: dict[str, Any], where: str, weights: str, config: str) -> R
     ):
         raise BackendError(f"mlx_server on {where}: an answer that makes no sense for {weights}. Is that host sound?")
     adapter = _read(where, weights, config, header=header, size_bytes=size, text=text, sha256=sha256)
+    if adapter.format != "mlx":
+        raise AdapterError(
+            f"{where}: {weights} was saved by {adapter.format}, and mlx_lm.server loads only what mlx-lm saved. "
+            "Give this base model the backend llama_cpp, which takes PEFT's adapters."
+        )
     return RemoteAdapter(adapter, folder, tuple(files), _fingerprints(answer))
 
 

@@ -15,7 +15,7 @@ from ml_pipeline.checkpoints.ssh.reader import RemoteFile, as_binary_io, bytes_a
 from ml_pipeline.checkpoints.ssh.route import Route, plan_route
 from ml_pipeline.checkpoints.ssh.session import SftpSession
 from ml_pipeline.errors import CheckpointError, SourceUnreachableError
-from ml_pipeline.source_settings import SshSource
+from ml_pipeline.source_settings import DEFAULT_RUN_PREFIX, SshSource
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,7 @@ class SshFolder:
 
     mtime_granularity_ns = 10**9
     """SFTP tells times in whole seconds."""
+    run_prefix = DEFAULT_RUN_PREFIX
 
     def __init__(self, name: str, settings: SshSource, pool: ConnectionPool = POOL) -> None:
         """Plan the route; connects only when it is first used.
