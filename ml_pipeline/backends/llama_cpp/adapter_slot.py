@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ml_pipeline.backends.adapter_proof import Logits, logit_difference
 from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
 from ml_pipeline.backends.llama_cpp.adapter_check import check_gguf_adapter
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
@@ -15,12 +13,6 @@ from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines
 from ml_pipeline.errors import AdapterError, BackendError
-
-Logits = npt.NDArray[np.float32]
-
-# The same batch decodes to the same bits, so that any difference at all is the adapter's; this only asks for one that
-# can matter to a token's choice.
-_NOISE = 1e-6
 
 
 class AdapterSlot:
@@ -47,7 +39,7 @@ class AdapterSlot:
         base_logits = self._base()
         self._load(adapter)
         try:
-            difference = self._difference(adapter, base_logits)
+            difference = logit_difference(adapter.path, base_logits, self._probe())
         except (AdapterError, BackendError):
             self.clear()
             raise
@@ -84,21 +76,6 @@ class AdapterSlot:
         if self._base_logits is None:
             self._base_logits = self._probe()
         return self._base_logits
-
-    def _difference(self, adapter: AdapterFile, base_logits: Logits) -> float:
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = float(np.abs(self._probe() - base_logits).max())
-        if not np.isfinite(difference):
-            raise AdapterError(
-                f"{adapter.path}: the model's logits are NaN or infinite under this adapter. Training diverged, or the "
-                "scale is wrong."
-            )
-        if difference <= _NOISE:
-            raise AdapterError(
-                f"{adapter.path}: not applied: the logits are those of the base model. Its weights are zero "
-                "(a checkpoint from before the first step?) or its scale is."
-            )
-        return difference
 
     def _probe(self) -> Logits:
         """Decode the probe text in an empty memory and return the logits after its last token."""
