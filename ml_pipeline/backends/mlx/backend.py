@@ -45,11 +45,11 @@ class MlxBackend:
     """
 
     adapter_form: AdapterForm = "mlx"
-    constrains_json = False
+    constrains_json = True
 
     def __init__(self, model: str, base_model: str, settings: MlxSettings) -> None:
         try:
-            from ml_pipeline.backends.mlx import adapter_slot, batch_run, classifier, job, token_choice
+            from ml_pipeline.backends.mlx import adapter_slot, batch_run, classifier, job, json_constraint, token_choice
             from ml_pipeline.backends.mlx.model import LoadedModel
         except ImportError as error:
             raise BackendError(f"mlx-lm cannot be imported: {error}. Run: pip install mlx-lm") from error
@@ -57,6 +57,7 @@ class MlxBackend:
         self.model = LoadedModel(model, settings)
         self._new_job, self._new_choice, self._run = job.Job, token_choice.TokenChoice, batch_run.run
         self._adapter = adapter_slot.AdapterSlot(self.model)
+        self._constraints = json_constraint.SchemaConstraints(self.model.tokenizer)
         self._classifier = classifier.Classifier(self.model)
         self._identity: BackendIdentity | None = None
         self._calls = OneAtATime()
@@ -141,11 +142,10 @@ class MlxBackend:
         """Make the job of a request, or the completion that says why it cannot be one."""
         prompt, tokens = "", []
         try:
-            if request.json_schema is not None:
-                raise BackendError("the mlx backend cannot hold an answer to a JSON schema. Use llama_cpp for this.")
             prompt = self.render(request.messages)
             tokens = self._tokens(prompt)
-            return self._new_job(self.model, request, prompt, tokens, self._new_choice(request))
+            constraint = None if request.json_schema is None else self._constraints.make(request.json_schema)
+            return self._new_job(self.model, request, prompt, tokens, self._new_choice(request, constraint))
         except (BackendError, UnicodeEncodeError) as error:
             return Completion(request.id, prompt, "", len(tokens), 0, "error", 0.0, error=str(error))
 

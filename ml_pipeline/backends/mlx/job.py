@@ -43,7 +43,7 @@ class Job:
         Returns why the answer ends, None when it goes on. Raises BackendError when it cannot.
         """
         if math.isnan(log_probability):
-            raise BackendError("the model's logits are NaN: its weights or the adapter's are damaged")
+            raise BackendError(self.choice.problem)
         if finish == "stop":
             return "stop"
         self.answer_tokens += 1

@@ -11,6 +11,7 @@ from mlx_lm.sample_utils import apply_top_k, apply_top_p, greedy_sampler, make_r
 
 from ml_pipeline.backends.generation_options import check_options
 from ml_pipeline.backends.interface import CompletionRequest
+from ml_pipeline.backends.mlx.json_constraint import SchemaConstraint
 from ml_pipeline.backends.seeds import request_seed
 
 PENALTY_WINDOW = 64
@@ -23,19 +24,20 @@ LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 class TokenChoice:
     """What mlx-lm's batch calls for one sequence: `processors` on the logits, then `sampler`.
 
-    The order is llama.cpp's: penalty on the answer's last tokens, top-k, top-p, temperature, draw. Everything is
+    The order is llama.cpp's: penalty on the answer's last tokens, JSON schema, top-k, top-p, temperature, draw. Everything is
     computed lazily, one token ahead of the one that the batch tells.
 
     Raises:
         BackendError: the options make no sense.
     """
 
-    def __init__(self, request: CompletionRequest, constraint: LogitsProcessor | None = None) -> None:
+    def __init__(self, request: CompletionRequest, constraint: SchemaConstraint | None) -> None:
         check_options(request.options)
         self._options = request.options
         self._key = mx.random.key(request_seed(request.options.seed, request.id))
         self._unchanged: deque[mx.array] = deque()
         self._prompt_tokens: int | None = None
+        self._constraint = constraint
         self._changes: list[LogitsProcessor] = []
         if request.options.repeat_penalty != 1.0:
             self._changes.append(self._penalise)
@@ -46,9 +48,17 @@ class TokenChoice:
         # One and the same function for all greedy requests: mlx-lm calls it once for the whole batch.
         self.sampler: Any = greedy_sampler if request.options.temperature < _COLDEST else self._draw
 
+    @property
+    def problem(self) -> str:
+        """Why there is nothing to choose from, when the log-probabilities are NaN."""
+        told = self._constraint.problem if self._constraint else None
+        return told or "the model's logits are NaN: its weights or the adapter's are damaged"
+
     def log_probability(self, token: int, log_probabilities: mx.array) -> mx.array:
-        """That of the chosen token before any change, given the batch's own (vocabulary,) after it."""
-        return (self._unchanged.popleft() if self._changes else log_probabilities)[token]
+        """That of the chosen token before any change, given the batch's own (vocabulary,) after it; NaN if those are."""
+        if not self._changes:
+            return log_probabilities[token]
+        return mx.where(mx.isnan(log_probabilities[token]), mx.nan, self._unchanged.popleft()[token])
 
     def _change(self, tokens: mx.array, logits: mx.array) -> mx.array:
         self._unchanged.append((logits - mx.logsumexp(logits, axis=-1, keepdims=True))[0])
