@@ -39,7 +39,9 @@ class SchemaConstraints:
         matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
         problems = [matcher.get_error()] if matcher.is_error() else matcher.get_grammar_warnings()
         if problems:
-            raise BackendError.from_problems("json_schema", problems, "Leave it out and check the parsed answer instead.")
+            raise BackendError.from_problems(
+                "json_schema", problems, "Leave it out and check the parsed answer instead."
+            )
         return SchemaConstraint(matcher, self._vocabulary.vocab_size)
 
 
@@ -54,9 +56,9 @@ class SchemaConstraint:
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Set the logits (1, vocabulary) of what may not follow to minus infinity; the answer's tokens end `tokens`."""
-        if self._started and not self._matcher.is_stopped():
-            # This waits for the token, which otherwise would still be computed while the next step is made ready.
-            self._matcher.consume_token(int(tokens[-1].item()))
+        # Asking for the token waits for it; without a constraint the next step is made ready meanwhile.
+        if self._started and not self._matcher.is_stopped() and not self._matcher.consume_token(tokens[-1].item()):
+            return logits * mx.nan  # chosen although it was not allowed: the logits were NaN already
         self._started = True
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():

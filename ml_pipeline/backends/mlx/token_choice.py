@@ -24,8 +24,8 @@ LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 class TokenChoice:
     """What mlx-lm's batch calls for one sequence: `processors` on the logits, then `sampler`.
 
-    The order is llama.cpp's: penalty on the answer's last tokens, JSON schema, top-k, top-p, temperature, draw. Everything is
-    computed lazily, one token ahead of the one that the batch tells.
+    The order is llama.cpp's: penalty on the answer's last tokens, JSON schema, top-k, top-p, temperature, draw.
+    Everything is computed lazily, one token ahead of the one that the batch tells.
 
     Raises:
         BackendError: the options make no sense.
@@ -55,7 +55,7 @@ class TokenChoice:
         return told or "the model's logits are NaN: its weights or the adapter's are damaged"
 
     def log_probability(self, token: int, log_probabilities: mx.array) -> mx.array:
-        """That of the chosen token before any change, given the batch's own (vocabulary,) after it; NaN if those are."""
+        """That of the chosen token before any change, given the batch's own (vocabulary,) after it, or NaN."""
         if not self._changes:
             return log_probabilities[token]
         return mx.where(mx.isnan(log_probabilities[token]), mx.nan, self._unchanged.popleft()[token])
