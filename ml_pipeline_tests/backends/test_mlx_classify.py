@@ -16,7 +16,7 @@ from ml_pipeline_tests.adapters.tiny_models import tiny_gemma3, tiny_llama
 from ml_pipeline_tests.backends.tiny_mlx import Reference, write_model
 
 CONTEXT_TOKENS = 256
-LABELS = (" Paris", "x", " a very large city", " no")
+LABELS = (" Paris", "x", " large", " no")
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3"])
@@ -62,6 +62,7 @@ def test_scores_are_the_sums_of_log_probabilities(backend: MlxBackend, reference
         (["fine", ""], ["x"], "text 1: neither texts nor labels may be empty"),
         (["fine"], ["x", ""], "neither texts nor labels may be empty"),
         (["x" * CONTEXT_TOKENS], ["y"], "Raise context_tokens"),
+        (["\ud83d"], ["y"], "cannot be cut into tokens"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(

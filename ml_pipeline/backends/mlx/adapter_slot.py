@@ -125,6 +125,8 @@ def _require_fit(header: SafetensorsHeader, slots: Mapping[str, mx.array], *, wh
             problems.append(f"{shown(entry.name)}: the base model has no such tensor")
         elif slot.shape != entry.shape:
             problems.append(f"{shown(entry.name)}: shape {list(entry.shape)}, but the base model's {list(slot.shape)}")
+        elif not mx.issubdtype(slot.dtype, mx.floating):
+            problems.append(f"{shown(entry.name)}: {entry.dtype}, but the base model's is quantised")
     if whole:
         problems += [f"{name}: missing in the file" for name in sorted(slots.keys() - header.by_name().keys())]
     if problems:

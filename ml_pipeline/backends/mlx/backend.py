@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_pipeline.backend_settings import MlxSettings
 from ml_pipeline.backends.interface import (
@@ -140,24 +140,22 @@ class MlxBackend:
 
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
         """Make the job of a request, or the completion that says why it cannot be one."""
-        prompt, tokens = "", []
+        prompt = ""
+        tokens: list[int] = []
         try:
             prompt = self.render(request.messages)
-            tokens = self._tokens(prompt)
+            tokens = self.model.encode(prompt, templated=self.model.tokenizer.has_chat_template)
+            self._check_size(len(tokens))
             constraint = None if request.json_schema is None else self._constraints.make(request.json_schema)
             return self._new_job(self.model, request, prompt, tokens, self._new_choice(request, constraint))
-        except (BackendError, UnicodeEncodeError) as error:
+        except BackendError as error:
             return Completion(request.id, prompt, "", len(tokens), 0, "error", 0.0, error=str(error))
 
-    def _tokens(self, prompt: str) -> list[int]:
-        tokenizer: Any = self.model.tokenizer
-        # A chat template writes the special tokens itself.
-        tokens: list[int] = tokenizer.encode(prompt, add_special_tokens=not tokenizer.has_chat_template)
-        if not tokens:
+    def _check_size(self, prompt_tokens: int) -> None:
+        if prompt_tokens == 0:
             raise BackendError("the prompt is empty after the chat template")
-        if len(tokens) >= self.model.context_tokens:
+        if prompt_tokens >= self.model.context_tokens:
             raise BackendError(
-                f"the prompt has {len(tokens)} tokens, but the context holds {self.model.context_tokens}, the answer "
+                f"the prompt has {prompt_tokens} tokens, but the context holds {self.model.context_tokens}, the answer "
                 "included. Raise context_tokens, if the model allows it, or shorten the prompt."
             )
-        return tokens

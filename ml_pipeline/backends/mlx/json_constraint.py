@@ -56,9 +56,11 @@ class SchemaConstraint:
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Set the logits (1, vocabulary) of what may not follow to minus infinity; the answer's tokens end `tokens`."""
-        # Asking for the token waits for it; without a constraint the next step is made ready meanwhile.
-        if self._started and not self._matcher.is_stopped() and not self._matcher.consume_token(tokens[-1].item()):
-            return logits * mx.nan  # chosen although it was not allowed: the logits were NaN already
+        if self._started and not self._matcher.is_stopped():
+            # Asking for the token waits for it; without a constraint the next step is made ready meanwhile.
+            chosen: Any = tokens[-1].item()
+            if not self._matcher.consume_token(chosen):
+                return logits * mx.nan  # it was not allowed, so the logits were NaN already
         self._started = True
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():

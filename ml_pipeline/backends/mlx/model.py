@@ -55,9 +55,17 @@ class LoadedModel:
         cache: list[Any] = make_prompt_cache(self.module)
         return cache
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a text that no chat template was applied to, with the special ones at its start."""
-        tokens: list[int] = self.tokenizer.encode(text)
+    def encode(self, text: str, *, templated: bool = False) -> list[int]:
+        """The tokens of a text; the special ones at its start are put there unless a chat template has done so.
+
+        Raises:
+            BackendError: the text has no tokens, as one with half a character in it.
+        """
+        try:
+            tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=not templated)
+        # Tokenizers raise TypeError, UnicodeEncodeError and others, some of them out of Rust.
+        except Exception as error:
+            raise BackendError(f"the text cannot be cut into tokens: {type(error).__name__}: {error}") from error
         return tokens
 
     def close(self) -> None:
@@ -84,8 +92,9 @@ def shared_prefix(sequences: Sequence[list[int]]) -> int:
 
 def _longest_context(config: dict[str, Any]) -> int:
     inner = config.get("text_config")
-    found = config.get("max_position_embeddings") or (inner or {}).get("max_position_embeddings")
-    return found if isinstance(found, int) else 2**31
+    sections = [config, inner if isinstance(inner, dict) else {}]
+    found = [section.get("max_position_embeddings") for section in sections]
+    return min((size for size in found if isinstance(size, int)), default=2**31)
 
 
 def _set(limit: Any, size_bytes: int | None) -> int | None:
