@@ -12,8 +12,8 @@ import pytest
 from ml_pipeline.backend_settings import MlxSettings
 from ml_pipeline.backends.mlx import MlxBackend
 from ml_pipeline.errors import BackendError
-from ml_pipeline_tests.adapters.tiny_models import tiny_gemma3, tiny_llama
-from ml_pipeline_tests.backends.tiny_mlx import Reference, write_model
+from ml_pipeline_tests.adapters.tiny_models import mlx_logits, tiny_gemma3, tiny_llama
+from ml_pipeline_tests.backends.tiny_mlx import Reference, log_softmax, write_model
 
 CONTEXT_TOKENS = 256
 LABELS = (" Paris", "x", " large", " no")
@@ -37,7 +37,8 @@ def reference(backend: MlxBackend) -> Reference:
 
 def score(reference: Reference, text: str, label: str) -> float:
     start, tokens = len(reference.tokenizer.encode(text)), reference.tokenizer.encode(text + label)
-    return float(sum(reference.log_probabilities(tokens[:at])[tokens[at]] for at in range(start, len(tokens))))
+    rows = log_softmax(mlx_logits(reference.model, tokens))
+    return float(sum(rows[at - 1, tokens[at]] for at in range(start, len(tokens))))
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from ml_pipeline.backend_settings import MlxSettings
 from ml_pipeline.backends.interface import Completion, CompletionRequest, Message
 from ml_pipeline.backends.mlx import MlxBackend
 from ml_pipeline.errors import BackendError
-from ml_pipeline_tests.adapters.tiny_models import VOCAB_SIZE, tiny_gemma3, tiny_llama
+from ml_pipeline_tests.adapters.tiny_models import VOCAB_SIZE, mlx_logits, tiny_gemma3, tiny_llama
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, answers, ask
-from ml_pipeline_tests.backends.tiny_mlx import Reference, write_model
+from ml_pipeline_tests.backends.tiny_mlx import Reference, log_softmax, write_model
 
 CONTEXT_TOKENS = 256
 SETTINGS = MlxSettings(sequences=3, context_tokens=CONTEXT_TOKENS, prefill_tokens=16)
@@ -104,12 +104,6 @@ def test_a_beginning_that_all_share_changes_nothing(model: Path) -> None:
     backend.close()
 
 
-def replayed(reference: Reference, request: CompletionRequest, answer: list[int]) -> np.ndarray[Any, Any]:
-    """Log-probabilities (tokens, vocabulary) of what mlx_lm's model says before each token of this answer."""
-    prompt = reference.prompt(request.messages)
-    return np.stack([reference.log_probabilities(prompt + answer[:size]) for size in range(len(answer))])
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"temperature": 0.8, "top_k": 20}, {"temperature": 0.8, "repeat_penalty": 1.5}, {"repeat_penalty": 1.5}],
@@ -121,7 +115,8 @@ def test_log_probabilities_are_the_models_own(
     request = replace(ask(QUESTIONS[0], **options), log_probabilities=True)
     tokens = tokens_of(backend, request)
     (completion,) = backend.complete([request])
-    rows = replayed(reference, request, tokens)
+    prompt = reference.prompt(request.messages)
+    rows = log_softmax(mlx_logits(reference.model, [*prompt, *tokens]))[len(prompt) - 1 : -1]
     assert completion.log_probabilities is not None
     np.testing.assert_allclose(
         completion.log_probabilities, [row[token] for row, token in zip(rows, tokens, strict=True)], atol=1e-4
@@ -149,9 +144,9 @@ def test_the_penalty_is_llama_cpps(backend: MlxBackend, reference: Reference) ->
     request = ask(QUESTIONS[1], repeat_penalty=1.8, max_tokens=40)
     tokens = tokens_of(backend, request)
     prompt = reference.prompt(request.messages)
-    for place, token in enumerate(tokens):
+    rows = mlx_logits(reference.model, prompt + tokens)[len(prompt) - 1 : -1]
+    for place, (token, logits) in enumerate(zip(tokens, rows, strict=True)):
         # Logits, not log-probabilities, are what a penalty multiplies or divides.
-        logits = np.array(reference.model(mx.array([prompt + tokens[:place]]))[0, -1])
         for seen in set(tokens[:place]):
             logits[seen] *= 1.8 if logits[seen] < 0 else 1 / 1.8
         assert logits.argmax() == token

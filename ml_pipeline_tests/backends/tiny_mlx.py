@@ -17,7 +17,15 @@ import numpy as np
 from mlx_lm.utils import quantize_model
 
 from ml_pipeline.backends.interface import Message
-from ml_pipeline_tests.adapters.tiny_models import VOCAB_SIZE, TinyModel, flattened, save_adapter, tiny_llama
+from ml_pipeline_tests.adapters.tiny_models import (
+    VOCAB_SIZE,
+    FloatArray,
+    TinyModel,
+    flattened,
+    mlx_logits,
+    save_adapter,
+    tiny_llama,
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"
@@ -105,8 +113,13 @@ class Reference:
 
     def log_probabilities(self, tokens: list[int]) -> np.ndarray[Any, Any]:
         """After the last of these tokens, over the vocabulary."""
-        logits = np.array(self.model(mx.array([tokens]))[0, -1].astype(mx.float32), dtype=np.float64)
-        return np.asarray(logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max())
+        return np.asarray(log_softmax(mlx_logits(self.model, tokens))[-1])
+
+
+def log_softmax(logits: FloatArray) -> np.ndarray[Any, Any]:
+    """Logits (length, vocabulary) to log-probabilities, in double precision."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def server_processes(model: Path) -> list[int]:
