@@ -79,7 +79,7 @@ except BackendError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("Run: pip install mlx-lm")
+    assert done.stdout.strip().endswith("Run: pip install 'mlx-lm>=0.32' llguidance")
 
 
 @pytest.mark.slow

@@ -52,7 +52,9 @@ class MlxBackend:
             from ml_pipeline.backends.mlx import adapter_slot, batch_run, classifier, job, json_constraint, token_choice
             from ml_pipeline.backends.mlx.model import LoadedModel
         except ImportError as error:
-            raise BackendError(f"mlx-lm cannot be imported: {error}. Run: pip install mlx-lm") from error
+            raise BackendError(
+                f"mlx-lm cannot be imported: {error}. Run: pip install 'mlx-lm>=0.32' llguidance"
+            ) from error
         self.base_model = base_model
         self.model = LoadedModel(model, settings)
         self._new_job, self._new_choice, self._run = job.Job, token_choice.TokenChoice, batch_run.run
