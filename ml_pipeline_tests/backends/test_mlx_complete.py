@@ -210,7 +210,10 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(backend: MlxBackend) -> 
     stop = whole[6:8]
     request = ask(QUESTIONS[3], max_tokens=24, stop=(stop, "never there"))
     # Others are in the batch, so that the sequence must be taken out of it.
-    found = answers(backend, [ask(QUESTIONS[0]), request, ask(QUESTIONS[1])])[request.id]
+    others = [ask(QUESTIONS[0]), ask(QUESTIONS[1])]
+    together = answers(backend, [*others, request])
+    assert [told(together[other.id]) for other in others] == [told(answer(backend, other)) for other in others]
+    found = together[request.id]
     assert (found.text, found.finish_reason) == (whole[: whole.index(stop)], "stop")
     assert "".join(piece.text for piece in backend.stream(request)) == found.text
 

@@ -81,7 +81,7 @@ class AdapterSlot:
             wrapped = tuple(f"{name}." for name in self._wrapped)
             leaves = {f"{name}{leaf}" for name in wrapped for leaf in ("lora_a", "lora_b", "m")}
             slots = {name: value for name, value in _parameters(module).items() if name in leaves}
-            _require_fit(header, slots, whole=True)
+            _require_fit(header, slots)
         module.update(tree_unflatten(list(read_tensors(header).items())))
         module.eval()
 
@@ -116,8 +116,8 @@ def _parameters(module: Any) -> dict[str, mx.array]:
     return dict(found)
 
 
-def _require_fit(header: SafetensorsHeader, slots: Mapping[str, mx.array], *, whole: bool = False) -> None:
-    """Make sure that each tensor has its place in the model, and with `whole` that each place has its tensor."""
+def _require_fit(header: SafetensorsHeader, slots: Mapping[str, mx.array]) -> None:
+    """Make sure that each tensor has its place in the model. That no layer lacks one, the reader has made sure."""
     problems = []
     for entry in header.tensors:
         slot = slots.get(entry.name)
@@ -127,7 +127,5 @@ def _require_fit(header: SafetensorsHeader, slots: Mapping[str, mx.array], *, wh
             problems.append(f"{shown(entry.name)}: shape {list(entry.shape)}, but the base model's {list(slot.shape)}")
         elif not mx.issubdtype(slot.dtype, mx.floating):
             problems.append(f"{shown(entry.name)}: {entry.dtype}, but the base model's is quantised")
-    if whole:
-        problems += [f"{name}: missing in the file" for name in sorted(slots.keys() - header.by_name().keys())]
     if problems:
         raise AdapterError.from_problems(str(header.path), shortened(problems), _REMEDY)

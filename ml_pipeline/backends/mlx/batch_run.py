@@ -93,7 +93,6 @@ class _Batch:
             [job.tokens[len(self._prefix.tokens) :] for job in self._admitted],
             max_tokens=[job.most_tokens for job in self._admitted],
             caches=[self._prefix.cache_for(self._model) for _ in self._admitted],
-            all_tokens=[list(self._prefix.tokens) for _ in self._admitted],
             samplers=[job.choice.sampler for job in self._admitted],
             logits_processors=[job.choice.processors for job in self._admitted],
         )
