@@ -21,6 +21,21 @@ class LlamaCppSettings(Section):
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
 
 
+class MlxSettings(Section):
+    """mlx-lm in the process of the run: folders as mlx-lm loads them, and adapters as mlx-lm writes them."""
+
+    type: Literal["mlx"] = Field("mlx", description="`mlx`: mlx-lm, in the process of the run.")
+    sequences: int = Field(8, ge=1, le=256, description="Sequences decoded together.")
+    context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
+    prefill_tokens: int = Field(512, ge=16, description="Tokens of each prompt that are read in one step.")
+    memory_limit_bytes: int | None = Field(
+        None, ge=1, description="mlx's memory limit, a guideline that it ignores on a CPU; default mlx's own."
+    )
+    cache_limit_bytes: int | None = Field(
+        None, ge=0, description="Memory that mlx keeps for reuse at most; default mlx's own."
+    )
+
+
 class MlxServerSettings(Section):
     """A model runner on the training host: `mlx_lm.server`, started there for as long as a run needs it.
 
@@ -52,6 +67,8 @@ def _type_of(value: Any) -> str:
 
 
 AnyBackend = Annotated[
-    Annotated[LlamaCppSettings, Tag("llama_cpp")] | Annotated[MlxServerSettings, Tag("mlx_server")],
+    Annotated[LlamaCppSettings, Tag("llama_cpp")]
+    | Annotated[MlxSettings, Tag("mlx")]
+    | Annotated[MlxServerSettings, Tag("mlx_server")],
     Discriminator(_type_of),
 ]

@@ -30,7 +30,7 @@ class BaseModelSettings(Section):
 
     gguf: Path | PackageFile | None = Field(None, description="GGUF file for llama.cpp: a path, or a package's file.")
     mlx: str | None = Field(
-        None, description="The MLX build, for mlx_server: its folder on the host where it runs, or its hub id."
+        None, description="The MLX build, for mlx and mlx_server: its folder where it runs, or its hub id."
     )
     hub: str | None = Field(None, description="Hub id of the original model, for provenance.")
     quantisation: str | None = Field(None, description="What the adapter was trained on, for provenance: 4bit, bf16.")

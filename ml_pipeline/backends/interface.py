@@ -111,11 +111,15 @@ class BackendIdentity:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFile:
-    """An adapter in the form that a backend loads. `sha256` is that of the checkpoint it was made from."""
+    """An adapter in the form that a backend loads. `sha256` is that of the checkpoint it was made from.
+
+    `config` is the adapter_config.json of what mlx-lm wrote; None: the one beside `path`.
+    """
 
     path: Path
     sha256: str
     scale: float = 1.0
+    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.models import gemma3_text, llama
+from mlx_lm.models import gemma3_text, llama, mixtral
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 VOCAB_SIZE = 320
@@ -46,6 +46,9 @@ _NAMES = {
 _TOP_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
+_MODULES: dict[str, Any] = {"llama": llama, "gemma3": gemma3_text, "mixtral": mixtral}
+
+
 @dataclass(frozen=True)
 class TinyModel:
     """One model in both worlds; `fresh` gives the mlx-lm side anew, without any adapter on it."""
@@ -56,8 +59,7 @@ class TinyModel:
     gguf_path: Path
 
     def fresh(self) -> Any:
-        module = llama if self.architecture == "llama" else gemma3_text
-        model = module.Model(self.args)
+        model = _MODULES[self.architecture].Model(self.args)
         if "lm_head.weight" not in self.weights:
             # Without a head among the weights, gemma3 ties it to the embedding here.
             model.sanitize({})
@@ -92,7 +94,7 @@ def tiny_llama(folder: Path, *, n_layers: int = 2, hidden: int = 64, tied: bool 
     return _written(folder, "llama", args, weights)
 
 
-def tiny_gemma3(folder: Path, *, n_layers: int = 7) -> TinyModel:
+def tiny_gemma3(folder: Path, *, n_layers: int = 7, sliding_window: int = 512) -> TinyModel:
     """Seven layers, so that one of them attends globally: every sixth does."""
     args = gemma3_text.ModelArgs(
         model_type="gemma3_text",
@@ -104,11 +106,27 @@ def tiny_gemma3(folder: Path, *, n_layers: int = 7) -> TinyModel:
         head_dim=32,
         query_pre_attn_scalar=32,
         vocab_size=VOCAB_SIZE,
-        sliding_window=512,
+        sliding_window=sliding_window,
     )
     model: Any = gemma3_text.Model(args)
     model.sanitize({})
     return _written(folder, "gemma3", args, _random_weights(model, norm_offset=0.0))
+
+
+def tiny_mixtral(folder: Path) -> TinyModel:
+    """A mixture of four experts, for mlx-lm alone: there is no GGUF of it."""
+    args = mixtral.ModelArgs(
+        model_type="mixtral",
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return TinyModel("mixtral", args, _random_weights(mixtral.Model(args), norm_offset=1.0), folder / "none.gguf")
 
 
 def _random_weights(model: Any, *, norm_offset: float) -> dict[str, mx.array]:

@@ -8,14 +8,24 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.utils import quantize_model
 
 from ml_pipeline.backends.interface import Message
-from ml_pipeline_tests.adapters.tiny_models import VOCAB_SIZE, TinyModel, save_adapter, tiny_llama
+from ml_pipeline_tests.adapters.tiny_models import (
+    VOCAB_SIZE,
+    FloatArray,
+    TinyModel,
+    flattened,
+    mlx_logits,
+    save_adapter,
+    tiny_llama,
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"
@@ -23,15 +33,24 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_model(folder: Path) -> TinyModel:
-    """Write the folder; its random weights are float32, so that rounding decides nothing."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    base = tiny_llama(folder)
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(base.weights), metadata={"format": "mlx"})
+def write_model(folder: Path, make: Callable[[Path], TinyModel] = tiny_llama, *, bits: int | None = None) -> TinyModel:
+    """Write the folder; its random weights are float32, so that rounding decides nothing, or have so many bits."""
+    base = make(folder)
+    weights = dict(base.weights)
     config = {name: value for name, value in dataclasses.asdict(base.args).items() if value is not None}
     config |= {"max_position_embeddings": 4096, "eos_token_id": 2, "bos_token_id": 1, "torch_dtype": "float32"}
+    if bits is not None:
+        model, config = quantize_model(base.fresh(), config, group_size=64, bits=bits)
+        weights = flattened(model.parameters())
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config))
+    _write_tokenizer(folder)
+    return base
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<unk>", "<s>", "</s>", *characters]
     tokens += [f"word{number}" for number in range(VOCAB_SIZE - len(tokens))]
@@ -43,7 +62,6 @@ def write_model(folder: Path) -> TinyModel:
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return base
 
 
 def write_checkpoint(base: TinyModel, folder: Path, iteration: int, **options: Any) -> Path:
@@ -69,13 +87,21 @@ class Reference:
         loaded: Any = mlx_lm.load(str(model), adapter_path=str(adapter) if adapter else None)
         self.model, self.tokenizer = loaded
 
-    def reply(self, messages: tuple[Message, ...], max_tokens: int) -> tuple[str, int, str]:
-        """Text, tokens and why it ended. Bytes of a character that never became whole are left out."""
+    def prompt(self, messages: tuple[Message, ...]) -> list[int]:
+        """The tokens after the chat template."""
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        tokens: list[int] = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True)
+        return tokens
+
+    def steps(self, messages: tuple[Message, ...], max_tokens: int) -> list[Any]:
+        """What mlx_lm.stream_generate yields."""
         import mlx_lm
 
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        prompt = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True)
-        steps = list(mlx_lm.stream_generate(self.model, self.tokenizer, prompt, max_tokens=max_tokens))
+        return list(mlx_lm.stream_generate(self.model, self.tokenizer, self.prompt(messages), max_tokens=max_tokens))
+
+    def reply(self, messages: tuple[Message, ...], max_tokens: int) -> tuple[str, int, str]:
+        """Text, tokens and why it ended. Bytes of a character that never became whole are left out."""
+        steps = self.steps(messages, max_tokens)
         last, text = steps[-1], "".join(step.text for step in steps)
         # The server drops them when a token says stop, and keeps them at the longest answer.
         text = text.rstrip("\ufffd") if last.finish_reason == "stop" else text
@@ -87,8 +113,13 @@ class Reference:
 
     def log_probabilities(self, tokens: list[int]) -> np.ndarray[Any, Any]:
         """After the last of these tokens, over the vocabulary."""
-        logits = np.array(self.model(mx.array([tokens]))[0, -1].astype(mx.float32), dtype=np.float64)
-        return np.asarray(logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max())
+        return np.asarray(log_softmax(mlx_logits(self.model, tokens))[-1])
+
+
+def log_softmax(logits: FloatArray) -> np.ndarray[Any, Any]:
+    """Logits (length, vocabulary) to log-probabilities, in double precision."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def server_processes(model: Path) -> list[int]:

@@ -6,9 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ml_pipeline.backends.adapter_proof import Logits, logit_difference
 from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
 from ml_pipeline.backends.llama_cpp.adapter_check import check_gguf_adapter
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
@@ -16,12 +14,6 @@ from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines
 from ml_pipeline.errors import AdapterError, BackendError
-
-Logits = npt.NDArray[np.float32]
-
-# The same batch decodes to the same bits, so that any difference at all is the adapter's; this only asks for one that
-# can matter to a token's choice.
-_NOISE = 1e-6
 
 
 class AdapterSlot:
@@ -53,7 +45,7 @@ class AdapterSlot:
             for adapter in adapters:
                 self._add(adapter)
                 after = self._probe()
-                differences.append(_difference(adapter, before, after))
+                differences.append(logit_difference(adapter.path, before, after))
                 before = after
         except (AdapterError, BackendError):
             self.clear()
@@ -104,19 +96,3 @@ class AdapterSlot:
             return self._model.logits(1).copy()[0:1].reshape(-1)
         finally:
             self._memory.clear()
-
-
-def _difference(adapter: AdapterFile, before: Logits, after: Logits) -> float:
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = float(np.abs(after - before).max())
-    if not np.isfinite(difference):
-        raise AdapterError(
-            f"{adapter.path}: the model's logits are NaN or infinite under this adapter. Training diverged, or the "
-            "scale is wrong."
-        )
-    if difference <= _NOISE:
-        raise AdapterError(
-            f"{adapter.path}: not applied: the logits are those of the model without it. Its weights are zero "
-            "(a checkpoint from before the first step?) or its scale is."
-        )
-    return difference

@@ -8,16 +8,10 @@ from typing import Any
 
 from ml_pipeline.backends.interface import Message
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
+from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
 from ml_pipeline.errors import BackendError
 
 _TEMPLATE_KEY = "tokenizer.chat_template"
-
-# For base models without a template, as a template: a single user message stands alone, a longer chat gets names.
-PLAIN_TEMPLATE = (
-    "{% if messages|length == 1 and messages[0]['role'] == 'user' %}{{ messages[0]['content'] }}{% else %}"
-    "{% for message in messages %}{{ message['role']|capitalize }}: {{ message['content'] }}\n\n{% endfor %}"
-    "Assistant:{% endif %}"
-)
 
 
 class ChatTemplate:

@@ -125,24 +125,8 @@ class Guard:
         return {"fingerprints": [fingerprint(Path(path)) for path in paths]}
 
     def do_model(self, model: str) -> dict[str, Any]:
-        """Say what exactly the base model is: hashes of its files, and how it is quantised."""
-        folder = Path(model).expanduser()
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
-            folder = Path(snapshot_download(model, local_files_only=True, allow_patterns=patterns))
-        digest = hashlib.sha256()
-        for file in sorted(folder.iterdir()):
-            if file.suffix == ".safetensors" or file.name in ("config.json", "tokenizer.json", "tokenizer.model"):
-                digest.update(f"{file.name} {file_sha256(file)}\n".encode())
-        config = read_json(folder, "config.json")
-        return {
-            "sha256": digest.hexdigest(),
-            "quantization": config.get("quantization"),
-            "dtype": config.get("torch_dtype") or config.get("dtype"),
-            "chat_template_sha256": hashlib.sha256(chat_template(folder)).hexdigest(),
-        }
+        """Say what exactly the base model is."""
+        return model_facts(model_folder(model))
 
     def do_alive(self) -> dict[str, Any]:
         """Say that the line is up."""
@@ -208,6 +192,32 @@ def safetensors_header(path: Path) -> bytes:
                 f"{path}: claims a header of {length} bytes; an adapter has {_LARGEST_HEADER_BYTES} at most"
             )
         return start + file.read(length)
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model given by its path or by the id of one that the hub's cache on this machine holds."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    return Path(snapshot_download(model, local_files_only=True, allow_patterns=patterns))
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """What exactly a base model is: hashes of its files, and how it is quantised."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix == ".safetensors" or file.name in ("config.json", "tokenizer.json", "tokenizer.model"):
+            digest.update(f"{file.name} {file_sha256(file)}\n".encode())
+    config = read_json(folder, "config.json")
+    return {
+        "sha256": digest.hexdigest(),
+        "quantization": config.get("quantization"),
+        "dtype": config.get("torch_dtype") or config.get("dtype"),
+        "chat_template_sha256": hashlib.sha256(chat_template(folder)).hexdigest(),
+    }
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

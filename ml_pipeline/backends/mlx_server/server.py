@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import BackendIdentity
 from ml_pipeline.backends.loopback_http import HttpClient, HttpError
 from ml_pipeline.backends.mlx_server import boot
+from ml_pipeline.backends.mlx_server.identity import base_identity
 from ml_pipeline.backends.mlx_server.link import Launcher, guard_command
 from ml_pipeline.backends.mlx_server.probe import Position, is_finite, probe
 from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
-from ml_pipeline.backends.printable import printable
 from ml_pipeline.errors import BackendError
 
 _HEALTH_TIMEOUT_S = 10.0
-_VERSIONS = ("mlx-lm", "mlx", "python")
-_LONGEST_WORD = 40
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,14 +64,7 @@ class MlxServer:
         hashes = [str(facts.get(name)) for name in ("sha256", "chat_template_sha256")]
         if not all(_SHA256.fullmatch(value) for value in hashes):
             raise BackendError(f"mlx_server on {self.where}: no hash of {self.model} came back. Is that host sound?")
-        return BackendIdentity(
-            backend="mlx_server",
-            backend_version=", ".join(f"{name} {version}" for name, version in self.versions.items()),
-            base_model=base_model,
-            base_sha256=hashes[0],
-            quantisation=_quantisation(facts),
-            chat_template_sha256=hashes[1],
-        )
+        return base_identity("mlx_server", base_model, self.versions, facts)
 
     def close(self) -> None:
         """End it. Safe to call twice."""
@@ -93,9 +83,8 @@ class MlxServer:
         port, name, versions = answer.get("port"), answer.get("model"), answer.get("versions")
         if not isinstance(port, int) or not 0 < port < 2**16 or not isinstance(name, str):
             raise GuardError("its answer names no port")
-        found = versions if isinstance(versions, dict) else {}
         self.model = name
-        self.versions = {key: printable(found.get(key, "unknown"), _LONGEST_WORD) for key in _VERSIONS}
+        self.versions = versions if isinstance(versions, dict) else {}
         self.client = HttpClient(
             self.session.connect,
             port,
@@ -106,10 +95,3 @@ class MlxServer:
         self.base_probe = self.probe(None)
         if not is_finite(self.base_probe):
             raise HttpError("the bare base model computes NaN or infinite values", again=False)
-
-
-def _quantisation(facts: dict[str, Any]) -> str:
-    quantisation = facts.get("quantization")
-    if isinstance(quantisation, dict):
-        return printable(f"{quantisation.get('bits')}bit group {quantisation.get('group_size')}", _LONGEST_WORD)
-    return printable(facts.get("dtype") or "unknown", _LONGEST_WORD)

@@ -1,0 +1,163 @@
+"""The mlx backend: one base model in this process, adapters swapped over it, many requests answered together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ml_pipeline.backend_settings import MlxSettings
+from ml_pipeline.backends.interface import (
+    AdapterFile,
+    AdapterForm,
+    AppliedProof,
+    BackendIdentity,
+    Classification,
+    Completion,
+    CompletionRequest,
+    Message,
+    Piece,
+)
+from ml_pipeline.backends.mlx_server.guard import model_facts, versions
+from ml_pipeline.backends.mlx_server.identity import base_identity
+from ml_pipeline.backends.one_at_a_time import OneAtATime
+from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
+from ml_pipeline.errors import BackendError
+
+if TYPE_CHECKING:
+    from ml_pipeline.backends.mlx.job import Job
+
+
+class MlxBackend:
+    """Implements `Backend` with mlx-lm. Not thread-safe; one answer iterator at a time.
+
+    `model` is a folder as mlx-lm writes it, or the hub id of a model that was downloaded to this machine. Adapters are
+    mlx-lm's own files: LoRA, DoRA and full weights. What all prompts of one `complete` or `classify` call begin with is
+    read once. A request that is drawn with a temperature gets the same random numbers wherever it stands in a batch;
+    how a batch is composed moves logits only by rounding.
+
+    Repeat penalty looks at the last 64 tokens of the answer, not at the prompt. Control tokens written out in a message
+    are read as control tokens. Texts are mlx-lm's: it drops the space at the start of an answer for many models, and
+    ends a character that was cut off with U+FFFD.
+
+    Raises:
+        BackendError: the model cannot be loaded, or mlx-lm is not installed; the message says why.
+    """
+
+    adapter_form: AdapterForm = "mlx"
+    constrains_json = True
+
+    def __init__(self, model: str, base_model: str, settings: MlxSettings) -> None:
+        try:
+            from ml_pipeline.backends.mlx import adapter_slot, batch_run, classifier, job, json_constraint, token_choice
+            from ml_pipeline.backends.mlx.model import LoadedModel
+        except ImportError as error:
+            raise BackendError(
+                f"mlx-lm cannot be imported: {error}. Run: pip install 'mlx-lm>=0.32' llguidance"
+            ) from error
+        self.base_model = base_model
+        self.model = LoadedModel(model, settings)
+        self._new_job, self._new_choice, self._run = job.Job, token_choice.TokenChoice, batch_run.run
+        self._adapter = adapter_slot.AdapterSlot(self.model)
+        self._constraints = json_constraint.SchemaConstraints(self.model.tokenizer)
+        self._classifier = classifier.Classifier(self.model)
+        self._identity: BackendIdentity | None = None
+        self._calls = OneAtATime()
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt that the model sees for these messages."""
+        tokenizer = self.model.tokenizer
+        template = {} if tokenizer.has_chat_template else {"chat_template": PLAIN_TEMPLATE}
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **template))
+        # A template is a program out of a file: anything may come out of it.
+        except Exception as error:
+            raise BackendError(f"{self.model.folder}: the chat template refuses these messages: {error}") from error
+
+    def complete(
+        self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[Completion]:
+        """Answer all requests, yielding each as it ends. See `Backend.complete`.
+
+        What a single request does wrong comes back as its completion's error. Closing the iterator, or an exception
+        inside it (Ctrl-C too), frees what it holds and leaves the backend ready.
+        """
+        if len({request.id for request in requests}) < len(requests):
+            raise BackendError("complete: two requests share an id. Give each request of a batch its own.")
+        with self._calls.during("complete"):
+            jobs: list[Job] = []
+            for request in requests:
+                job = self._prepare(request)
+                if isinstance(job, Completion):
+                    yield job
+                else:
+                    jobs.append(job)
+            with closing(self._run(self.model, jobs, cancelled)) as steps:
+                for ended in steps:
+                    yield from ended
+
+    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
+        """Yield the answer piece by piece; text that may begin a stop string is held back until that is known."""
+        with self._calls.during("stream"):
+            job = self._prepare(request)
+            if isinstance(job, Completion):
+                yield Piece("", job)
+                return
+            with closing(self._run(self.model, [job], lambda: False)) as steps:
+                for ended in steps:
+                    piece = job.answer.take(ended=bool(ended))
+                    if ended:
+                        yield Piece(piece, ended[0])
+                    elif piece:
+                        yield Piece(piece)
+
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
+        """Log-probability of each label as the continuation of each text, without the chat template.
+
+        See `Classifier.scores`.
+        """
+        with self._calls.during("classify"):
+            return Classification(self._classifier.scores(texts, labels), "scored")
+
+    def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
+        """Swap to this adapter of mlx-lm, or to the bare base with None. See `Backend.use_adapter`.
+
+        Its `sha256` is that of `read_adapter`, and must be that of the files as they are now.
+        """
+        with self._calls.during("use_adapter"):
+            return self._adapter.use(adapter)
+
+    def identity(self) -> BackendIdentity:
+        """Say what exactly answers. The hashes are those of the model's files, taken once."""
+        if self._identity is None:
+            self._identity = base_identity("mlx", self.base_model, versions(), model_facts(self.model.folder))
+        return self._identity
+
+    def close(self) -> None:
+        """Free the model. Safe to call twice."""
+        if self._calls.close():
+            self._adapter.clear()
+            self.model.close()
+
+    def _prepare(self, request: CompletionRequest) -> Job | Completion:
+        """Make the job of a request, or the completion that says why it cannot be one."""
+        prompt = ""
+        tokens: list[int] = []
+        try:
+            prompt = self.render(request.messages)
+            tokens = self.model.encode(prompt, templated=self.model.tokenizer.has_chat_template)
+            self._check_size(len(tokens))
+            constraint = None if request.json_schema is None else self._constraints.make(request.json_schema)
+            return self._new_job(self.model, request, prompt, tokens, self._new_choice(request, constraint))
+        except BackendError as error:
+            return Completion(request.id, prompt, "", len(tokens), 0, "error", 0.0, error=str(error))
+
+    def _check_size(self, prompt_tokens: int) -> None:
+        if prompt_tokens == 0:
+            raise BackendError("the prompt is empty after the chat template")
+        if prompt_tokens >= self.model.context_tokens:
+            raise BackendError(
+                f"the prompt has {prompt_tokens} tokens, but the context holds {self.model.context_tokens}, the answer "
+                "included. Raise context_tokens, if the model allows it, or shorten the prompt."
+            )
