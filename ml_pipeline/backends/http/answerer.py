@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ml_pipeline.backend_settings import HttpSettings
-from ml_pipeline.backends.http.chat import PATH, HttpAnswer, request_body, streamed, unstreamed
+from ml_pipeline.backends.http.chat import PATH, HttpAnswer, at_once, request_body, streamed
 from ml_pipeline.backends.http.client import ServerError
 from ml_pipeline.backends.http.gate import Turn
 from ml_pipeline.backends.http.requester import Requester
@@ -29,7 +29,9 @@ class Answerer:
         self._requester = requester
         self._settings = settings
         self._schemas = schemas
-        self._receive: Callable[[dict[str, Any]], dict[str, Any]] = streamed if settings.stream else dict
+        # A server that refuses streams, or only their options, is not asked for them again.
+        self._streams = settings.stream
+        self._stream_options = True
 
     async def answer(
         self, request: CompletionRequest, prompt: str, put: Callable[[Piece], None] | None = None
@@ -103,9 +105,9 @@ class Answerer:
         draft = HttpAnswer(request)
         drafts.append(draft)
         given = False
-        asked = self._receive(body)
         try:
             while True:
+                asked = self._as_received(body, request)
                 try:
                     async with aclosing(self._requester.client.events(PATH, asked)) as events:
                         async for event in events:
@@ -118,7 +120,8 @@ class Answerer:
                                 break
                     break
                 except ServerError as refusal:
-                    asked = self._without_stream(asked, refusal)
+                    if not self._less_is_asked(asked, refusal):
+                        raise
             if draft.finish is None:
                 # What llama_cpp.server does to an answer when the next request comes.
                 raise ServerError("the answer broke off: no finish_reason came", again=True, busy=True)
@@ -128,14 +131,21 @@ class Answerer:
             failure.again = failure.again and not given
             raise
 
-    def _without_stream(self, asked: dict[str, Any], refusal: ServerError) -> dict[str, Any]:
-        """The body for a server that refuses streams, and so from now on; raises a refusal of another kind."""
-        less = unstreamed(asked, str(refusal)) if refusal.status in _REFUSALS else None
-        if less is None:
-            raise refusal
-        kept = {name: less[name] for name in ("stream", "stream_options") if name in less}
-        self._receive = lambda body: body | kept
-        return less
+    def _as_received(self, body: dict[str, Any], request: CompletionRequest) -> dict[str, Any]:
+        asked = streamed(body) if self._streams else at_once(body, request.options.stop)
+        if not self._stream_options:
+            asked.pop("stream_options", None)
+        return asked
+
+    def _less_is_asked(self, asked: dict[str, Any], refusal: ServerError) -> bool:
+        """Whether the refusal was of the stream or its options, so that the request can be made without."""
+        if refusal.status not in _REFUSALS or "stream" not in asked or "stream" not in str(refusal):
+            return False
+        if "stream_options" in asked and "stream_options" in str(refusal):
+            self._stream_options = False
+        else:
+            self._streams = False
+        return True
 
 
 def _unasked(request: CompletionRequest, prompt: str) -> Completion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from ml_pipeline.backends.answer_text import AnswerText
@@ -22,7 +23,7 @@ _MOST_TOKENS = 1 << 31
 
 
 def request_body(request: CompletionRequest, model: str, samplers: str) -> dict[str, Any]:
-    """The JSON of a request, without what receives it (`streamed`) and what constrains it.
+    """The JSON of a request, without what receives it (`streamed`, `at_once`) and what constrains it.
 
     A seed goes only with a temperature: some servers do not batch seeded requests. Where the server's own names of
     samplers are known, they are always sent, because its defaults (top_k 40, min_p 0.05) are not neutral.
@@ -40,8 +41,6 @@ def request_body(request: CompletionRequest, model: str, samplers: str) -> dict[
     }
     if options.temperature > 0:
         body["seed"] = request_seed(options.seed, request.id)
-    if stop := [string for string in options.stop if string]:
-        body["stop"] = stop[:_MOST_STOPS]
     if request.log_probabilities:
         # llama_cpp.server gives none without a number of alternatives.
         body |= {"logprobs": True, "top_logprobs": 1}
@@ -56,17 +55,18 @@ def request_body(request: CompletionRequest, model: str, samplers: str) -> dict[
 
 
 def streamed(body: dict[str, Any]) -> dict[str, Any]:
-    """The same request with its answer as a stream."""
+    """The same request with its answer as a stream.
+
+    Stop strings do not go with it: they are found on our side, which ends the stream. mlx_lm.server leaves such strings
+    out of the text and goes on.
+    """
     return body | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def unstreamed(body: dict[str, Any], refusal: str) -> dict[str, Any] | None:
-    """What is left of a body after a server refused its stream, or only the options of it; None if it did neither."""
-    if "stream_options" in body and "stream_options" in refusal:
-        return {name: value for name, value in body.items() if name != "stream_options"}
-    if "stream" in body and "stream" in refusal.lower():
-        return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
-    return None
+def at_once(body: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
+    """The same request with its answer as one object, ended by the server where it knows the first stop strings."""
+    known = [string for string in stop if string][:_MOST_STOPS]
+    return body | {"stop": known} if known else body
 
 
 class HttpAnswer:

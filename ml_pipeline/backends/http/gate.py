@@ -14,8 +14,8 @@ _ROUNDS = 8
 class Gate:
     """Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP does.
 
-    The limit starts at `most`, grows by one for every eight full rounds that went well, and is halved by an overload: once
-    for all requests that were already under way, because they tell of the same one. For use in one event loop.
+    The limit starts at `most`, grows by one for every eight full rounds that went well, and is halved by an overload:
+    once for all requests that were already under way, because they tell of the same one. For use in one event loop.
     """
 
     def __init__(self, most: int) -> None:
