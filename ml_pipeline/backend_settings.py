@@ -78,7 +78,7 @@ class HttpSettings(Section):
     )
     samplers: Literal["openai", "repeat_penalty", "repetition_penalty"] = Field(
         "openai",
-        description="`openai`: requests with top_k or a repeat penalty are refused. Else both are sent, the penalty by "
+        description="`openai`: the server's own defaults hold, requests with top_k or a repeat penalty are refused. Else both are sent, the penalty by "
         "this name: `repeat_penalty` (llama-server, LM Studio, llama_cpp.server), `repetition_penalty` (vLLM, "
         "mlx_lm.server).",
     )

@@ -78,9 +78,10 @@ class HttpAnswer:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self._wanted = request.log_probabilities
+        self._greedy = request.options.temperature == 0 and request.options.repeat_penalty == 1.0
         self._delta = DeltaText()
-        self._tokens: list[tuple[int, float]] = []
-        self._length = 0
+        self._tokens: list[tuple[bytes, float]] = []
+        self._raw = b""
         self._counted = False
 
     def add(self, event: dict[str, Any]) -> None:
@@ -97,7 +98,9 @@ class HttpAnswer:
         if piece:
             # At least one token each, until the server tells its own count.
             self.completion_tokens += not self._counted
-            self.text.add(piece.encode("utf-8", "replace"))
+            raw = piece.encode("utf-8", "replace")
+            self._raw += raw
+            self.text.add(raw)
         if self.text.stopped:
             self.finish = "stop"
         elif (reason := choice.get("finish_reason")) is not None:
@@ -106,9 +109,21 @@ class HttpAnswer:
                 raise HttpError(f"the server ended the answer: {printable(reason, 80)}", again=False)
 
     def log_probabilities(self) -> tuple[float, ...] | None:
-        """Of the text's tokens; None unless they were asked for and came."""
-        kept = tuple(value for start, value in self._tokens if start < len(self.text.text) or not self.text.stopped)
-        return kept if self._wanted and kept else None
+        """Of the text's tokens; None unless they were asked for and came.
+
+        The tokens that are told must be those of the text: mlx_lm.server tells the likeliest one in place of the one
+        that was drawn. Where the likeliest is always taken, the two are the same.
+        """
+        said = b"".join(token for token, _ in self._tokens)
+        if not self._wanted or not self._tokens or not (self._greedy or said == self._raw):
+            return None
+        kept, place = [], 0
+        for token, value in self._tokens:
+            if self.text.stopped and place >= len(self.text.text.encode()):
+                break
+            kept.append(value)
+            place += len(token)
+        return tuple(kept)
 
     def _take_usage(self, usage: Any) -> None:
         counts = usage if isinstance(usage, dict) else {}
@@ -122,8 +137,7 @@ class HttpAnswer:
             value = log_probability(entry.get("logprob")) if isinstance(entry, dict) else None
             if value is None:
                 raise HttpError("the server sent a log-probability that is none", again=False)
-            self._tokens.append((self._length, value))
-            self._length += len(str(entry.get("token", "")))
+            self._tokens.append((token_bytes(entry), value))
 
 
 def log_probability(value: Any) -> float | None:
@@ -131,6 +145,14 @@ def log_probability(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1e-3:
         return None
     return min(float(value), 0.0)
+
+
+def token_bytes(entry: dict[str, Any]) -> bytes:
+    """The bytes of a token that a server tells: half a character has no text of its own."""
+    raw = entry.get("bytes")
+    if isinstance(raw, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in raw):
+        return bytes(raw)
+    return str(entry.get("token", "")).encode("utf-8", "replace")
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ml_pipeline.backends.http.chat import log_probability
+from ml_pipeline.backends.http.chat import log_probability, token_bytes
 
 Tokens = list[tuple[str, float | None]]
 """Tokens with their log-probabilities; that of the first one of a prompt is not known."""
@@ -93,19 +93,12 @@ def _likeliest(found: Any) -> dict[bytes, float]:
         entries = newer[0].get("top_logprobs")
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict):
-                pairs.append((_bytes(entry), entry.get("logprob")))
+                pairs.append((token_bytes(entry), entry.get("logprob")))
     elif isinstance(older, list) and older and isinstance(older[0], dict):
         pairs = [(str(token).encode("utf-8", "replace"), value) for token, value in older[0].items()]
     known = [(token, number) for token, value in pairs if (number := log_probability(value)) is not None]
     # Tokens that read alike: the likeliest is the one that the text would be cut into.
     return dict(sorted(known, key=lambda pair: pair[1]))
-
-
-def _bytes(entry: dict[str, Any]) -> bytes:
-    raw = entry.get("bytes")
-    if isinstance(raw, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in raw):
-        return bytes(raw)
-    return str(entry.get("token", "")).encode("utf-8", "replace")
 
 
 def _choice(answer: dict[str, Any]) -> dict[str, Any]:
