@@ -78,9 +78,9 @@ class HttpSettings(Section):
     )
     samplers: Literal["openai", "repeat_penalty", "repetition_penalty"] = Field(
         "openai",
-        description="`openai`: the server's own defaults hold, requests with top_k or a repeat penalty are refused. Else both are sent, the penalty by "
-        "this name: `repeat_penalty` (llama-server, LM Studio, llama_cpp.server), `repetition_penalty` (vLLM, "
-        "mlx_lm.server).",
+        description="`openai`: the server's own defaults hold, and requests with top_k or a repeat penalty are "
+        "refused. Else both are sent, the penalty by this name: `repeat_penalty` (llama-server, LM Studio, "
+        "llama_cpp.server), `repetition_penalty` (vLLM, mlx_lm.server).",
     )
     json_schema: Literal["auto", "yes", "no"] = Field(
         "auto", description="Whether the server holds answers to a JSON schema; `auto`: it is tried once."

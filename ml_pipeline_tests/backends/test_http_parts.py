@@ -351,9 +351,10 @@ def test_labels_are_scored_from_the_last_common_token() -> None:
 )
 def test_an_echo_is_believed_only_if_it_agrees(values: list[float | None], expected: bool) -> None:
     made: scores.Tokens = [(" x", -0.5), (" y", -0.1)]
-    repeated: scores.Tokens = [("a", None), (" x", values[0]), (" y", values[1])]
+    repeated: scores.Tokens = [(" x", values[0]), (" y", values[1])]
     assert scores.agree(made, repeated) is expected
-    assert not scores.agree([(" other", -0.5), *made[1:]], repeated)
+    assert not scores.agree([(" other", -0.5), *made[1:]], repeated), "nothing to compare"
+    assert scores.agree([*made, ("!", -0.1), ("!", -0.1)], [(" x", -0.5), (" y", -0.1), ("!!", -7.0)])
 
 
 def test_labels_by_first_token_need_every_label_as_one_token() -> None:

@@ -172,7 +172,7 @@ def test_log_probabilities_are_those_of_the_answers_tokens(server: Real, backend
 
 
 def test_cancelling_frees_the_server(server: Real, backend: HttpBackend) -> None:
-    requests = [ask(question, max_tokens=400) for question in QUESTIONS] + [ask(str(number)) for number in range(30)]
+    requests = [ask(question, max_tokens=200) for question in QUESTIONS] + [ask(str(number)) for number in range(30)]
     polled = iter(range(10_000))
     found = list(backend.complete(requests, cancelled=lambda: next(polled) > 2))
     assert len(found) == len(requests)

@@ -130,13 +130,16 @@ class Classifier:
         body = {"model": model, "prompt": PROBE_TEXT, "max_tokens": _CHECKED_TOKENS, "temperature": 0.0, "logprobs": 1}
         try:
             answer = await self._plainly(body)
-            generated, text = scores.generated(answer), scores.text_of(answer)
-            echoed = await self._echo(model, PROBE_TEXT + text) if generated else None
+            made = scores.generated(answer)
+            repeated = await self._echo(model, PROBE_TEXT + scores.text_of(answer)) if made else None
+            before = await self._echo(model, PROBE_TEXT) if repeated else None
         except ServerError as error:
             if error.status is None or error.busy:
                 raise
             return False
-        return generated is not None and echoed is not None and scores.agree(generated, echoed)
+        if made is None or repeated is None or before is None:
+            return False
+        return scores.agree(made, repeated[len(before) :])
 
     async def _plainly(self, body: dict[str, Any]) -> dict[str, Any]:
         return (await self._requester.post_as_it_can(_PATH, [body, body]))[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from ml_pipeline.backends.http.chat import log_probability, token_bytes
@@ -49,11 +50,14 @@ def echoed(answer: dict[str, Any], prompt: str) -> Tokens | None:
 
 
 def agree(made: Tokens, repeated: Tokens) -> bool:
-    """Whether the last tokens of a repeated prompt have the log-probabilities that they had when they were made."""
-    tail = repeated[-len(made) :]
-    return [token for token, _ in tail] == [token for token, _ in made] and all(
+    """Whether the tokens that a server made have the same log-probabilities when it repeats them.
+
+    Their text may be cut into other tokens when it is read again: from there on nothing is compared.
+    """
+    pairs = list(takewhile(lambda pair: pair[0][0] == pair[1][0], zip(made, repeated, strict=False)))
+    return bool(pairs) and all(
         first is not None and second is not None and abs(first - second) <= _AGREEMENT
-        for (_, first), (_, second) in zip(made, tail, strict=True)
+        for (_, first), (_, second) in pairs
     )
 
 
