@@ -6,9 +6,11 @@ import asyncio
 import ipaddress
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ class ApiClient:
             timeout=httpx.Timeout(settings.silence_timeout_s, connect=settings.connect_timeout_s, pool=None),
             # A few more than may be under way, for what is asked beside them.
             limits=httpx.Limits(max_connections=settings.concurrency + 2),
+            verify=_tls(),
             follow_redirects=False,
             # A proxy of the environment is for other machines.
             trust_env=not loopback,
@@ -223,6 +226,12 @@ def _key(settings: HttpSettings, url: httpx.URL, loopback: bool) -> str:
             "allow_plain_http if you trust every machine in between."
         )
     return key
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: reading the certificates takes a third of a second."""
+    return httpx.create_ssl_context()
 
 
 def _is_loopback(host: str) -> bool:
