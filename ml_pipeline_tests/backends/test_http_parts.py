@@ -162,18 +162,21 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
                 reply.json({}, 307, Location=f"{other.url}/v1/chat/completions")
             elif what == "tell":
                 reply.json({"error": {"message": f"wrong header {asked.headers['Authorization']}"}}, 401)
+            elif what == "tell later":
+                reply.events({"error": asked.headers["Authorization"]})
             else:
                 hello(asked, reply)
 
         with caplog.at_level(logging.DEBUG), scripted_server(script) as server:
             settings = HttpSettings(type="http", url=f"{server.url}/v1/", api_key_env="THE_KEY", attempts=1)
             with closing(HttpBackend("base", settings)) as backend:
-                found = answers(backend, [ask("hello"), ask("redirect"), ask("tell")])
+                found = answers(backend, [ask("hello"), ask("redirect"), ask("tell"), ask("tell later")])
                 identity = backend.identity()
         assert {asked.headers["Authorization"] for asked in server.asked} == {f"Bearer {KEY}"}
         assert other.asked == []
     assert found["hello"].text == "Hello"
     assert f"redirects to {other.url}" in str(found["redirect"].error)
+    assert str(found["tell later"].error).endswith("Bearer ***")
     assert "wrong header Bearer ***" in str(found["tell"].error)
     for shown in (caplog.text, repr(backend), repr(vars(backend)), repr(found), repr(identity), repr(settings)):
         assert KEY not in shown

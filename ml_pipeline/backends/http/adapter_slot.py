@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ml_pipeline.backends.http.client import ServerError
 from ml_pipeline.backends.http.ollama import OllamaModels
 from ml_pipeline.backends.http.peft_folder import check_peft_folder
 from ml_pipeline.backends.http.proof import Prover
@@ -65,10 +66,10 @@ class AdapterSlot:
             await self._path.put_on(name, adapter.path)
             difference = await self._prover.difference(name)
         except HttpError as error:
-            if error.again:
+            if isinstance(error, ServerError) and not error.is_refusal:
                 raise
             raise AdapterError(f"{adapter.path}: the server cannot use it: {error}") from error
-        except AdapterError as error:
+        except (AdapterError, OSError) as error:
             raise AdapterError(f"{adapter.path}: {error}") from error
         self.model = name
         return AppliedProof(tensors, difference, PROBE_TEXT)

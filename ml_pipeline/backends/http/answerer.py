@@ -53,7 +53,7 @@ class Answerer:
         except asyncio.CancelledError:
             finish = "cancelled"
         except (HttpError, BackendError) as failure:
-            error = str(failure)
+            error = self._requester.client.without_key(str(failure))
         # What was said before the connection broke for the last time may be longer than what was said after.
         best = max(drafts, key=lambda draft: len(draft.text.text)) if finish in ("error", "cancelled") else drafts[-1]
         completion = Completion(

@@ -42,7 +42,8 @@ class HttpBackend:
     `seconds` of a completion includes its waits. Where a server does not count tokens, or the answer was ended here at
     a stop string, `prompt_tokens` is 0 and `completion_tokens` the number of pieces that came. An adapter is a PEFT
     folder (`adapter_model.safetensors`, `adapter_config.json`). What a server does with samplers that have no word in
-    its API is its own affair; with `adapters: ollama` they are neutral.
+    its API is its own affair; with `adapters: ollama` they are neutral. llama_cpp.server ends an answer under way when
+    the next request comes, unless it is started with `--interrupt_requests false`.
 
     Raises:
         BackendError: the server does not answer, has no such model, or the key is not to be had.

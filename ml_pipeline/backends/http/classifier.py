@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from ml_pipeline.backends.http import scores
 from ml_pipeline.backends.http.chat import PATH as CHAT_PATH
@@ -93,7 +92,7 @@ class Classifier:
         try:
             place, answer = await self._requester.post_as_it_can(_PATH, bodies)
         except ServerError as error:
-            if error.status is None or error.busy:
+            if not error.is_refusal:
                 raise
             return None
         self._tops = self._tops[place:]
@@ -129,17 +128,14 @@ class Classifier:
     async def _echo_is_right(self, model: str) -> bool:
         body = {"model": model, "prompt": PROBE_TEXT, "max_tokens": _CHECKED_TOKENS, "temperature": 0.0, "logprobs": 1}
         try:
-            answer = await self._plainly(body)
+            answer = await self._requester.post_unless_refused(_PATH, body)
             made = scores.generated(answer)
             repeated = await self._echo(model, PROBE_TEXT + scores.text_of(answer)) if made else None
             before = await self._echo(model, PROBE_TEXT) if repeated else None
         except ServerError as error:
-            if error.status is None or error.busy:
+            if not error.is_refusal:
                 raise
             return False
         if made is None or repeated is None or before is None:
             return False
         return scores.agree(made, repeated[len(before) :])
-
-    async def _plainly(self, body: dict[str, Any]) -> dict[str, Any]:
-        return (await self._requester.post_as_it_can(_PATH, [body, body]))[1]

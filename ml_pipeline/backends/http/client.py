@@ -49,6 +49,11 @@ class ServerError(HttpError):
         self.status = status
         self.retry_after_s = retry_after_s
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server answered, and not because it has too much to do."""
+        return self.status is not None and not self.busy
+
 
 class ApiClient:
     """Asks one server. Redirects are not followed: what they name might not be who the key is for.
@@ -125,9 +130,12 @@ class ApiClient:
         await self._http.aclose()
 
     def words(self, value: object) -> str:
-        """Text of the server's, fit to be shown, without the key in case it repeats it."""
-        text = str(value)
-        return printable(text.replace(self._key, "***") if self._key else text)
+        """Text of the server's, fit to be shown."""
+        return printable(self.without_key(str(value)))
+
+    def without_key(self, text: str) -> str:
+        """The text without the key, in case the server repeats it."""
+        return text.replace(self._key, "***") if self._key else text
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, **content: Any) -> AsyncIterator[httpx.Response]:

@@ -67,7 +67,7 @@ class OllamaModels:
 
     async def _create(self, name: str, adapters: dict[str, Any]) -> None:
         body = {"model": name, "from": self._base, "parameters": _NEUTRAL, "stream": False, **adapters}
-        answer = await self._requester.post("/api/create", body)
+        answer = await self._requester.post_unless_refused("/api/create", body)
         if answer.get("status") != "success":
             words = self._client.words(answer.get("error") or answer.get("status"))
             raise AdapterError(f"{self._client.where}: Ollama did not make the model {name}: {words}.")

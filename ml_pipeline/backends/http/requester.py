@@ -40,32 +40,39 @@ class Requester:
         """Insist on one JSON object; raises HttpError."""
         return await self.insist(lambda _: self.client.post(path, body))
 
-    async def post_as_it_can(self, path: str, bodies: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
-        """The answer to the first of these bodies that the server does not refuse, and its place among them.
+    async def post_unless_refused(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As `post`, for what the server may not know: an error of its own is not asked again.
 
-        A refusal is any answer but one that says "busy": servers answer 500 to what they do not know. Raises HttpError.
+        llama_cpp.server answers 500 to fields that it does not know, where others answer 400.
         """
+
+        async def ask(_: Turn) -> dict[str, Any]:
+            try:
+                return await self.client.post(path, body)
+            except ServerError as error:
+                error.again = error.again and not error.is_refusal
+                raise
+
+        return await self.insist(ask)
+
+    async def post_as_it_can(self, path: str, bodies: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        """The answer to the first of these bodies that is not refused, and its place among them; raises HttpError."""
         for place, body in enumerate(bodies[:-1]):
             try:
-                return place, await self.insist(lambda _, body=body: self._plain(path, body))  # type: ignore[misc]
+                return place, await self.post_unless_refused(path, body)
             except ServerError as error:
-                if error.status is None or error.busy:
+                if not error.is_refusal:
                     raise
         return len(bodies) - 1, await self.post(path, bodies[-1])
-
-    async def _plain(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return await self.client.post(path, body)
-        except ServerError as error:
-            error.again = error.again and (error.status is None or error.busy)
-            raise
 
     async def _once(self, ask: Callable[[Turn], Awaitable[Result]], turn: Turn) -> Result:
         try:
             result = await ask(turn)
         except ServerError as error:
             if error.busy:
-                turn.overloaded(min(error.retry_after_s or 0.0, self._longest_wait_s))
+                asked_s = error.retry_after_s or 0.0
+                # Longer waits are errors, see `_wait_s`: nobody waits for them.
+                turn.overloaded(asked_s if asked_s <= self._longest_wait_s else 0.0)
             raise
         turn.went_well()
         return result

@@ -36,7 +36,7 @@ class VllmAdapters:
         """See `AdapterPath`. Raises AdapterError, HttpError."""
         body = {"lora_name": name, "lora_path": str(folder.resolve())}
         try:
-            await self._requester.post("/v1/load_lora_adapter", body)
+            await self._requester.post_unless_refused("/v1/load_lora_adapter", body)
         except ServerError as error:
             if error.status != _NOT_FOUND:
                 raise
