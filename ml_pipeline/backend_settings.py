@@ -73,8 +73,8 @@ class HttpSettings(Section):
     )
     stream: bool = Field(
         True,
-        description="Receive answers as they are made; off, a broken answer leaves no text, but mlx_lm.server gives "
-        "log-probabilities.",
+        description="Receive answers as they are made; off, a broken answer leaves no text and a stop string saves no "
+        "time, but mlx_lm.server gives log-probabilities.",
     )
     samplers: Literal["openai", "repeat_penalty", "repetition_penalty"] = Field(
         "openai",

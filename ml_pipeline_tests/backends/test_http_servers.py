@@ -131,6 +131,9 @@ def test_without_a_stream_the_answers_are_the_same(server: Real, backend: HttpBa
         for question in QUESTIONS[:2]:
             whole, streamed = answer(plain, ask(question)), answer(backend, ask(question))
             assert (whole.text, whole.finish_reason) == (streamed.text, streamed.finish_reason)
+            stop = whole.text[4:6]
+            cut = answer(plain, ask(question, stop=(stop,)))
+            assert (cut.text, cut.finish_reason) == (whole.text[: whole.text.find(stop)], "stop")
 
 
 def test_a_stream_joins_to_the_answer_and_a_stop_string_ends_it(backend: HttpBackend) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ml_pipeline.backend_settings import HttpSettings
-from ml_pipeline.backends.http.chat import PATH, HttpAnswer, at_once, request_body, streamed
+from ml_pipeline.backends.http.chat import PATH, HttpAnswer, request_body, streamed
 from ml_pipeline.backends.http.client import ServerError
 from ml_pipeline.backends.http.gate import Turn
 from ml_pipeline.backends.http.requester import Requester
@@ -107,7 +107,7 @@ class Answerer:
         given = False
         try:
             while True:
-                asked = self._as_received(body, request)
+                asked = self._as_received(body)
                 try:
                     async with aclosing(self._requester.client.events(PATH, asked)) as events:
                         async for event in events:
@@ -131,8 +131,8 @@ class Answerer:
             failure.again = failure.again and not given
             raise
 
-    def _as_received(self, body: dict[str, Any], request: CompletionRequest) -> dict[str, Any]:
-        asked = streamed(body) if self._streams else at_once(body, request.options.stop)
+    def _as_received(self, body: dict[str, Any]) -> dict[str, Any]:
+        asked = streamed(body) if self._streams else dict(body)
         if not self._stream_options:
             asked.pop("stream_options", None)
         return asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from ml_pipeline.backends.answer_text import AnswerText
@@ -16,15 +15,14 @@ from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
 
 PATH = "/v1/chat/completions"
-# OpenAI's API takes no more; all of them are found on our side.
-_MOST_STOPS = 4
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 _MOST_TOKENS = 1 << 31
 
 
 def request_body(request: CompletionRequest, model: str, samplers: str) -> dict[str, Any]:
-    """The JSON of a request, without what receives it (`streamed`, `at_once`) and what constrains it.
+    """The JSON of a request, without what receives it (`streamed`) and what constrains it.
 
+    Stop strings are found on our side, which ends the stream: mlx_lm.server cuts them out of the text and goes on.
     A seed goes only with a temperature: some servers do not batch seeded requests. Where the server's own names of
     samplers are known, they are always sent, because its defaults (top_k 40, min_p 0.05) are not neutral.
 
@@ -55,18 +53,8 @@ def request_body(request: CompletionRequest, model: str, samplers: str) -> dict[
 
 
 def streamed(body: dict[str, Any]) -> dict[str, Any]:
-    """The same request with its answer as a stream.
-
-    Stop strings do not go with it: they are found on our side, which ends the stream. mlx_lm.server leaves such strings
-    out of the text and goes on.
-    """
+    """The same request with its answer as a stream."""
     return body | {"stream": True, "stream_options": {"include_usage": True}}
-
-
-def at_once(body: dict[str, Any], stop: Sequence[str]) -> dict[str, Any]:
-    """The same request with its answer as one object, ended by the server where it knows the first stop strings."""
-    known = [string for string in stop if string][:_MOST_STOPS]
-    return body | {"stop": known} if known else body
 
 
 class HttpAnswer:
@@ -99,8 +87,9 @@ class HttpAnswer:
             # At least one token each, until the server tells its own count.
             self.completion_tokens += not self._counted
             raw = piece.encode("utf-8", "replace")
-            self._raw += raw
             self.text.add(raw)
+            if self._wanted:
+                self._raw += raw
         if self.text.stopped:
             self.finish = "stop"
         elif (reason := choice.get("finish_reason")) is not None:

@@ -21,7 +21,7 @@ _NO_CHOICE = float("-inf")
 # As many of the likeliest tokens as a server tells: llama-server any number, vLLM 20, others 5.
 _TOP = (100, 20, 5)
 
-Score = Callable[[str, Sequence[str]], Awaitable[list[float] | None]]
+Row = list[float] | None
 
 
 class Classifier:
@@ -52,7 +52,7 @@ class Classifier:
             raise BackendError("classify: neither texts nor labels may be empty")
         if self._echoes is None:
             self._echoes = await self._echo_is_right(model)
-        ways: list[Callable[[str, str, Sequence[str]], Awaitable[list[float] | None]]] = [self._by_first_token]
+        ways: list[Callable[[str, str, Sequence[str]], Awaitable[Row]]] = [self._by_first_token]
         if self._echoes:
             ways.insert(0, self._by_echo)
         for way in ways:
@@ -67,9 +67,7 @@ class Classifier:
         chosen = await self._every(texts, lambda text: self._chosen(model, text, labels))
         return Classification([row for row in chosen if row is not None], "chosen")
 
-    async def _every(
-        self, texts: Sequence[str], score: Callable[[str], Awaitable[list[float] | None]]
-    ) -> list[list[float] | None]:
+    async def _every(self, texts: Sequence[str], score: Callable[[str], Awaitable[Row]]) -> list[Row]:
         """The rows of all texts; once one has none, the others are not asked for."""
         # One alone first: most that goes wrong does so for every text.
         rows = [await score(texts[0])] if texts else []
@@ -82,12 +80,12 @@ class Classifier:
             for task in tasks:
                 task.cancel()
 
-    async def _by_echo(self, model: str, text: str, labels: Sequence[str]) -> list[float] | None:
+    async def _by_echo(self, model: str, text: str, labels: Sequence[str]) -> Row:
         prompts = [text, *(text + label for label in labels)]
         echoes = await asyncio.gather(*(self._echo(model, prompt) for prompt in prompts))
         return scores.labels_by_echo(echoes)
 
-    async def _by_first_token(self, model: str, text: str, labels: Sequence[str]) -> list[float] | None:
+    async def _by_first_token(self, model: str, text: str, labels: Sequence[str]) -> Row:
         bodies = [{"model": model, "prompt": text, "max_tokens": 1, "temperature": 0.0, **top} for top in self._tops]
         try:
             place, answer = await self._requester.post_as_it_can(_PATH, bodies)
