@@ -60,6 +60,53 @@ class MlxServerSettings(Section):
     )
 
 
+class HttpSettings(Section):
+    """A server that somebody else runs and that speaks OpenAI's API: Ollama, vLLM, LM Studio and others."""
+
+    type: Literal["http"] = Field(description="`http`: a running server with OpenAI's API, such as Ollama or vLLM.")
+    url: str = Field(
+        pattern=r"^https?://[^\s/@?#]+(/[^\s?#@]*)?$",
+        description="Address of the server, up to what `/v1` follows: `http://127.0.0.1:11434`.",
+    )
+    model: str | None = Field(
+        None, min_length=1, description="The model by the server's own name for it; unset: the only one that it has."
+    )
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Environment variable that holds the API key."
+    )
+    allow_plain_http: bool = Field(False, description="Send the key over http:// to another machine, unencrypted.")
+    concurrency: int = Field(8, ge=1, le=256, description="Most requests under way at once; fewer while it is slow.")
+    attempts: int = Field(4, ge=1, le=20, description="How often a request is made while the server is busy or broken.")
+    longest_wait_s: float = Field(
+        60, gt=0, description="Longest wait between two attempts, in s; a server that asks for more is an error."
+    )
+    connect_timeout_s: float = Field(15, gt=0, description="Longest wait for a connection, in s.")
+    silence_timeout_s: float = Field(300, gt=0, description="Longest wait for the next piece of an answer, in s.")
+    answer_timeout_s: float = Field(1800, gt=0, description="Longest time of one attempt, in s.")
+    slow_first_piece_s: float = Field(
+        30, gt=0, description="Fewer requests at once when an answer takes longer than this to begin, in s."
+    )
+    stream: bool = Field(
+        True,
+        description="Receive answers as they are made; off, a broken answer leaves no text and a stop string saves no "
+        "time, but mlx_lm.server gives log-probabilities.",
+    )
+    samplers: Literal["openai", "repeat_penalty", "repetition_penalty"] = Field(
+        "openai",
+        description="`openai`: the server's own defaults hold, and requests with top_k or a repeat penalty are "
+        "refused. Else both are sent, the penalty by this name: `repeat_penalty` (llama-server, LM Studio, "
+        "llama_cpp.server), `repetition_penalty` (vLLM, mlx_lm.server).",
+    )
+    json_schema: Literal["auto", "yes", "no"] = Field(
+        "auto", description="Whether the server holds answers to a JSON schema; `auto`: it is tried once."
+    )
+    adapters: Literal["none", "ollama", "vllm"] = Field(
+        "none",
+        description="How adapters get there. `ollama`: uploaded, as models of their own that are deleted afterwards; "
+        "`vllm`: by their path, which vLLM must see as well.",
+    )
+
+
 def _type_of(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("type", _DEFAULT_TYPE))
@@ -69,6 +116,7 @@ def _type_of(value: Any) -> str:
 AnyBackend = Annotated[
     Annotated[LlamaCppSettings, Tag("llama_cpp")]
     | Annotated[MlxSettings, Tag("mlx")]
-    | Annotated[MlxServerSettings, Tag("mlx_server")],
+    | Annotated[MlxServerSettings, Tag("mlx_server")]
+    | Annotated[HttpSettings, Tag("http")],
     Discriminator(_type_of),
 ]

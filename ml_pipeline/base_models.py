@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ml_pipeline.backend_settings import LlamaCppSettings, MlxServerSettings, MlxSettings
+from ml_pipeline.backend_settings import AnyBackend, HttpSettings, MlxServerSettings, MlxSettings
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import BaseModelSettings, PackageFile, Settings, suggest
 
@@ -20,7 +20,7 @@ def base_model(settings: Settings, name: str) -> BaseModelSettings:
     return settings.base_models[name]
 
 
-def backend_settings(settings: Settings, name: str) -> LlamaCppSettings | MlxSettings | MlxServerSettings:
+def backend_settings(settings: Settings, name: str) -> AnyBackend:
     """The settings of the backend that runs this base model; raises SettingsError."""
     chosen = base_model(settings, name).backend
     return settings.backend if chosen is None else settings.backends[chosen]
@@ -67,4 +67,6 @@ def described(settings: Settings, name: str) -> str:
         return f"{mlx_model(settings, name)}, by mlx_lm.server where the checkpoints are"
     if isinstance(backend, MlxSettings):
         return f"{mlx_model(settings, name)}, by mlx-lm here"
+    if isinstance(backend, HttpSettings):
+        return f"{backend.model or 'the only model'} of {backend.url}"
     return str(gguf_path(settings, name))

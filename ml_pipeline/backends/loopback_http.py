@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import httpcore
 
+from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, json_object
 from ml_pipeline.backends.printable import printable
 
-_LARGEST_ANSWER_BYTES = 64 << 20
-_LONGEST_LINE_BYTES = 4 << 20
+__all__ = ["HttpClient", "HttpError", "Socket"]
+
 _ERROR_BYTES = 1 << 16
-_DONE = b"[DONE]"
 
 
 class Socket(Protocol):
@@ -35,14 +35,6 @@ class Socket(Protocol):
 
     def close(self) -> None:
         """Close it."""
-
-
-class HttpError(Exception):
-    """A request that got no whole answer. `again` when asking once more may help: the connection or server broke."""
-
-    def __init__(self, message: str, *, again: bool) -> None:
-        super().__init__(message)
-        self.again = again
 
 
 class HttpClient:
@@ -75,7 +67,8 @@ class HttpClient:
     def post(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
         """Ask for one JSON object; raises HttpError."""
         with self._request("POST", path, body, timeout_s) as response:
-            return _object(b"".join(_bounded(response.iter_stream(), _LARGEST_ANSWER_BYTES)))
+            size = Size()
+            return json_object(b"".join(size.add(piece) for piece in response.iter_stream()))
 
     def events(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Ask for a stream of JSON objects, until the server says that it is done.
@@ -84,13 +77,11 @@ class HttpClient:
             HttpError: the server refuses, or the stream ends before its end.
         """
         with self._request("POST", path, body) as response:
-            for line in _lines(_bounded(response.iter_stream(), _LARGEST_ANSWER_BYTES)):
-                field, _, value = line.partition(b":")
-                if field != b"data":
-                    continue
-                if value.strip() == _DONE:
+            lines = EventLines()
+            for piece in response.iter_stream():
+                yield from lines.feed(piece)
+                if lines.done:
                     return
-                yield _object(value)
         raise HttpError("the answer broke off", again=True)
 
     def abort(self) -> None:
@@ -209,38 +200,11 @@ class _Stream(httpcore.NetworkStream):
 
 def _refusal(response: httpcore.Response) -> HttpError:
     """The server's own words: it answers 404 to everything that went wrong, with the reason as JSON."""
-    raw = b"".join(_bounded(response.iter_stream(), _ERROR_BYTES))
+    size = Size(_ERROR_BYTES)
+    raw = b"".join(size.add(piece) for piece in response.iter_stream())
     try:
-        reason = str(_object(raw).get("error", ""))
+        reason = str(json_object(raw).get("error", ""))
     except HttpError:
         reason = raw.decode("utf-8", "replace")
     again = response.status >= 500 or "generation thread died" in reason
     return HttpError(printable(reason) or f"HTTP status {response.status}", again=again)
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise HttpError("the server answered with something that is not JSON", again=False) from error
-    if not isinstance(value, dict):
-        raise HttpError("the server answered with JSON that is not an object", again=False)
-    return value
-
-
-def _bounded(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > limit:
-            raise HttpError(f"the server's answer is larger than {limit} bytes", again=False)
-        yield piece
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    pending = b""
-    for piece in pieces:
-        *lines, pending = (pending + piece).split(b"\n")
-        yield from lines
-        if len(pending) > _LONGEST_LINE_BYTES:
-            raise HttpError("the server sends a line without end", again=False)

@@ -52,11 +52,13 @@ def ready_model(
             return
         with closing(_llama_cpp(runner, gguf, name)) as backend, closing(CompletionCache(cache_file)) as cache:
             yield ReadyModel(CachedBackend(backend, cache), adapters)
-    else:
+    elif isinstance(runner, MlxServerSettings):
         # Adapters are checked where they lie, by what the server is started with.
         with closing(_mlx_server(settings, runner, place)) as server, closing(CompletionCache(cache_file)) as cache:
             assert place.source is not None
             yield ReadyModel(CachedBackend(server, cache), InPlace(server, folder_on_host(settings, place.source)))
+    else:
+        raise BackendError(f"base_models.{name}: checkpoints are not scored by the backend {runner.type!r} yet.")
 
 
 def _llama_cpp(runner: LlamaCppSettings, gguf: Path, name: str) -> LlamaCppBackend:

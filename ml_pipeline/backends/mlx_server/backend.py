@@ -28,11 +28,11 @@ from ml_pipeline.backends.interface import (
 from ml_pipeline.backends.loopback_http import HttpError
 from ml_pipeline.backends.mlx_server.chat import PATH, Answer, counting_body, prompt_tokens, request_body
 from ml_pipeline.backends.mlx_server.link import Launcher
-from ml_pipeline.backends.mlx_server.probe import is_finite, largest_difference
 from ml_pipeline.backends.mlx_server.remote_adapter import RemoteAdapter, is_unchanged, stage
 from ml_pipeline.backends.mlx_server.server import MlxServer
 from ml_pipeline.backends.mlx_server.session import GuardError
 from ml_pipeline.backends.one_at_a_time import OneAtATime
+from ml_pipeline.backends.positions import is_finite, largest_difference
 from ml_pipeline.errors import AdapterError, BackendError
 
 Result = TypeVar("Result")

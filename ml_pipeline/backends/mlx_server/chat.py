@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ml_pipeline.backends.answer_text import AnswerText
+from ml_pipeline.backends.delta_text import DeltaText
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
 from ml_pipeline.backends.loopback_http import HttpError
 from ml_pipeline.backends.seeds import request_seed
@@ -14,7 +14,6 @@ from ml_pipeline.errors import BackendError
 PATH = "/v1/chat/completions"
 # As far back as the llama.cpp backend looks; the server counts the prompt's tokens as well.
 _PENALTY_WINDOW = 64
-_THINK, _END_THINK = "<think>", "</think>"
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 
 
@@ -62,14 +61,14 @@ def prompt_tokens(answer: dict[str, Any]) -> int:
 
 
 class Answer:
-    """Puts an answer together. What the server parts from the text, thoughts and calls of tools, goes back into it."""
+    """Puts an answer together."""
 
     def __init__(self, stop: tuple[str, ...]) -> None:
         self.text = AnswerText(stop)
         self.finish: FinishReason | None = None
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self._thinking = False
+        self._delta = DeltaText()
 
     def add(self, event: dict[str, Any]) -> None:
         """Take one event; raises HttpError when it is not what the server sends."""
@@ -81,7 +80,7 @@ class Answer:
             self.completion_tokens = _count(event["usage"], "completion_tokens")
             return
         choice = choices[0] if isinstance(choices[0], dict) else {}
-        piece = self._text_of(choice.get("delta"))
+        piece = self._delta.text_of(choice.get("delta"))
         if piece:
             # At least one token each; the server's own count comes at the end.
             self.completion_tokens += 1
@@ -90,20 +89,6 @@ class Answer:
             self.finish = "stop"
         elif (reason := choice.get("finish_reason")) is not None:
             self.finish = _ENDS.get(str(reason))
-
-    def _text_of(self, delta: Any) -> str:
-        if not isinstance(delta, dict):
-            return ""
-        pieces = []
-        if isinstance(thought := delta.get("reasoning"), str) and thought:
-            pieces.append(thought if self._thinking else _THINK + thought)
-            self._thinking = True
-        if isinstance(content := delta.get("content"), str) and content:
-            pieces.append(_END_THINK + content if self._thinking else content)
-            self._thinking = False
-        if calls := delta.get("tool_calls"):
-            pieces.append(f"<tool_call>{json.dumps(calls)}</tool_call>")
-        return "".join(pieces)
 
 
 def _count(usage: Any, name: str) -> int:
