@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions
-from ml_pipeline.backends.llama_cpp.grammar import schema_to_grammar
+from ml_pipeline.backends.json_grammar import schema_to_grammar
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError

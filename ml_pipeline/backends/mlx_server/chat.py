@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
 from ml_pipeline.backends.loopback_http import HttpError
 from ml_pipeline.backends.seeds import request_seed
+from ml_pipeline.backends.served import ServedAnswer
 from ml_pipeline.errors import BackendError
 
 PATH = "/v1/chat/completions"
@@ -61,14 +61,11 @@ def prompt_tokens(answer: dict[str, Any]) -> int:
     return _count(answer.get("usage"), "prompt_tokens")
 
 
-class Answer:
+class Answer(ServedAnswer):
     """Puts an answer together. What the server parts from the text, thoughts and calls of tools, goes back into it."""
 
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        self.text = AnswerText(stop)
-        self.finish: FinishReason | None = None
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+    def __init__(self, stop: tuple[str, ...], prompt: str = "") -> None:
+        super().__init__(stop, prompt)
         self._thinking = False
 
     def add(self, event: dict[str, Any]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 from ml_pipeline.backends.interface import PROBE_TEXT
+from ml_pipeline.backends.likeliest import Position
 from ml_pipeline.backends.loopback_http import HttpClient, HttpError
 
 _PATH = "/v1/completions"
@@ -14,9 +13,6 @@ _PATH = "/v1/completions"
 _POSITIONS = 8
 # The most that the server tells.
 _TOP = 11
-
-Position = dict[int, float]
-"""Log-probabilities of the likeliest tokens, by token."""
 
 
 def probe(client: HttpClient, model: str, adapter_folder: str | None, timeout_s: float) -> list[Position]:
@@ -39,34 +35,6 @@ def probe(client: HttpClient, model: str, adapter_folder: str | None, timeout_s:
     if not positions or not all(positions):
         raise HttpError("the server gives no log-probabilities at all", again=False)
     return positions
-
-
-def is_finite(positions: Sequence[Position]) -> bool:
-    """Whether the model computed numbers."""
-    return all(math.isfinite(value) for position in positions for value in position.values())
-
-
-def largest_difference(base: Sequence[Position], other: Sequence[Position]) -> float:
-    """How far log-probabilities are apart at least, over the positions where both had the same text before them."""
-    largest = 0.0
-    for first, second in zip(base, other, strict=False):
-        largest = max(largest, _difference(first, second))
-        if _likeliest(first) != _likeliest(second):
-            break
-    return largest
-
-
-def _difference(first: Position, second: Position) -> float:
-    differences = [abs(first[token] - second[token]) for token in first.keys() & second.keys()]
-    # A token missing from one list has at most that list's smallest log-probability there.
-    for there, elsewhere in ((first, second), (second, first)):
-        floor = min(elsewhere.values())
-        differences += [there[token] - floor for token in there.keys() - elsewhere.keys()]
-    return max(differences)
-
-
-def _likeliest(position: Position) -> int:
-    return max(position, key=position.__getitem__)
 
 
 def _position(entries: Any) -> Position:
