@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ml_pipeline.backend_settings import LlamaCppSettings, MlxServerSettings
+from ml_pipeline.backend_settings import LlamaCppSettings, LlamaServerSettings, MlxServerSettings
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import BaseModelSettings, PackageFile, Settings, suggest
 
@@ -23,7 +23,10 @@ def base_model(settings: Settings, name: str) -> BaseModelSettings:
 def backend_settings(settings: Settings, name: str) -> LlamaCppSettings | MlxServerSettings:
     """The settings of the backend that runs this base model; raises SettingsError."""
     chosen = base_model(settings, name).backend
-    return settings.backend if chosen is None else settings.backends[chosen]
+    found = settings.backend if chosen is None else settings.backends[chosen]
+    if isinstance(found, LlamaServerSettings):
+        raise SettingsError(f"base_models.{name}: the backend llama_server cannot score checkpoints yet.")
+    return found
 
 
 def gguf_path(settings: Settings, name: str) -> Path:

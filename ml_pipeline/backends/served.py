@@ -204,18 +204,22 @@ class ServedBackend(ABC, Generic[Server]):
         return Outcome(completion, again)
 
     def _insist(self, action: Callable[[], Result]) -> Result:
-        """Do it, again after a restart when the server is lost meanwhile."""
-        for _ in range(self._attempts - 1):
+        """Do it, again after a restart when the server was lost meanwhile; raises BackendError for an HttpError."""
+        for attempts_left in reversed(range(self._attempts)):
             try:
                 return action()
-            except BackendError:
-                self._recover()
-        return action()
+            except (BackendError, HttpError) as error:
+                if not attempts_left or not self._recover():
+                    if isinstance(error, HttpError):
+                        raise BackendError(f"the model's server: {error}.") from error
+                    raise
+        raise AssertionError("attempts is at least 1")
 
-    def _recover(self) -> None:
-        """Start the server again unless it still answers, with the adapter that was in use."""
+    def _recover(self) -> bool:
+        """Start the server again, with the adapter that was in use; False when it still answers."""
+        self._server.client.allow()
         if self._server.healthy():
-            return
+            return False
         wait_s = _FIRST_WAIT_S
         for attempts_left in reversed(range(self._attempts)):
             self._server.close()
@@ -229,3 +233,4 @@ class ServedBackend(ABC, Generic[Server]):
                 wait_s *= 2
         if self._wanted is not None:
             self._apply(self._wanted)
+        return True

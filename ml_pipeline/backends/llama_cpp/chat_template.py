@@ -6,18 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from ml_pipeline.backends.base_template import PLAIN_TEMPLATE, own_template
 from ml_pipeline.backends.interface import Message
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.errors import BackendError
-
-_TEMPLATE_KEY = "tokenizer.chat_template"
-
-# For base models without a template, as a template: a single user message stands alone, a longer chat gets names.
-PLAIN_TEMPLATE = (
-    "{% if messages|length == 1 and messages[0]['role'] == 'user' %}{{ messages[0]['content'] }}{% else %}"
-    "{% for message in messages %}{{ message['role']|capitalize }}: {{ message['content'] }}\n\n{% endfor %}"
-    "Assistant:{% endif %}"
-)
 
 
 class ChatTemplate:
@@ -26,7 +18,7 @@ class ChatTemplate:
     def __init__(self, model: LoadedModel) -> None:
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-        template = str(model.facts.metadata.get(_TEMPLATE_KEY) or PLAIN_TEMPLATE)
+        template = own_template(model.facts) or PLAIN_TEMPLATE
         self.sha256 = hashlib.sha256(template.encode("utf-8")).hexdigest()
         self._path = model.path
         try:

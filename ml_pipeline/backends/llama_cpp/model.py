@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.adapters.base_gguf import read_base_facts
-from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library, physical_cores
+from ml_pipeline.backends.cpu_threads import physical_cores
+from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library
+from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
 KvType = Literal["f16", "f32", "q8_0"]
-Tokens = npt.NDArray[np.int32]
 
 # enum ggml_type and enum llama_flash_attn_type
 _GGML_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8}

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions
+from ml_pipeline.backends.interface import CompletionRequest
 from ml_pipeline.backends.json_grammar import schema_to_grammar
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
+from ml_pipeline.backends.option_check import PENALTY_WINDOW, check_options
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
 
-PENALTY_WINDOW = 64
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
@@ -34,7 +34,7 @@ class SamplerFactory:
         Raises:
             BackendError: the options make no sense, or the schema cannot be a grammar.
         """
-        _check_options(request.options)
+        check_options(request.options)
         grammar = None if request.json_schema is None else self._grammar(request.json_schema)
         chain = self._chain(request, grammar is not None)
         return Sampler(self, chain, grammar)
@@ -158,19 +158,3 @@ class Sampler:
     @staticmethod
     def _selected(array: Any) -> int:
         return int(array.data[array.selected].id)
-
-
-def _check_options(options: GenerationOptions) -> None:
-    problems = []
-    if options.max_tokens < 1:
-        problems.append(f"max_tokens is {options.max_tokens}; it must be at least 1")
-    if not 0 <= options.temperature < float("inf"):
-        problems.append(f"temperature is {options.temperature}; it must be 0 or more")
-    if options.top_k < 0:
-        problems.append(f"top_k is {options.top_k}; it must be 0 (off) or more")
-    if not 0 < options.top_p <= 1:
-        problems.append(f"top_p is {options.top_p}; it must be above 0 and at most 1 (off)")
-    if not 0 < options.repeat_penalty < float("inf"):
-        problems.append(f"repeat_penalty is {options.repeat_penalty}; it must be above 0 (1 is off)")
-    if problems:
-        raise BackendError.from_problems("generation options", problems)

@@ -7,13 +7,12 @@ from typing import Any
 
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
 from ml_pipeline.backends.loopback_http import HttpError
+from ml_pipeline.backends.option_check import PENALTY_WINDOW
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.backends.served import ServedAnswer
 from ml_pipeline.errors import BackendError
 
 PATH = "/v1/chat/completions"
-# As far back as the llama.cpp backend looks; the server counts the prompt's tokens as well.
-_PENALTY_WINDOW = 64
 _THINK, _END_THINK = "<think>", "</think>"
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 
@@ -42,7 +41,8 @@ def request_body(request: CompletionRequest, model: str, adapter_folder: str | N
         "stream_options": {"include_usage": True},
     }
     if options.repeat_penalty != 1.0:
-        body |= {"repetition_penalty": options.repeat_penalty, "repetition_context_size": _PENALTY_WINDOW}
+        # The server counts the prompt's tokens as well.
+        body |= {"repetition_penalty": options.repeat_penalty, "repetition_context_size": PENALTY_WINDOW}
     if options.temperature > 0:
         body["seed"] = request_seed(options.seed, request.id)
     if adapter_folder is not None:
