@@ -153,7 +153,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         answer.prompt = self._prompt(request.messages)
         if not answer.prompt:
             raise BackendError("the prompt is empty after the chat template")
-        body = completion_body(request, answer.prompt, self._scale)
+        body = completion_body(request, answer.prompt, self._server.lora(self._scale))
         # Closing the connection frees the server's slot.
         with closing(self._server.client.events(COMPLETION, body)) as events:
             for event in events:
@@ -171,10 +171,14 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         return prompt
 
     def _scores(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
-        client, context_tokens = self._server.client, self._settings.context_tokens
+        client, lora, context_tokens = (
+            self._server.client,
+            self._server.lora(self._scale),
+            self._settings.context_tokens,
+        )
 
         def score(item: tuple[int, str]) -> list[float]:
-            return label_scores(client, *item, labels, scale=self._scale, context_tokens=context_tokens)
+            return label_scores(client, *item, labels, lora=lora, context_tokens=context_tokens)
 
         items = list(enumerate(texts))
         scored = fan_out(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ml_pipeline.backends.llama_server.messages import COMPLETION, likeliest, next_token_body
+from ml_pipeline.backends.llama_server.messages import COMPLETION, Lora, likeliest, next_token_body
 from ml_pipeline.backends.loopback_http import HttpClient, HttpError
 from ml_pipeline.backends.token_prefixes import Tokens, split_labels
 
@@ -16,7 +16,7 @@ _Place = tuple[int, ...]
 
 
 def label_scores(
-    client: HttpClient, index: int, text: str, labels: Sequence[str], *, scale: float | None, context_tokens: int
+    client: HttpClient, index: int, text: str, labels: Sequence[str], *, lora: Lora, context_tokens: int
 ) -> list[float]:
     """Log P(label | text) for each label: the sum over the label's tokens.
 
@@ -32,7 +32,7 @@ def label_scores(
     found: dict[tuple[_Place, int], float] = {}
     while missing:
         before, token = next(iter(missing))
-        body = next_token_body([*prompt.tolist(), *before], scale, _TOP, forced=token)
+        body = next_token_body([*prompt.tolist(), *before], lora, _TOP, forced=token)
         told = likeliest(client.post(COMPLETION, body))
         if token not in told:
             raise HttpError(f"the server tells nothing of token {token}", again=False)

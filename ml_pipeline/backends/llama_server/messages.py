@@ -23,19 +23,20 @@ _TOP = 1000
 # More than any logits are apart.
 _FORCE = 1e4
 
+Lora = list[dict[str, float]]
+"""The `id` of each adapter that the server has loaded, and the `scale` at which the request wants it."""
 
-def next_token_body(
-    prompt: str | list[int], scale: float | None, top: int, forced: int | None = None
-) -> dict[str, Any]:
+
+def next_token_body(prompt: str | list[int], lora: Lora, top: int, forced: int | None = None) -> dict[str, Any]:
     """Ask for one greedy token and the `top` likeliest; with `forced`, that one is taken whatever its probability.
 
     Probabilities are those of the model as it is: the server takes them before any sampler, the force included.
     """
-    body = _common_body(prompt, scale) | {"n_predict": 1, "n_probs": top, "temperature": 0.0}
+    body = _common_body(prompt, lora) | {"n_predict": 1, "n_probs": top, "temperature": 0.0}
     return body if forced is None else body | {"logit_bias": [[forced, _FORCE]]}
 
 
-def completion_body(request: CompletionRequest, prompt: str, scale: float | None) -> dict[str, Any]:
+def completion_body(request: CompletionRequest, prompt: str, lora: Lora) -> dict[str, Any]:
     """The JSON of a request. Stop strings are found on our side, as in every backend.
 
     Raises:
@@ -43,7 +44,7 @@ def completion_body(request: CompletionRequest, prompt: str, scale: float | None
     """
     options = request.options
     check_options(options)
-    body = _common_body(prompt, scale) | {
+    body = _common_body(prompt, lora) | {
         "n_predict": options.max_tokens,
         "temperature": options.temperature,
         "top_k": options.top_k,
@@ -60,18 +61,18 @@ def completion_body(request: CompletionRequest, prompt: str, scale: float | None
     return body
 
 
-def _common_body(prompt: str | list[int], scale: float | None) -> dict[str, Any]:
+def _common_body(prompt: str | list[int], lora: Lora) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "samplers": _SAMPLERS,
         "cache_prompt": False,
-        "lora": [] if scale is None else [{"id": 0, "scale": scale}],
+        "lora": lora,
     }
 
 
-def probe(client: HttpClient, scale: float | None, timeout_s: float) -> list[Position]:
+def probe(client: HttpClient, lora: Lora, timeout_s: float) -> list[Position]:
     """Log-probabilities of the likeliest tokens after the probe text. Raises HttpError."""
-    return [likeliest(client.post(COMPLETION, next_token_body(PROBE_TEXT, scale, _TOP), timeout_s))]
+    return [likeliest(client.post(COMPLETION, next_token_body(PROBE_TEXT, lora, _TOP), timeout_s))]
 
 
 def likeliest(answer: dict[str, Any]) -> Position:

@@ -21,7 +21,7 @@ from ml_pipeline.backends.guarded.local_launcher import LocalLauncher
 from ml_pipeline.backends.guarded.session import GuardError, GuardSession
 from ml_pipeline.backends.interface import AdapterFile
 from ml_pipeline.backends.likeliest import Position, is_finite
-from ml_pipeline.backends.llama_server.messages import probe
+from ml_pipeline.backends.llama_server.messages import Lora, probe
 from ml_pipeline.backends.loopback_http import HttpClient, HttpError
 from ml_pipeline.errors import BackendError
 
@@ -38,8 +38,8 @@ class LlamaServer:
     """A running llama-server.
 
     It listens on a Unix socket in a folder of this user's alone, so that there is no port to find or to be taken by
-    another, and asks for a key that only this object knows. An adapter is loaded but not applied: each request says
-    at which scale it wants it. Nothing is kept from one request to the next, so that answers do not depend on what was
+    another, and asks for a key that only this object knows. Each request says at which scale it
+    wants the adapter. Nothing is kept from one request to the next, so that answers do not depend on what was
     asked before.
 
     Raises:
@@ -88,7 +88,14 @@ class LlamaServer:
 
     def probe(self, scale: float | None) -> list[Position]:
         """The likeliest tokens after the probe text, with the adapter at this scale or without. Raises HttpError."""
-        return probe(self.client, scale, self._settings.start_timeout_s)
+        return probe(self.client, self.lora(scale), self._settings.start_timeout_s)
+
+    def lora(self, scale: float | None) -> Lora:
+        """What a request says to get the adapter at this scale, or the bare base with None."""
+        if self.adapter is None:
+            return []
+        # Left out, it would be applied at 1 (llama.cpp issue 28674), whatever the server's options say.
+        return [{"id": 0, "scale": scale or 0.0}]
 
     def close(self) -> None:
         """End it. Safe to call twice."""
@@ -150,5 +157,5 @@ def _command(
     if own_template(facts) is None:
         command += ["--chat-template", PLAIN_TEMPLATE]
     if adapter is not None:
-        command += ["--lora", str(adapter.path), "--lora-init-without-apply"]
+        command += ["--lora", str(adapter.path)]
     return [*command, *settings.arguments]
