@@ -114,15 +114,16 @@ class ServedBackend(ABC, Generic[Server]):
         with self._calls.during("stream"):
             self._allow()
             answer, steps = self._begin(request)
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    outcome: Outcome = end.value
-                    yield Piece(answer.text.take(ended=True), outcome.completion)
-                    return
-                if piece := answer.text.take(ended=False):
-                    yield Piece(piece)
+            with closing(steps):
+                while True:
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        outcome: Outcome = end.value
+                        yield Piece(answer.text.take(ended=True), outcome.completion)
+                        return
+                    if piece := answer.text.take(ended=False):
+                        yield Piece(piece)
 
     def use_adapter(self, adapter: AdapterFile | None) -> AppliedProof | None:
         """Swap to this adapter, or to the bare base with None. See `Backend.use_adapter`."""

@@ -103,8 +103,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         tensors = check_gguf_adapter(adapter.path, self._facts)
         if "," in str(adapter.path):
             raise AdapterError(f"{adapter.path}: llama-server takes no path with a comma. Move the cache elsewhere.")
-        loaded = self._server.adapter
-        if loaded is None or (loaded.path, loaded.sha256) != (adapter.path, adapter.sha256):
+        if not self._server.has_loaded(adapter):
             self._load(adapter)
         difference = self._difference(adapter)
         self._scale = adapter.scale

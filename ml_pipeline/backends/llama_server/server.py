@@ -49,7 +49,7 @@ class LlamaServer:
     def __init__(
         self, binary: Path, facts: BaseModelFacts, settings: LlamaServerSettings, adapter: AdapterFile | None
     ) -> None:
-        self.adapter = adapter
+        self._adapter = None if adapter is None else _stamp(adapter.path)
         self._settings = settings
         self._process: int | None = None
         self._folder = ""
@@ -90,11 +90,15 @@ class LlamaServer:
         """The likeliest tokens after the probe text, with the adapter at this scale or without. Raises HttpError."""
         return probe(self.client, self.lora(scale), self._settings.start_timeout_s)
 
+    def has_loaded(self, adapter: AdapterFile) -> bool:
+        """Whether it was started with this very file, unchanged since. Raises OSError when the file is gone."""
+        return self._adapter == _stamp(adapter.path)
+
     def lora(self, scale: float | None) -> Lora:
         """What a request says to get the adapter at this scale, or the bare base with None."""
-        if self.adapter is None:
+        if self._adapter is None:
             return []
-        # Left out, it would be applied at 1 (llama.cpp issue 28674), whatever the server's options say.
+        # Left out, it would be applied at 1, whatever --lora-init-without-apply promises.
         return [{"id": 0, "scale": scale or 0.0}]
 
     def close(self) -> None:
@@ -141,6 +145,12 @@ class LlamaServer:
                 f"{gguf}: context_tokens is {context_tokens}, but the model was trained for {found}. "
                 f"Set context_tokens to {found} or less."
             )
+
+
+def _stamp(path: Path) -> tuple[Path, int, int, int]:
+    """What changes when a file is written again."""
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _command(
