@@ -119,10 +119,15 @@ class LoadedModel:
         beginning-of-sequence token is put in front where the model wants one and the text does not begin with it.
         """
         raw = text.encode("utf-8")
-        room = len(raw) + 8
-        buffer = (ctypes.c_int32 * room)()
-        count = self.lib.llama_tokenize(self.vocabulary, raw, len(raw), buffer, room, False, parse_special)
-        if count < 0:
+        # Most texts have fewer tokens than bytes; for one that does not, llama.cpp says how many, as a negative number.
+        count = -len(raw) - 8
+        for _ in range(2):
+            room = -count
+            buffer = (ctypes.c_int32 * room)()
+            count = self.lib.llama_tokenize(self.vocabulary, raw, len(raw), buffer, room, False, parse_special)
+            if count >= 0:
+                break
+        else:
             raise BackendError(f"{self.path}: llama.cpp cannot tokenise a text of {len(raw)} bytes.")
         tokens: Tokens = np.ctypeslib.as_array(buffer)[:count].astype(np.int32)
         beginning = self.lib.llama_vocab_bos(self.vocabulary)

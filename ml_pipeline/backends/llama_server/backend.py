@@ -22,7 +22,7 @@ from ml_pipeline.backends.interface import (
     CompletionRequest,
     Message,
 )
-from ml_pipeline.backends.likeliest import is_finite, largest_difference
+from ml_pipeline.backends.likeliest import Position, is_finite, largest_difference
 from ml_pipeline.backends.llama_server.binary import find_llama_server
 from ml_pipeline.backends.llama_server.label_scores import label_scores
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
@@ -121,14 +121,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
             ) from error
 
     def _difference(self, adapter: AdapterFile) -> float:
-        self._server.client.allow()
-        try:
-            found = self._server.probe(adapter.scale)
-        except HttpError as error:
-            reason = f"{error}. The last lines it wrote:{self._server.session.last_lines()}"
-            self._server.close()
-            self._server = self._new_server()
-            raise AdapterError(f"{adapter.path}: llama-server fails under this adapter: {reason}") from error
+        found = self._probe(adapter)
         if not is_finite(found):
             raise AdapterError(
                 f"{adapter.path}: the model's logits are NaN or infinite under this adapter. Training diverged, or the "
@@ -141,6 +134,21 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
                 "from before the first step?) or its scale is."
             )
         return difference
+
+    def _probe(self, adapter: AdapterFile) -> list[Position]:
+        self._server.client.allow()
+        try:
+            return self._server.probe(adapter.scale)
+        except HttpError:
+            # The server may have been lost for another reason.
+            self._load(adapter)
+        try:
+            return self._server.probe(adapter.scale)
+        except HttpError as error:
+            reason = f"{error}. The last lines it wrote:{self._server.session.last_lines()}"
+            self._server.close()
+            self._server = self._new_server()
+            raise AdapterError(f"{adapter.path}: llama-server fails under this adapter: {reason}") from error
 
     def _ask(self, request: CompletionRequest) -> tuple[Answer, Generator[None, None, None]]:
         options = request.options
@@ -159,8 +167,11 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
                 answer.add(event)
                 yield
                 if answer.finish is not None:
-                    return
-        raise HttpError("the answer ended without saying why", again=True)
+                    break
+            else:
+                raise HttpError("the answer ended without saying why", again=True)
+        if answer.lost_text:
+            answer.add_lost(self._server.client.post(COMPLETION, body | {"stream": False}))
 
     def _apply_template(self, messages: tuple[Message, ...]) -> str:
         plain = [{"role": message.role, "content": message.content} for message in messages]
@@ -170,19 +181,13 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         return prompt
 
     def _scores(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
-        client, lora, context_tokens = (
-            self._server.client,
-            self._server.lora(self._scale),
-            self._settings.context_tokens,
-        )
+        server, context_tokens = self._server, self._settings.context_tokens
 
         def score(item: tuple[int, str]) -> list[float]:
-            return label_scores(client, *item, labels, lora=lora, context_tokens=context_tokens)
+            return label_scores(server, *item, labels, scale=self._scale, context_tokens=context_tokens)
 
         items = list(enumerate(texts))
-        scored = fan_out(
-            score, items, at_once=self._concurrency, cancelled=lambda: False, stop=self._server.client.abort
-        )
+        scored = fan_out(score, items, at_once=self._concurrency, cancelled=lambda: False, stop=server.client.abort)
         with closing(scored):
             rows = {index: row for (index, _), row in scored}
         return [rows[index] for index, _ in items]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+from ml_pipeline.backends.llama_server.server import LlamaServer
+from ml_pipeline.backends.loopback_http import HttpError
+from ml_pipeline.backends.token_prefixes import split_labels
 
-from ml_pipeline.backends.llama_server.messages import COMPLETION, Lora, likeliest, next_token_body
-from ml_pipeline.backends.loopback_http import HttpClient, HttpError
-from ml_pipeline.backends.token_prefixes import Tokens, split_labels
-
-_TOP = 256
-
-_Place = tuple[int, ...]
+# More than the largest vocabulary has, which is what the server then takes.
+_FEW, _ALL = 256, 1 << 24
 
 
 def label_scores(
-    client: HttpClient, index: int, text: str, labels: Sequence[str], *, lora: Lora, context_tokens: int
+    server: LlamaServer, index: int, text: str, labels: Sequence[str], *, scale: float | None, context_tokens: int
 ) -> list[float]:
     """Log P(label | text) for each label: the sum over the label's tokens.
 
@@ -26,25 +23,20 @@ def label_scores(
         HttpError: a request got no answer.
         BackendError: see `split_labels`.
     """
-    prompt, tails = split_labels(index, text, labels, lambda part: _tokenize(client, part), context_tokens)
+    prompt, tails = split_labels(index, text, labels, server.tokenize, context_tokens)
     wanted = [[(tuple(tail[:place].tolist()), int(tail[place])) for place in range(len(tail))] for tail in tails]
     missing = dict.fromkeys(step for steps in wanted for step in steps)
-    found: dict[tuple[_Place, int], float] = {}
+    found: dict[tuple[tuple[int, ...], int], float] = {}
     while missing:
         before, token = next(iter(missing))
-        body = next_token_body([*prompt.tolist(), *before], lora, _TOP, forced=token)
-        told = likeliest(client.post(COMPLETION, body))
+        so_far = [*prompt.tolist(), *before]
+        told = server.likeliest(so_far, scale, _FEW, forced=token)
+        if token not in told:
+            # It is a part of a character: the server tells of it only beside another that is taken.
+            told = server.likeliest(so_far, scale, _ALL)
         if token not in told:
             raise HttpError(f"the server tells nothing of token {token}", again=False)
         for step in [step for step in missing if step[0] == before and step[1] in told]:
             found[step] = told[step[1]]
             del missing[step]
     return [sum(found[step] for step in steps) for steps in wanted]
-
-
-def _tokenize(client: HttpClient, text: str) -> Tokens:
-    answer = client.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
-    try:
-        return np.array(answer["tokens"], dtype=np.int32)
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise HttpError("the server answered without tokens", again=False) from error

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ml_pipeline.backends.interface import PROBE_TEXT, CompletionRequest, FinishReason
+from ml_pipeline.backends.interface import CompletionRequest, FinishReason
 from ml_pipeline.backends.json_grammar import schema_to_grammar
 from ml_pipeline.backends.likeliest import Position
-from ml_pipeline.backends.loopback_http import HttpClient, HttpError, error_text
+from ml_pipeline.backends.loopback_http import HttpError, error_text
 from ml_pipeline.backends.option_check import PENALTY_WINDOW, check_options
 from ml_pipeline.backends.printable import printable
 from ml_pipeline.backends.seeds import request_seed
@@ -19,21 +19,25 @@ from ml_pipeline.errors import BackendError
 COMPLETION = "/completion"
 # In the order in which the llama_cpp backend applies them; what is not named here does not take part.
 _SAMPLERS = ("penalties", "top_k", "top_p", "temperature")
-_TOP = 1000
 # More than any logits are apart.
 _FORCE = 1e4
+_LONGEST_CHARACTER = 4
 
 Lora = list[dict[str, float]]
 """The `id` of each adapter that the server has loaded, and the `scale` at which the request wants it."""
 
 
-def next_token_body(prompt: str | list[int], lora: Lora, top: int, forced: int | None = None) -> dict[str, Any]:
-    """Ask for one greedy token and the `top` likeliest; with `forced`, that one is taken whatever its probability.
+def next_token_body(prompt: str | list[int], lora: Lora, top: int, forced: int) -> dict[str, Any]:
+    """Ask for the log-probabilities of the `top` likeliest next tokens and of `forced`, which is then taken.
 
     Probabilities are those of the model as it is: the server takes them before any sampler, the force included.
     """
-    body = _common_body(prompt, lora) | {"n_predict": 1, "n_probs": top, "temperature": 0.0}
-    return body if forced is None else body | {"logit_bias": [[forced, _FORCE]]}
+    return _common_body(prompt, lora) | {
+        "n_predict": 1,
+        "n_probs": top,
+        "temperature": 0.0,
+        "logit_bias": [[forced, _FORCE]],
+    }
 
 
 def completion_body(request: CompletionRequest, prompt: str, lora: Lora) -> dict[str, Any]:
@@ -70,18 +74,20 @@ def _common_body(prompt: str | list[int], lora: Lora) -> dict[str, Any]:
     }
 
 
-def probe(client: HttpClient, lora: Lora, timeout_s: float) -> list[Position]:
-    """Log-probabilities of the likeliest tokens after the probe text. Raises HttpError."""
-    return [likeliest(client.post(COMPLETION, next_token_body(PROBE_TEXT, lora, _TOP), timeout_s))]
-
-
 def likeliest(answer: dict[str, Any]) -> Position:
-    """Log-probabilities in the answer to a `next_token_body`: the likeliest tokens', and that of the token taken."""
+    """Log-probabilities by token in the answer to a `next_token_body`; raises HttpError when it is none.
+
+    The server tells nothing when the token that was taken is only a part of a character.
+    """
+    entries = answer.get("completion_probabilities", [])
     try:
-        (entry,) = answer["completion_probabilities"]
-        return {int(token["id"]): _number(token["logprob"]) for token in (*entry["top_logprobs"], entry)}
+        return {
+            int(token["id"]): _number(token["logprob"])
+            for entry in entries
+            for token in (*entry["top_logprobs"], entry)
+        }
     except (LookupError, TypeError, ValueError) as error:
-        raise HttpError("the server gives no log-probabilities; is this llama-server too old?", again=False) from error
+        raise HttpError("the server's log-probabilities make no sense; is it too old?", again=False) from error
 
 
 def _number(value: Any) -> float:
@@ -101,6 +107,25 @@ class Answer(ServedAnswer):
         self._max_tokens = max_tokens
         self._wants_log_probabilities = log_probabilities
         self._told: list[float] = []
+        self._tokens_sent = 0
+
+    @property
+    def lost_text(self) -> bool:
+        """Whether the server kept more to itself than the beginning of a character.
+
+        After bytes that are no UTF-8 it streams nothing any more.
+        """
+        return not self.text.stopped and self.completion_tokens - self._tokens_sent >= _LONGEST_CHARACTER
+
+    def add_lost(self, whole: dict[str, Any]) -> None:
+        """Take what is missing out of the same answer in one piece, unless it came out differently this time."""
+        content = whole.get("content")
+        if not isinstance(content, str) or not content.startswith(self.text.text):
+            raise HttpError(
+                "the answer holds bytes that are no text, and the server sends nothing after them", again=False
+            )
+        if self.text.add(content[len(self.text.text) :].encode("utf-8", "replace")):
+            self.finish = "stop"
 
     def add(self, event: dict[str, Any]) -> None:
         """Take one event; raises HttpError when it is not what the server sends, BackendError when it is no answer."""
@@ -116,6 +141,8 @@ class Answer(ServedAnswer):
             self.finish = "stop"
         elif event.get("stop") is True:
             self.finish = self._end(event.get("stop_type"))
+        else:
+            self._tokens_sent = produced
         if self._wants_log_probabilities and len(self._told) >= self.completion_tokens:
             self.log_probabilities = tuple(self._told[: self.completion_tokens])
         else:

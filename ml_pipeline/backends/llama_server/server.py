@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ml_pipeline.adapters.base_gguf import BaseModelFacts
 from ml_pipeline.backend_settings import LlamaServerSettings
 from ml_pipeline.backends.base_template import PLAIN_TEMPLATE, own_template
@@ -19,10 +21,11 @@ from ml_pipeline.backends.cpu_threads import patient_threads, physical_cores
 from ml_pipeline.backends.guarded.link import guard_command
 from ml_pipeline.backends.guarded.local_launcher import LocalLauncher
 from ml_pipeline.backends.guarded.session import GuardError, GuardSession
-from ml_pipeline.backends.interface import AdapterFile
+from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile
 from ml_pipeline.backends.likeliest import Position, is_finite
-from ml_pipeline.backends.llama_server.messages import Lora, probe
+from ml_pipeline.backends.llama_server.messages import COMPLETION, Lora, likeliest, next_token_body
 from ml_pipeline.backends.loopback_http import HttpClient, HttpError
+from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
 _SOCKET = "llama.sock"
@@ -32,6 +35,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _HEALTH_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.02
 _LOST_AFTER_S = 300.0
+_PROBE_TOKENS = 1000
 
 
 class LlamaServer:
@@ -67,6 +71,7 @@ class LlamaServer:
             self._start(_command(binary, facts, settings, adapter), key)
             self.props = self.client.get("/props", settings.start_timeout_s)
             self._check_context(facts.path)
+            self._whole_character = int(self.tokenize("a")[-1])
             self.base_probe = self.probe(None)
             if not is_finite(self.base_probe):
                 raise HttpError("the bare base model computes NaN or infinite values", again=False)
@@ -88,7 +93,28 @@ class LlamaServer:
 
     def probe(self, scale: float | None) -> list[Position]:
         """The likeliest tokens after the probe text, with the adapter at this scale or without. Raises HttpError."""
-        return probe(self.client, self.lora(scale), self._settings.start_timeout_s)
+        found = self.likeliest(PROBE_TEXT, scale, _PROBE_TOKENS)
+        if not found:
+            raise HttpError("the server gives no log-probabilities", again=False)
+        return [found]
+
+    def likeliest(
+        self, prompt: str | list[int], scale: float | None, top: int, *, forced: int | None = None
+    ) -> Position:
+        """Log-probabilities of the `top` likeliest next tokens, and that of `forced`, by token. Raises HttpError.
+
+        See `messages.likeliest`; with None, a token that is a whole character is taken.
+        """
+        body = next_token_body(prompt, self.lora(scale), top, self._whole_character if forced is None else forced)
+        return likeliest(self.client.post(COMPLETION, body))
+
+    def tokenize(self, text: str) -> Tokens:
+        """The tokens of a text, begun as a prompt is, control tokens written out included. Raises HttpError."""
+        answer = self.client.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        try:
+            return np.array(answer["tokens"], dtype=np.int32)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise HttpError("the server answered without tokens", again=False) from error
 
     def has_loaded(self, adapter: AdapterFile) -> bool:
         """Whether it was started with this very file, unchanged since. Raises OSError when the file is gone."""
