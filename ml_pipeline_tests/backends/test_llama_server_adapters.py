@@ -143,8 +143,8 @@ def test_a_path_that_llama_server_would_take_for_two_is_refused(server: LlamaSer
 
 
 def test_a_trained_adapter_answers_as_in_llama_cpp(smollm2: Path, single: LlamaCppBackend, tmp_path: Path) -> None:
-    folder = SAMPLE / "checkpoints" / "adapters-smollm2-135m-hot"
-    adapter = read_adapter(folder / "0000060_adapters.safetensors", folder / "adapter_config.json")
+    folder = SAMPLE / "checkpoints" / "adapters-smollm2-135m-reasoning"
+    adapter = read_adapter(folder / "0000400_adapters.safetensors", folder / "adapter_config.json")
     trained = AdapterFile(write_gguf_lora(adapter, smollm2, tmp_path / "lora.gguf"), adapter.sha256)
     with running_backend(smollm2) as server:
         bare = answer(server, ask("Who wrote Hamlet?")).text

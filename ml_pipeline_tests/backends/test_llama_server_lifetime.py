@@ -126,6 +126,9 @@ def test_the_server_ends_when_the_guard_is_killed(gguf: Path) -> None:
     with running_backend(gguf) as backend:
         (number,) = server_processes(gguf)
         backend._server._link.process.kill()
+        give_up_at = time.monotonic() + 5
+        while backend._server.session.over is None and time.monotonic() < give_up_at:
+            time.sleep(0.01)
         assert answer(backend, ask("tell")).error is None
         assert number not in server_processes(gguf)
 

@@ -1,4 +1,4 @@
-"""The parts of the llama_server backend that need no server: events put together, requests refused, the program found."""
+"""The parts of the llama_server backend that need no server: events, requests, and finding the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ml_pipeline_tests.backends.requests import ask
 
 
 def event(content: str, tokens: int, logprob: float | None = -1.0, **more: Any) -> dict[str, Any]:
-    entries = [{"id": 1, "logprob": logprob, "top_logprobs": []}]
+    entries: list[dict[str, Any]] = [{"id": 1, "logprob": logprob, "top_logprobs": []}]
     return {
         "content": content,
         "tokens_predicted": tokens,
@@ -84,7 +84,7 @@ def test_text_that_the_server_kept_to_itself_is_taken_from_the_whole_answer() ->
     found = told(event("a", 1), end(9, "eos"), stop=("END",))
     assert found.lost_text
     with pytest.raises(HttpError, match="bytes that are no text"):
-        found.add_lost({"content": "another"})
+        found.add_lost({"content": "quite another"})
     found.add_lost({"content": "a\ufffdbEND and more"})
     assert (found.text.text, found.finish) == ("a\ufffdb", "stop")
 
@@ -95,7 +95,8 @@ def test_probabilities_are_read_by_token() -> None:
     assert (found[5], found[1]) == (-9.5, -0.5)
     assert math.isnan(found[2])
     assert likeliest({"content": ""}) == {}
-    for nonsense in ([{}], [5], 5, [{"id": 1, "logprob": "x", "top_logprobs": []}]):
+    wrong: list[Any] = [[{}], [5], 5, [{"id": 1, "logprob": "x", "top_logprobs": []}]]
+    for nonsense in wrong:
         with pytest.raises(HttpError, match="make no sense"):
             likeliest({"completion_probabilities": nonsense})
 
