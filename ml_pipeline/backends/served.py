@@ -81,6 +81,10 @@ class ServedBackend(ABC, Generic[Server]):
         """Have the server use this adapter, and prove it applied. Raises AdapterError, BackendError."""
 
     @abstractmethod
+    def _take_out(self) -> None:
+        """Have what is asked from now on answered by the bare base."""
+
+    @abstractmethod
     def _ask(self, request: CompletionRequest) -> tuple[ServedAnswer, Generator[None, None, None]]:
         """An empty answer, and the steps that fill it from the server's events; they raise HttpError, BackendError."""
 
@@ -140,10 +144,6 @@ class ServedBackend(ABC, Generic[Server]):
         """End the server. Safe to call twice."""
         self._calls.close()
         self._server.close()
-
-    @abstractmethod
-    def _take_out(self) -> None:
-        """Have what is asked from now on answered by the bare base."""
 
     def _allow(self) -> None:
         """Ask again after a stop."""

@@ -99,6 +99,20 @@ def test_a_server_that_is_killed_is_started_again_with_its_adapter(gguf: Path, a
             assert use() is not None
 
 
+def test_an_adapter_that_cannot_be_applied_again_is_never_left_out(gguf: Path, adapter: AdapterFile) -> None:
+    with running_backend(gguf) as backend:
+        backend.use_adapter(adapter)
+        adapter.path.unlink()
+        os.kill(server_processes(gguf)[0], signal.SIGKILL)
+        first, second = (answer(backend, ask("tell")) for _ in range(2))
+        assert "there is no such adapter" in str(first.error)
+        assert "could not be applied again" in str(second.error)
+        with pytest.raises(BackendError, match="could not be applied again"):
+            backend.classify(["tell"], [" me"])
+        backend.use_adapter(None)
+        assert answer(backend, ask("tell")).error is None
+
+
 def test_a_stream_whose_server_dies_keeps_its_text_and_says_why(gguf: Path) -> None:
     with running_backend(gguf) as backend:
         pieces = []

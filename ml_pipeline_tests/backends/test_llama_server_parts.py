@@ -94,6 +94,8 @@ def test_probabilities_are_read_by_token() -> None:
     found = likeliest({"completion_probabilities": [entry]})
     assert (found[5], found[1]) == (-9.5, -0.5)
     assert math.isnan(found[2])
+    entry["logprob"] = -3.4e38
+    assert likeliest({"completion_probabilities": [entry]})[5] == pytest.approx(math.log(2**-149), abs=0.1)
     assert likeliest({"content": ""}) == {}
     wrong: list[Any] = [[{}], [5], 5, [{"id": 1, "logprob": "x", "top_logprobs": []}]]
     for nonsense in wrong:

@@ -94,7 +94,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         )
 
     def _new_server(self) -> LlamaServer:
-        return LlamaServer(self._binary, self._facts, self._settings, self._wanted)
+        return LlamaServer(self._binary, self._facts, self._settings, None)
 
     def _take_out(self) -> None:
         self._scale = None

@@ -17,7 +17,8 @@ def label_scores(
 ) -> list[float]:
     """Log P(label | text) for each label: the sum over the label's tokens.
 
-    Where two labels begin alike, or their tokens are among the likeliest, one request tells of several.
+    That of one token is -103.3 at least, where the server's single precision ends. Where labels begin alike, or their
+    tokens are among the likeliest, one request tells of several.
 
     Raises:
         HttpError: a request got no answer.

@@ -22,6 +22,9 @@ _SAMPLERS = ("penalties", "top_k", "top_p", "temperature")
 # More than any logits are apart.
 _FORCE = 1e4
 _LONGEST_CHARACTER = 4
+# The logarithm of the smallest number in single precision. Probabilities below are 0 to the server, whose logarithm it
+# writes as -3.4e38.
+_LEAST = -103.3
 
 Lora = list[dict[str, float]]
 """The `id` of each adapter that the server has loaded, and the `scale` at which the request wants it."""
@@ -92,7 +95,7 @@ def likeliest(answer: dict[str, Any]) -> Position:
 
 def _number(value: Any) -> float:
     # JSON has no NaN: the server writes null.
-    return math.nan if value is None else float(value)
+    return math.nan if value is None else max(float(value), _LEAST)
 
 
 class Answer(ServedAnswer):

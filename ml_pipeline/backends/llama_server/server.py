@@ -42,9 +42,8 @@ class LlamaServer:
     """A running llama-server.
 
     It listens on a Unix socket in a folder of this user's alone, so that there is no port to find or to be taken by
-    another, and asks for a key that only this object knows. Each request says at which scale it
-    wants the adapter. Nothing is kept from one request to the next, so that answers do not depend on what was
-    asked before.
+    another, and asks for a key that only this object knows. Each request says at which scale it wants the adapter.
+    Nothing is kept from one request to the next, so that answers do not depend on what was asked before.
 
     Raises:
         BackendError: it does not get ready; the message ends with the last lines that it wrote.
@@ -121,8 +120,13 @@ class LlamaServer:
         return self._adapter == _stamp(adapter.path)
 
     def lora(self, scale: float | None) -> Lora:
-        """What a request says to get the adapter at this scale, or the bare base with None."""
+        """What a request says to get the adapter at this scale, or the bare base with None.
+
+        Raises BackendError when an adapter is wanted that the server does not have since it was started again.
+        """
         if self._adapter is None:
+            if scale is not None:
+                raise BackendError("the server was lost, and its adapter could not be applied again. Use it anew.")
             return []
         # Left out, it would be applied at 1, whatever --lora-init-without-apply promises.
         return [{"id": 0, "scale": scale or 0.0}]
