@@ -173,7 +173,7 @@ def test_prompts_and_identity_are_those_of_llama_cpp(server: LlamaServerBackend,
 
 
 def test_labels_are_scored_as_by_llama_cpp(server: LlamaServerBackend, single: LlamaCppBackend) -> None:
-    texts = ["The capital of France is", "Is it raining?", "I live in"]
+    texts = ["The capital of France is", "Is it raining?"]
     labels = [" Paris", " a very large city", " a very small town", " no", " Subthreshold", " \U0001f600 日"]
     ours, theirs = server.classify(texts, labels), single.classify(texts, labels)
     assert ours.method == theirs.method == "scored"
