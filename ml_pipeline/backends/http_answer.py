@@ -66,3 +66,9 @@ def json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HttpError("the server answered with JSON that is not an object", again=False)
     return value
+
+
+def error_text(answer: dict[str, Any]) -> str:
+    """The reason in an answer's `error`: a text, or an object with a `message`; empty without one."""
+    error = answer.get("error", "")
+    return str(error.get("message", error) if isinstance(error, dict) else error)

@@ -10,10 +10,8 @@ from typing import Any, Protocol
 
 import httpcore
 
-from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, json_object
+from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, error_text, json_object
 from ml_pipeline.backends.printable import printable
-
-__all__ = ["HttpClient", "HttpError", "Socket"]
 
 _ERROR_BYTES = 1 << 16
 
@@ -41,9 +39,18 @@ class HttpClient:
     """Asks one server on a loopback port. Thread-safe: as many requests at once as there are threads."""
 
     def __init__(
-        self, connect: Callable[[int, float], Socket], port: int, *, connect_timeout_s: float, silence_timeout_s: float
+        self,
+        connect: Callable[[int, float], Socket],
+        port: int,
+        *,
+        connect_timeout_s: float,
+        silence_timeout_s: float,
+        api_key: str | None = None,
     ) -> None:
         self.address = f"http://127.0.0.1:{port}"
+        self._authorization: dict[bytes | str, bytes | str] = (
+            {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        )
         self._sockets = _Sockets(connect)
         # The server closes after each answer, so there is nothing to keep; the threads bound the number.
         self._pool = httpcore.ConnectionPool(
@@ -59,16 +66,20 @@ class HttpClient:
     def healthy(self, timeout_s: float) -> bool:
         """Whether the server says that it can answer."""
         try:
-            with self._request("GET", "/health", None, timeout_s) as response:
-                return int(response.status) == 200
+            with self._request("GET", "/health", None, timeout_s):
+                return True
         except HttpError:
             return False
 
     def post(self, path: str, body: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
         """Ask for one JSON object; raises HttpError."""
         with self._request("POST", path, body, timeout_s) as response:
-            size = Size()
-            return json_object(b"".join(size.add(piece) for piece in response.iter_stream()))
+            return _whole(response)
+
+    def get(self, path: str, timeout_s: float) -> dict[str, Any]:
+        """Fetch one JSON object; raises HttpError."""
+        with self._request("GET", path, None, timeout_s) as response:
+            return _whole(response)
 
     def events(self, path: str, body: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Ask for a stream of JSON objects, until the server says that it is done.
@@ -101,12 +112,13 @@ class HttpClient:
         headers: Mapping[bytes | str, bytes | str] = {
             "Content-Type": "application/json",
             "Content-Length": str(len(content)),
+            **self._authorization,
         }
         try:
             with self._pool.stream(
                 method, self.address + path, headers=headers, content=content, extensions={"timeout": timeouts}
             ) as response:
-                if response.status != 200 and method == "POST":
+                if response.status != 200:
                     raise _refusal(response)
                 yield response
         except httpcore.TimeoutException as error:
@@ -198,12 +210,17 @@ class _Stream(httpcore.NetworkStream):
         self._closed(self)
 
 
+def _whole(response: httpcore.Response) -> dict[str, Any]:
+    size = Size()
+    return json_object(b"".join(size.add(piece) for piece in response.iter_stream()))
+
+
 def _refusal(response: httpcore.Response) -> HttpError:
-    """The server's own words: it answers 404 to everything that went wrong, with the reason as JSON."""
+    """The server's own words, which mlx_lm.server and llama-server both send as JSON."""
     size = Size(_ERROR_BYTES)
     raw = b"".join(size.add(piece) for piece in response.iter_stream())
     try:
-        reason = str(json_object(raw).get("error", ""))
+        reason = error_text(json_object(raw))
     except HttpError:
         reason = raw.decode("utf-8", "replace")
     again = response.status >= 500 or "generation thread died" in reason

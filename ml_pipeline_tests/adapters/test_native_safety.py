@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ml_pipeline.adapters import read_adapter, read_base_facts, write_gguf_lora
-from ml_pipeline.backends.llama_cpp.adapter_check import check_gguf_adapter
+from ml_pipeline.backends.gguf_adapter_check import check_gguf_adapter
 from ml_pipeline.errors import AdapterError
 from ml_pipeline_tests.adapters.hostile_gguf import (
     F32,

@@ -21,9 +21,10 @@ from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.adapters.tiny_models import tiny_llama
 from ml_pipeline_tests.backends.conftest import THREADS
+from ml_pipeline_tests.backends.llama_servers import require_llama_server
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, answers, ask
 from ml_pipeline_tests.backends.tiny_mlx import Reference, write_model
-from ml_pipeline_tests.servers import free_port, require_binary, running
+from ml_pipeline_tests.servers import free_port, running
 
 SERVERS = ("llama_cpp_server", "mlx_server", "llama_server")
 TEXTS = ("The capital of France is", "The capital of England is")
@@ -98,7 +99,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with serving("mlx_server", command, model, log, str(model.resolve()), samplers="repetition_penalty") as real:
             yield real
     else:
-        binary = require_binary("llama-server", "llama.cpp")
+        binary = str(require_llama_server())
         command = [binary, "-m", str(smollm2), "--alias", "tiny", "-np", "2", "-c", "1024", "-t", str(THREADS)]
         with serving("llama_server", command, smollm2, log, "tiny", samplers="repeat_penalty") as real:
             yield real

@@ -7,8 +7,8 @@ import gguf
 import numpy as np
 import pytest
 
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
-from ml_pipeline.backends.llama_cpp.native import physical_cores
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import THREADS
 from ml_pipeline_tests.backends.requests import ask

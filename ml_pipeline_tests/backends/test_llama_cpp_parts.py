@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ml_pipeline.backends.answer_text import AnswerText
-from ml_pipeline.backends.llama_cpp.grammar import schema_to_grammar
-from ml_pipeline.backends.llama_cpp.memory import shared_prefix
+from ml_pipeline.backends.json_grammar import schema_to_grammar
 from ml_pipeline.backends.seeds import request_seed
+from ml_pipeline.backends.token_prefixes import shared_prefix
 from ml_pipeline.errors import BackendError
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline.backends.loopback_http import HttpClient, HttpError
+from ml_pipeline.backends.http_answer import HttpError
+from ml_pipeline.backends.loopback_http import HttpClient
 from ml_pipeline.backends.mlx_server.probe import probe
 
 OK = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"

@@ -18,13 +18,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from ml_pipeline.backends.fan_out import fan_out
-from ml_pipeline.backends.loopback_http import HttpError
+from ml_pipeline.backends.guarded.link import guard_command
+from ml_pipeline.backends.guarded.local_launcher import LocalLauncher
+from ml_pipeline.backends.guarded.session import GuardError, GuardSession
+from ml_pipeline.backends.http_answer import HttpError
+from ml_pipeline.backends.likeliest import is_finite, largest_difference
 from ml_pipeline.backends.mlx_server.chat import Answer, counting_body, prompt_tokens, request_body
-from ml_pipeline.backends.mlx_server.link import guard_command
-from ml_pipeline.backends.mlx_server.local_launcher import LocalLauncher
 from ml_pipeline.backends.mlx_server.remote_adapter import stage
-from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
-from ml_pipeline.backends.positions import is_finite, largest_difference
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import AdapterError
 from ml_pipeline_tests.backends.requests import ask

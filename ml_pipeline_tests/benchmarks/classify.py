@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
-from ml_pipeline.backends.llama_cpp.native import physical_cores
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
 

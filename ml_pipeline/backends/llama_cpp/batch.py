@@ -6,8 +6,9 @@ import ctypes
 
 import numpy as np
 
-from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
+from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines
+from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
 

@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from ml_pipeline.backends.base_template import own_template
 from ml_pipeline.backends.interface import Message
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
 from ml_pipeline.errors import BackendError
-
-_TEMPLATE_KEY = "tokenizer.chat_template"
 
 
 class ChatTemplate:
@@ -20,7 +19,7 @@ class ChatTemplate:
     def __init__(self, model: LoadedModel) -> None:
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-        template = str(model.facts.metadata.get(_TEMPLATE_KEY) or PLAIN_TEMPLATE)
+        template = own_template(model.facts) or PLAIN_TEMPLATE
         self.sha256 = hashlib.sha256(template.encode("utf-8")).hexdigest()
         self._path = model.path
         try:

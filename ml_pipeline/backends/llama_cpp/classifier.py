@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
 from ml_pipeline.backends.llama_cpp.log_softmax import log_softmax
-from ml_pipeline.backends.llama_cpp.memory import SequenceMemory, shared_prefix
-from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
+from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
+from ml_pipeline.backends.llama_cpp.model import LoadedModel
+from ml_pipeline.backends.token_prefixes import Tokens, shared_prefix, split_labels
 from ml_pipeline.errors import BackendError
 
 
@@ -51,18 +52,10 @@ class Classifier:
         return [item.scores for item in items]
 
     def _split(self, index: int, text: str, labels: Sequence[str]) -> _Text:
-        alone = self._model.tokenize(text, add_special=True, parse_special=True)
-        whole = [self._model.tokenize(text + label, add_special=True, parse_special=True) for label in labels]
-        common = min((shared_prefix(alone, tokens) for tokens in whole), default=0)
-        longest = max((len(tokens) for tokens in whole), default=0)
-        if common == 0 or any(len(tokens) == common for tokens in whole):
-            raise BackendError(f"text {index}: neither texts nor labels may be empty")
-        if longest > self._model.context_tokens:
-            raise BackendError(
-                f"text {index}: {longest} tokens with its longest label, but the context holds "
-                f"{self._model.context_tokens}. Raise context_tokens or shorten the text."
-            )
-        return _Text(alone[:common], [tokens[common:] for tokens in whole])
+        def tokens(part: str) -> Tokens:
+            return self._model.tokenize(part, add_special=True, parse_special=True)
+
+        return _Text(*split_labels(index, text, labels, tokens, self._model.context_tokens))
 
     def _groups(self, items: list[_Text]) -> Iterator[list[_Text]]:
         """One group a round; the first text goes alone when the others can start from what it shares with them."""

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason
 from ml_pipeline.backends.llama_cpp.log_softmax import log_softmax
-from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
+from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.llama_cpp.samplers import Sampler
+from ml_pipeline.backends.token_prefixes import Tokens
 
 
 class Job:

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ml_pipeline.backends.llama_cpp.model import LoadedModel, Tokens
+from ml_pipeline.backends.llama_cpp.model import LoadedModel
+from ml_pipeline.backends.token_prefixes import Tokens, shared_prefix
 
 # A copy moves a sequence's whole buffer, so what it saves must grow with the buffer.
 _TOKENS_A_PREFIX_TOKEN_PAYS_FOR = 128
-
-
-def shared_prefix(first: Tokens, second: Tokens) -> int:
-    """Count the tokens that two prompts begin with in common."""
-    size = min(len(first), len(second))
-    if size == 0:
-        return 0
-    equal = first[:size] == second[:size]
-    return size if equal.all() else int(equal.argmin())
 
 
 class SequenceMemory:

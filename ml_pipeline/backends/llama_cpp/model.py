@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.adapters.base_gguf import read_base_facts
-from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library, physical_cores
+from ml_pipeline.backends.cpu_threads import physical_cores
+from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library
+from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
 KvType = Literal["f16", "f32", "q8_0"]
-Tokens = npt.NDArray[np.int32]
 
 # enum ggml_type and enum llama_flash_attn_type
 _GGML_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8}
@@ -118,13 +119,14 @@ class LoadedModel:
         beginning-of-sequence token is put in front where the model wants one and the text does not begin with it.
         """
         raw = text.encode("utf-8")
-        room = len(raw) + 8
-        for _ in range(2):  # a vocabulary that lacks its own sign for a space takes more tokens than bytes
+        # Most texts have fewer tokens than bytes; for one that does not, llama.cpp says how many, as a negative number.
+        count = -len(raw) - 8
+        for _ in range(2):
+            room = -count
             buffer = (ctypes.c_int32 * room)()
             count = self.lib.llama_tokenize(self.vocabulary, raw, len(raw), buffer, room, False, parse_special)
             if count >= 0:
                 break
-            room = -count
         else:
             raise BackendError(f"{self.path}: llama.cpp cannot tokenise a text of {len(raw)} bytes.")
         tokens: Tokens = np.ctypeslib.as_array(buffer)[:count].astype(np.int32)

@@ -6,15 +6,13 @@ import functools
 import importlib
 import os
 from collections import deque
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from ml_pipeline.backends.cpu_threads import patient_threads
 from ml_pipeline.errors import BackendError
 
 _LOG_WARNING, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _KEPT_LOG_LINES = 40
-_SPIN_COUNT = "20000"
 
 _log_lines: deque[str] = deque(maxlen=_KEPT_LOG_LINES)
 
@@ -26,12 +24,9 @@ def load_library() -> Any:
     Raises:
         BackendError: the package is missing or its library does not load on this machine.
     """
-    # The wheel's OpenMP threads spin at each of the hundreds of barriers in a step. With another busy process on the
-    # machine that costs a factor of 6 to 30 (measured: 3-16 tokens/s by default, 100 so, 2 threads on 2 cores). libgomp
-    # reads this once, when it is loaded.
-    chosen = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}.isdisjoint(os.environ)
-    if chosen:
-        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    # libgomp reads this once, when it is loaded.
+    added = patient_threads()
+    os.environ.update(added)
     try:
         library: Any = importlib.import_module("llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:
@@ -39,8 +34,8 @@ def load_library() -> Any:
             f"llama-cpp-python cannot be loaded: {error}. Install it with: pip install llama-cpp-python"
         ) from error
     finally:
-        if chosen:
-            del os.environ["GOMP_SPINCOUNT"]
+        for name in added:
+            del os.environ[name]
     _capture_log(library)
     library.llama_backend_init()
     return library
@@ -71,21 +66,3 @@ def last_log_lines(count: int = 4) -> str:
     """Return llama.cpp's last warnings and errors on one line, or a note that it gave none."""
     lines = list(_log_lines)[-count:]
     return " | ".join(lines) if lines else "llama.cpp gave no reason"
-
-
-def physical_cores() -> int:
-    """Count the physical cores that this process may run on: hyper-threads of one core slow llama.cpp down."""
-    try:
-        cpus: Iterable[int] = os.sched_getaffinity(0)
-    except AttributeError:
-        return max(1, (os.cpu_count() or 2) // 2)
-    siblings = {_siblings(cpu) for cpu in cpus}
-    return max(1, len(siblings))
-
-
-def _siblings(cpu: int) -> str:
-    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        return topology.read_text().strip()
-    except OSError:
-        return str(cpu)

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.backends.generation_options import check_options
+from ml_pipeline.backends.generation_options import PENALTY_WINDOW, check_options
 from ml_pipeline.backends.interface import CompletionRequest
-from ml_pipeline.backends.llama_cpp.grammar import schema_to_grammar
+from ml_pipeline.backends.json_grammar import schema_to_grammar
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
 
-PENALTY_WINDOW = 64
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Generator, Iterable
 from ml_pipeline.backends.interface import Completion
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
 from ml_pipeline.backends.llama_cpp.job import Job
-from ml_pipeline.backends.llama_cpp.memory import SequenceMemory, shared_prefix
+from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
+from ml_pipeline.backends.token_prefixes import shared_prefix
 from ml_pipeline.errors import BackendError
 
 

@@ -11,7 +11,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from ml_pipeline.adapters.adapter import Adapter
-from ml_pipeline.adapters.read import lora_pairs, read_adapter
+from ml_pipeline.adapters.factors import lora_pairs
+from ml_pipeline.adapters.read import read_adapter
 from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, read_header, shortened, shown
 from ml_pipeline.backends.adapter_proof import Logits, logit_difference
 from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile, AppliedProof
@@ -50,6 +51,11 @@ class AdapterSlot:
             raise AdapterError(
                 f"{adapter.path}: not what it was: its hash is {record.sha256}, not {adapter.sha256}. It was written "
                 "again meanwhile; discover it anew."
+            )
+        if record.format == "peft":
+            raise AdapterError(
+                f"{adapter.path}: was saved by PEFT, and mlx-lm loads only what it saved itself. Let the backend "
+                "llama_cpp run it: it takes both."
             )
         if record.kind != "lora" and adapter.scale != 1.0:
             raise AdapterError(f"{adapter.path}: only LoRA can be scaled by {adapter.scale}; this is {record.kind}.")

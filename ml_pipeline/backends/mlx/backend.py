@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ml_pipeline.backend_settings import MlxSettings
+from ml_pipeline.backends.guarded.guard import model_facts, versions
 from ml_pipeline.backends.interface import (
     AdapterFile,
     AdapterForm,
@@ -18,7 +19,6 @@ from ml_pipeline.backends.interface import (
     Message,
     Piece,
 )
-from ml_pipeline.backends.mlx_server.guard import model_facts, versions
 from ml_pipeline.backends.mlx_server.identity import base_identity
 from ml_pipeline.backends.one_at_a_time import OneAtATime
 from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE

@@ -11,7 +11,7 @@ import mlx_lm
 from mlx_lm.models.cache import make_prompt_cache
 
 from ml_pipeline.backend_settings import MlxSettings
-from ml_pipeline.backends.mlx_server.guard import model_folder, read_json
+from ml_pipeline.backends.guarded.guard import model_folder, read_json
 from ml_pipeline.errors import BackendError
 
 

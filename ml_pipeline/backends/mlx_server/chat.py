@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.delta_text import DeltaText
+from ml_pipeline.backends.generation_options import PENALTY_WINDOW
+from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
-from ml_pipeline.backends.loopback_http import HttpError
 from ml_pipeline.backends.seeds import request_seed
+from ml_pipeline.backends.served import ServedAnswer
 from ml_pipeline.errors import BackendError
 
 PATH = "/v1/chat/completions"
-# As far back as the llama.cpp backend looks; the server counts the prompt's tokens as well.
-_PENALTY_WINDOW = 64
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 
 
@@ -41,7 +40,8 @@ def request_body(request: CompletionRequest, model: str, adapter_folder: str | N
         "stream_options": {"include_usage": True},
     }
     if options.repeat_penalty != 1.0:
-        body |= {"repetition_penalty": options.repeat_penalty, "repetition_context_size": _PENALTY_WINDOW}
+        # The server counts the prompt's tokens as well.
+        body |= {"repetition_penalty": options.repeat_penalty, "repetition_context_size": PENALTY_WINDOW}
     if options.temperature > 0:
         body["seed"] = request_seed(options.seed, request.id)
     if adapter_folder is not None:
@@ -60,14 +60,11 @@ def prompt_tokens(answer: dict[str, Any]) -> int:
     return _count(answer.get("usage"), "prompt_tokens")
 
 
-class Answer:
+class Answer(ServedAnswer):
     """Puts an answer together."""
 
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        self.text = AnswerText(stop)
-        self.finish: FinishReason | None = None
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+    def __init__(self, stop: tuple[str, ...], prompt: str = "") -> None:
+        super().__init__(stop, prompt)
         self._delta = DeltaText()
 
     def add(self, event: dict[str, Any]) -> None:

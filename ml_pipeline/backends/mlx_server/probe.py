@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import PROBE_TEXT
-from ml_pipeline.backends.loopback_http import HttpClient, HttpError
+from ml_pipeline.backends.likeliest import Position
+from ml_pipeline.backends.loopback_http import HttpClient
 
 _PATH = "/v1/completions"
 # An adapter may leave the first token as it is, to the last digit of a half-precision number.
 _POSITIONS = 8
 # The most that the server tells.
 _TOP = 11
-
-Position = dict[int, float]
-"""Log-probabilities of the likeliest tokens, by token."""
 
 
 def probe(client: HttpClient, model: str, adapter_folder: str | None, timeout_s: float) -> list[Position]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.read import read_adapter_without_data
-from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
+from ml_pipeline.backends.guarded.session import GuardError, GuardSession
 from ml_pipeline.errors import AdapterError, BackendError
 
 CONFIG_NAME = "adapter_config.json"

@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 
 from ml_pipeline.backend_settings import MlxServerSettings
+from ml_pipeline.backends.guarded.link import Launcher, guard_command
+from ml_pipeline.backends.guarded.session import GuardError, GuardSession
+from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import BackendIdentity
-from ml_pipeline.backends.loopback_http import HttpClient, HttpError
+from ml_pipeline.backends.likeliest import Position, is_finite
+from ml_pipeline.backends.loopback_http import HttpClient
 from ml_pipeline.backends.mlx_server import boot
 from ml_pipeline.backends.mlx_server.identity import base_identity
-from ml_pipeline.backends.mlx_server.link import Launcher, guard_command
-from ml_pipeline.backends.mlx_server.probe import Position, probe
-from ml_pipeline.backends.mlx_server.session import GuardError, GuardSession
-from ml_pipeline.backends.positions import is_finite
+from ml_pipeline.backends.mlx_server.probe import probe
 from ml_pipeline.errors import BackendError
 
 _HEALTH_TIMEOUT_S = 10.0

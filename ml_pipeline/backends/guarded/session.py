@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ml_pipeline.backends.guarded.link import Link
 from ml_pipeline.backends.loopback_http import Socket
-from ml_pipeline.backends.mlx_server.link import Link
 from ml_pipeline.backends.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
@@ -96,7 +96,7 @@ class GuardSession:
         self._link.close()
 
     def _start(self, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=f"mlx-server-{target.__name__}", daemon=True)
+        thread = threading.Thread(target=target, name=f"model-server-{target.__name__}", daemon=True)
         thread.start()
         return thread
 
@@ -136,7 +136,7 @@ class GuardSession:
         if not isinstance(message, dict):
             return
         if "exited" in message:
-            self._end(f"mlx_lm.server ended with code {printable(message['exited'])}")
+            self._end(f"the server ended with code {printable(message['exited'])}")
         with self._changed:
             # What nobody waits for is not kept: an answer that came too late, or one to nothing that was asked.
             if isinstance(number := message.get("id"), int) and number in self._answers:

@@ -1,16 +1,18 @@
-"""What runs on the training host: starts mlx_lm.server, and ends it as soon as nobody holds on to it any more.
+"""What runs where the model is: starts its server, and ends it as soon as nobody holds on to it any more.
 
-This file is not imported there: its text is handed to the host's Python (3.8 or newer, nothing but mlx-lm installed).
-It reads commands from its standard input and answers on its standard output, one JSON object a line. The server ends
-when the input ends (the other side closed it, died, or the connection broke), when no line came for a while (the
-connection is dead without either side knowing), when this process is told to end, and, through a pipe that only this
-process holds open, when this process is killed.
+This file is not imported there: its text is handed to that host's Python (3.8 or newer, with mlx-lm installed where
+mlx_lm.server is to be started, else with nothing). It reads commands from its standard input and answers on its
+standard output, one JSON object a line. The server ends when the input ends (the other side closed it, died, or the
+connection broke), when no line came for a while (the connection is dead without either side knowing), when this process
+is told to end, and, if it is mlx_lm.server, through a pipe that only this process holds open, when this process is
+killed.
 
     {"id": 1, "do": "start", "with": {"boot": text, "model": path or hub id, ...}}  ->  {"id": 1, "port": ..., ...}
     {"id": 2, "do": "adapter", "with": {"weights": path, "config": path}}            ->  {"id": 2, "folder": ..., ...}
     {"id": 3, "do": "fingerprints", "with": {"paths": [...]}}                        ->  {"id": 3, "fingerprints": ...}
     {"id": 4, "do": "model", "with": {"model": path or hub id}}                      ->  {"id": 4, "sha256": ..., ...}
     {"id": 5, "do": "alive"}                                                         ->  {"id": 5}
+    {"id": 6, "do": "run", "with": {"command": [...], "environment": {...}}}         ->  {"id": 6, "process": ..., ...}
 
 A command that fails is answered with {"id": ..., "error": text}; {"exited": code} comes when the server ends.
 """
@@ -67,24 +69,15 @@ class Guard:
 
     def do_start(self, boot: str, model: str, arguments: list[str]) -> dict[str, Any]:
         """Start the server and wait until it listens; it may still be loading the model then."""
-        if self.process is not None:
-            raise RuntimeError("the server was started already")
         folder = Path(model).expanduser()
         if folder.is_dir():
             model = str(folder.resolve())
         lifeline, self.lifeline = os.pipe()
         listening, report = os.pipe()
         options = ["--model", model, "--host", "127.0.0.1", "--port", "0"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", boot, str(lifeline), str(report), *options, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            pass_fds=(lifeline, report),
-            start_new_session=True,
-        )
+        self._launch([sys.executable, "-c", boot, str(lifeline), str(report), *options, *arguments], (lifeline, report))
         os.close(lifeline)
         os.close(report)
-        threading.Thread(target=self._report_exit, args=(self.process,), daemon=True).start()
         line = b""
         while not line.endswith(b"\n"):
             byte = os.read(listening, 1)
@@ -93,6 +86,11 @@ class Guard:
             line += byte
         os.close(listening)
         return {"port": int(line), "model": model, "versions": versions()}
+
+    def do_run(self, command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+        """Start any other server; {folder} in its command is a folder of this user's alone that goes when it ends."""
+        process = self._launch([word.replace("{folder}", str(self.folder)) for word in command], (), environment)
+        return {"process": process.pid, "folder": str(self.folder)}
 
     def do_adapter(self, weights: str, config: str) -> dict[str, Any]:
         """Make a folder of links to the two files, under the names that mlx-lm expects, and say what they hold."""
@@ -145,6 +143,22 @@ class Guard:
                 except subprocess.TimeoutExpired:
                     continue
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _launch(
+        self, command: list[str], descriptors: tuple[int, ...], environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        if self.process is not None:
+            raise RuntimeError("the server was started already")
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            pass_fds=descriptors,
+            env=dict(os.environ, **(environment or {})),
+            start_new_session=True,
+        )
+        threading.Thread(target=self._report_exit, args=(self.process,), daemon=True).start()
+        return self.process
 
     def _report_exit(self, process: subprocess.Popen[bytes]) -> None:
         self.say({"exited": process.wait()})

@@ -1,4 +1,4 @@
-"""Next-token log-probabilities, position by position, of one text from two models: how far they are apart."""
+"""A model's likeliest next tokens after a fixed text, with an adapter and without: how far they are apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 Token = TypeVar("Token", int, str)
+Position = dict[int, float]
+"""Log-probabilities of the likeliest tokens, by token."""
 
 
 def is_finite(positions: Sequence[Mapping[Token, float]]) -> bool:

@@ -1,4 +1,4 @@
-"""What connects us with the guard on the training host: its three streams, and sockets to the server's port."""
+"""What connects us with the guard where the model is: its three streams, and sockets to the server's port."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ml_pipeline.backends.guarded import guard
 from ml_pipeline.backends.loopback_http import Socket
-from ml_pipeline.backends.mlx_server import guard
 
 # Nothing in it needs more than the shell's simplest quoting. The working folder is dropped from the module path: it is
 # the user's home, where a file called json.py would be imported instead of Python's.

@@ -1,0 +1,193 @@
+"""The llama_server backend: llama.cpp's server, started for as long as the backend lives, and asked over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+
+from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
+from ml_pipeline.backend_settings import LlamaServerSettings
+from ml_pipeline.backends.fan_out import fan_out
+from ml_pipeline.backends.gguf_adapter_check import check_gguf_adapter
+from ml_pipeline.backends.http_answer import HttpError
+from ml_pipeline.backends.interface import (
+    PROBE_TEXT,
+    AdapterFile,
+    AdapterForm,
+    AppliedProof,
+    BackendIdentity,
+    Classification,
+    CompletionRequest,
+    Message,
+)
+from ml_pipeline.backends.likeliest import Position, is_finite, largest_difference
+from ml_pipeline.backends.llama_server.binary import find_llama_server
+from ml_pipeline.backends.llama_server.label_scores import label_scores
+from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
+from ml_pipeline.backends.llama_server.server import LlamaServer
+from ml_pipeline.backends.printable import printable
+from ml_pipeline.backends.served import ServedBackend
+from ml_pipeline.errors import AdapterError, BackendError
+
+# The same batch computes the same bits, so that any difference at all is the adapter's; this only asks for one that can
+# matter to a token's choice.
+_NOISE = 1e-6
+_PROMPTS_KEPT = 4096
+
+
+class LlamaServerBackend(ServedBackend[LlamaServer]):
+    """Implements `Backend` with llama-server as a child process. Not thread-safe; one answer iterator at a time.
+
+    The server ends with this process, however that ends. One that is lost is started again, as `ServedBackend` says.
+    An adapter that the server does not have loaded needs another start of it, since it takes adapters only then; the
+    bare base and back again needs none.
+
+    Options act as in the llama_cpp backend, but repeat penalty looks at the end of the prompt as well: the server
+    counts its tokens. Log-probabilities are None for an answer with a character of several tokens, of which the server
+    tells only the last one's.
+
+    Raises:
+        BackendError: the program is not there, or the server does not get ready; the message holds its last words.
+    """
+
+    adapter_form: AdapterForm = "gguf"
+    constrains_json = True
+
+    def __init__(self, gguf: Path, base_model: str, settings: LlamaServerSettings) -> None:
+        super().__init__(concurrency=settings.sequences, attempts=settings.attempts)
+        self.base_model = base_model
+        self._settings = settings
+        self._binary = find_llama_server(settings.binary)
+        self._facts = read_base_facts(gguf)
+        self._scale: float | None = None
+        self._prompt = lru_cache(_PROMPTS_KEPT)(self._apply_template)
+        self._server = self._new_server()
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt that the model sees for these messages, as the server's chat template makes it."""
+        self._allow()
+        return self._insist(lambda: self._prompt(tuple(messages)))
+
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
+        """Log-probability of each label as the continuation of each text, without the chat template.
+
+        See `label_scores`.
+        """
+        with self._calls.during("classify"):
+            self._allow()
+            return Classification(self._insist(lambda: self._scores(texts, labels)), "scored")
+
+    def identity(self) -> BackendIdentity:
+        """Say what exactly answers; the version names the server's build and the arguments given to it."""
+        props = self._server.props
+        version = " ".join([printable(props.get("build_info", "unknown build"), 100), *self._settings.arguments])
+        return BackendIdentity(
+            backend="llama_server",
+            backend_version=f"llama-server {version}",
+            base_model=self.base_model,
+            base_sha256=file_sha256(self._facts.path),
+            quantisation=self._facts.quantisation,
+            chat_template_sha256=hashlib.sha256(str(props.get("chat_template")).encode("utf-8", "replace")).hexdigest(),
+        )
+
+    def _new_server(self) -> LlamaServer:
+        return LlamaServer(self._binary, self._facts, self._settings, None)
+
+    def _take_out(self) -> None:
+        self._scale = None
+
+    def _apply(self, adapter: AdapterFile) -> AppliedProof:
+        tensors = check_gguf_adapter(adapter.path, self._facts)
+        if "," in str(adapter.path):
+            raise AdapterError(f"{adapter.path}: llama-server takes no path with a comma. Move the cache elsewhere.")
+        if not self._server.has_loaded(adapter):
+            self._load(adapter)
+        difference = self._difference(adapter)
+        self._scale = adapter.scale
+        return AppliedProof(tensors, difference, PROBE_TEXT)
+
+    def _load(self, adapter: AdapterFile) -> None:
+        self._server.close()
+        try:
+            self._server = LlamaServer(self._binary, self._facts, self._settings, adapter)
+        except BackendError as error:
+            self._server = self._new_server()
+            raise AdapterError(
+                f"{adapter.path}: llama-server cannot load this adapter for {self._facts.path.name}. Check that it was "
+                f"trained on this base model. {error}"
+            ) from error
+
+    def _difference(self, adapter: AdapterFile) -> float:
+        found = self._probe(adapter)
+        if not is_finite(found):
+            raise AdapterError(
+                f"{adapter.path}: the model's logits are NaN or infinite under this adapter. Training diverged, or the "
+                "scale is wrong."
+            )
+        difference = largest_difference(self._server.base_probe, found)
+        if difference <= _NOISE:
+            raise AdapterError(
+                f"{adapter.path}: not applied: the model answers as without it. Its weights are zero (a checkpoint "
+                "from before the first step?) or its scale is."
+            )
+        return difference
+
+    def _probe(self, adapter: AdapterFile) -> list[Position]:
+        self._server.client.allow()
+        try:
+            return self._server.probe(adapter.scale)
+        except HttpError:
+            # The server may have been lost for another reason.
+            self._load(adapter)
+        try:
+            return self._server.probe(adapter.scale)
+        except HttpError as error:
+            reason = f"{error}. The last lines it wrote:{self._server.session.last_lines()}"
+            self._server.close()
+            self._server = self._new_server()
+            raise AdapterError(f"{adapter.path}: llama-server fails under this adapter: {reason}") from error
+
+    def _ask(self, request: CompletionRequest) -> tuple[Answer, Generator[None, None, None]]:
+        options = request.options
+        answer = Answer(options.stop, options.max_tokens, log_probabilities=request.log_probabilities)
+        return answer, self._events(request, answer)
+
+    def _events(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, None]:
+        """Feed the server's events to `answer`, one a step; raises HttpError, BackendError."""
+        answer.prompt = self._prompt(request.messages)
+        if not answer.prompt:
+            raise BackendError("the prompt is empty after the chat template")
+        body = completion_body(request, answer.prompt, self._server.lora(self._scale))
+        # Closing the connection frees the server's slot.
+        with closing(self._server.client.events(COMPLETION, body)) as events:
+            for event in events:
+                answer.add(event)
+                yield
+                if answer.finish is not None:
+                    break
+            else:
+                raise HttpError("the answer ended without saying why", again=True)
+        if answer.lost_text:
+            answer.add_lost(self._server.client.post(COMPLETION, body | {"stream": False}))
+
+    def _apply_template(self, messages: tuple[Message, ...]) -> str:
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        prompt = self._server.client.post("/apply-template", {"messages": plain}).get("prompt")
+        if not isinstance(prompt, str):
+            raise HttpError("the server answered without a prompt", again=False)
+        return prompt
+
+    def _scores(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+        server, context_tokens = self._server, self._settings.context_tokens
+
+        def score(item: tuple[int, str]) -> list[float]:
+            return label_scores(server, *item, labels, scale=self._scale, context_tokens=context_tokens)
+
+        items = list(enumerate(texts))
+        scored = fan_out(score, items, at_once=self._concurrency, cancelled=lambda: False, stop=server.client.abort)
+        with closing(scored):
+            rows = {index: row for (index, _), row in scored}
+        return [rows[index] for index, _ in items]
