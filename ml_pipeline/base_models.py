@@ -5,7 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ml_pipeline.backend_settings import AnyBackend, HttpSettings, MlxServerSettings, MlxSettings
+from ml_pipeline.backend_settings import (
+    AnyBackend,
+    HttpSettings,
+    LlamaCppSettings,
+    LlamaServerSettings,
+    MlxServerSettings,
+    MlxSettings,
+)
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import BaseModelSettings, PackageFile, Settings, suggest
 
@@ -60,13 +67,28 @@ def mlx_model(settings: Settings, name: str) -> str:
     return mlx
 
 
+def mlx_model_here(settings: Settings, name: str) -> str:
+    """As `mlx_model` on this machine, where a folder may be relative to pipeline.yaml's; raises SettingsError."""
+    mlx = mlx_model(settings, name)
+    folder = settings.path(Path(mlx))
+    return str(folder) if folder.is_dir() else mlx
+
+
 def described(settings: Settings, name: str) -> str:
     """What runs a base model and from which files, for messages; raises SettingsError when it cannot."""
-    backend = backend_settings(settings, name)
-    if isinstance(backend, MlxServerSettings):
-        return f"{mlx_model(settings, name)}, by mlx_lm.server where the checkpoints are"
-    if isinstance(backend, MlxSettings):
-        return f"{mlx_model(settings, name)}, by mlx-lm here"
-    if isinstance(backend, HttpSettings):
-        return f"{backend.model or 'the only model'} of {backend.url}"
-    return str(gguf_path(settings, name))
+    match backend_settings(settings, name):
+        case LlamaCppSettings():
+            return str(gguf_path(settings, name))
+        case LlamaServerSettings():
+            return f"{gguf_path(settings, name)}, by llama-server"
+        case MlxSettings():
+            return f"{mlx_model_here(settings, name)}, by mlx-lm here"
+        case MlxServerSettings():
+            return f"{mlx_model(settings, name)}, by mlx_lm.server where the checkpoints are"
+        case HttpSettings(model=model, url=url):
+            return f"{model or 'the only model'} of {url}"
+
+
+def reads_gguf(settings: Settings, name: str) -> bool:
+    """Whether a base model is run from its GGUF file; raises SettingsError."""
+    return isinstance(backend_settings(settings, name), LlamaCppSettings | LlamaServerSettings)

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from ml_pipeline.backend_settings import MlxServerSettings
-from ml_pipeline.base_models import backend_settings, gguf_path, mlx_model
+from ml_pipeline.base_models import described, gguf_path, reads_gguf
 from ml_pipeline.checkpoints.checkpoint import Checkpoint, base_checkpoint, with_family
 from ml_pipeline.checkpoints.discovery import Discovery, Memory, discover, discover_base
 from ml_pipeline.checkpoints.fetch import fetch_index
@@ -109,10 +108,10 @@ def forget_everything() -> None:
 
 
 def _base(settings: Settings, name: str) -> Checkpoint:
-    """The bare base model; one whose files are on another machine has no size and no time."""
-    if isinstance(backend_settings(settings, name), MlxServerSettings):
-        return base_checkpoint(name, file=mlx_model(settings, name), size_bytes=0, mtime_ns=0)
-    return discover_base(name, gguf_path(settings, name))
+    """The bare base model; one that is not run from a GGUF file of this machine has no size and no time."""
+    if reads_gguf(settings, name):
+        return discover_base(name, gguf_path(settings, name))
+    return base_checkpoint(name, file=described(settings, name), size_bytes=0, mtime_ns=0)
 
 
 def _open_source(settings: Settings, name: str, source: AnySource) -> Source:

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import paramiko
 
-from ml_pipeline.backend_settings import LlamaCppSettings, MlxServerSettings
+from ml_pipeline.backend_settings import (
+    HttpSettings,
+    LlamaCppSettings,
+    LlamaServerSettings,
+    MlxServerSettings,
+    MlxSettings,
+)
 from ml_pipeline.backends.completion_cache import CachedBackend, CompletionCache
+from ml_pipeline.backends.http import HttpBackend
 from ml_pipeline.backends.interface import Backend
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.backends.llama_server import LlamaServerBackend
 from ml_pipeline.backends.mlx_server import LocalLauncher, MlxServerBackend, SshLauncher
-from ml_pipeline.base_models import backend_settings, gguf_path, mlx_model
+from ml_pipeline.base_models import backend_settings, gguf_path, mlx_model, mlx_model_here
 from ml_pipeline.checkpoints.ssh.connection import POOL
 from ml_pipeline.checkpoints.ssh.route import plan_route
 from ml_pipeline.errors import BackendError, SourceUnreachableError
@@ -41,45 +49,63 @@ def ready_model(
 
     Finished completions are kept in `cache_file`. Raises SettingsError, BackendError, StoreError.
     """
-    runner, name = backend_settings(settings, place.base_model), place.base_model
     if not needs_model(stages) and not needs_adapter(stages):
         yield ReadyModel(None, None)
-    elif isinstance(runner, LlamaCppSettings):
-        gguf = gguf_path(settings, name)
-        adapters = preparer.for_base(gguf)
-        if not needs_model(stages):
-            yield ReadyModel(None, adapters)
-            return
-        with closing(_llama_cpp(runner, gguf, name)) as backend, closing(CompletionCache(cache_file)) as cache:
-            yield ReadyModel(CachedBackend(backend, cache), adapters)
-    elif isinstance(runner, MlxServerSettings):
-        # Adapters are checked where they lie, by what the server is started with.
-        with closing(_mlx_server(settings, runner, place)) as server, closing(CompletionCache(cache_file)) as cache:
-            assert place.source is not None
-            yield ReadyModel(CachedBackend(server, cache), InPlace(server, folder_on_host(settings, place.source)))
+    elif not needs_model(stages) and (adapters := _prepared_adapters(settings, place, preparer)):
+        yield ReadyModel(None, adapters)
     else:
-        raise BackendError(f"base_models.{name}: checkpoints are not scored by the backend {runner.type!r} yet.")
+        with (
+            closing(load_backend(settings, place)) as backend,
+            closing(CompletionCache(cache_file)) as cache,
+        ):
+            yield ReadyModel(CachedBackend(backend, cache), _adapters_for(settings, place, preparer, backend))
 
 
-def _llama_cpp(runner: LlamaCppSettings, gguf: Path, name: str) -> LlamaCppBackend:
-    return LlamaCppBackend(
-        gguf,
-        name,
-        sequences=runner.sequences,
-        context_tokens=runner.context_tokens,
-        threads=runner.threads,
-        gpu_layers=runner.gpu_layers,
-    )
+def load_backend(settings: Settings, place: Placement) -> Backend:
+    """The backend that runs a base model there, loaded; raises SettingsError, BackendError."""
+    runner, name = backend_settings(settings, place.base_model), place.base_model
+    match runner:
+        case LlamaCppSettings():
+            options = runner.model_dump(exclude={"type"})
+            return LlamaCppBackend(gguf_path(settings, name), name, **options)
+        case LlamaServerSettings():
+            return LlamaServerBackend(gguf_path(settings, name), name, runner)
+        case MlxSettings():
+            from ml_pipeline.backends.mlx import MlxBackend  # mlx takes a second to import
+
+            return MlxBackend(mlx_model_here(settings, name), name, runner)
+        case MlxServerSettings():
+            return MlxServerBackend(_launcher(settings, place), mlx_model(settings, name), name, runner)
+        case HttpSettings():
+            return HttpBackend(name, runner)
 
 
-def _mlx_server(settings: Settings, runner: MlxServerSettings, place: Placement) -> MlxServerBackend:
+def _prepared_adapters(settings: Settings, place: Placement, preparer: Preparer) -> AdapterFiles | None:
+    """How adapters are fetched and converted without a model; None where only the backend itself can see them."""
+    match backend_settings(settings, place.base_model):
+        case LlamaCppSettings() | LlamaServerSettings():
+            return preparer.as_gguf(gguf_path(settings, place.base_model))
+        case MlxSettings():
+            return preparer.as_saved()
+        case HttpSettings():
+            return preparer.as_peft()
+        case MlxServerSettings():
+            return None
+
+
+def _adapters_for(settings: Settings, place: Placement, preparer: Preparer, backend: Backend) -> AdapterFiles:
+    """How adapters get to this backend."""
+    if isinstance(backend, MlxServerBackend):
+        assert place.source is not None
+        return InPlace(backend, folder_on_host(settings, place.source))
+    adapters = _prepared_adapters(settings, place, preparer)
+    assert adapters is not None
+    return adapters
+
+
+def _launcher(settings: Settings, place: Placement) -> LocalLauncher | SshLauncher:
     assert place.source is not None
-    launcher = _launcher(settings, place.source)
-    return MlxServerBackend(launcher, mlx_model(settings, place.base_model), place.base_model, runner)
-
-
-def _launcher(settings: Settings, source: str) -> LocalLauncher | SshLauncher:
-    host = host_of(settings, source)
+    source, host = place.source, host_of(settings, place.source)
     if not isinstance(host, SshSource):
         return LocalLauncher()
     route = plan_route(host)

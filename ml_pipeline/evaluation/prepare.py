@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Protocol
 
-from ml_pipeline.adapters import ConvertedCache, read_adapter
+from ml_pipeline.adapters import ConvertedCache, read_adapter, write_peft
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backends.interface import AdapterFile
 from ml_pipeline.backends.mlx_server import MlxServerBackend
@@ -21,6 +23,7 @@ from ml_pipeline.checkpoints.leases import Lease
 from ml_pipeline.checkpoints.prefetch import Prefetcher
 from ml_pipeline.checkpoints.transfer import Progress
 from ml_pipeline.errors import StoreFullError
+from ml_pipeline.files import make_folder, store_errors
 from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 
@@ -57,6 +60,7 @@ class Preparer:
         self._fetched = FetchCache(self._room, settings.limits.adapter_bytes)
         self._converted = ConvertedCache(settings.cache_path / "converted", self._room)
         self._in_use: list[FetchedFiles | Lease] = []
+        self._folders: list[TemporaryDirectory[str]] = []
         self._prefetcher = Prefetcher(self._fetch, [checkpoint for checkpoint in ahead if not checkpoint.is_base])
 
     def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
@@ -82,9 +86,32 @@ class Preparer:
             "Raise limits.cache_bytes in pipeline.yaml."
         )
 
-    def for_base(self, base_gguf: Path) -> AdapterFiles:
-        """These files for a backend that runs this base model."""
-        return _Converting(self, base_gguf)
+    def as_gguf(self, base_gguf: Path) -> AdapterFiles:
+        """The adapters as GGUF LoRA files for this base model."""
+        return _Converting(self, partial(self.converted_adapter, base_gguf=base_gguf))
+
+    def as_saved(self) -> AdapterFiles:
+        """The adapters as they were saved."""
+        return _Converting(self, self.saved_adapter)
+
+    def as_peft(self) -> AdapterFiles:
+        """The adapters as folders that PEFT loads, each there until the next one is asked for."""
+        return _Converting(self, self.peft_folder)
+
+    def saved_adapter(self, adapter: Adapter | None) -> AdapterFile | None:
+        """The adapter's own files; None for a bare base model."""
+        return None if adapter is None else AdapterFile(adapter.path, adapter.sha256, config=adapter.config_path)
+
+    def peft_folder(self, adapter: Adapter | None) -> AdapterFile | None:
+        """The adapter as a PEFT folder, which goes when the next one is asked for; None for a bare base model."""
+        if adapter is None:
+            return None
+        self._room.make_room(adapter.size_bytes, f"Converting {adapter.path}")
+        with store_errors("write to", self._room.folder):
+            make_folder(self._room.folder)
+            folder = TemporaryDirectory(prefix="peft-", dir=self._room.folder)
+        self._folders.append(folder)
+        return AdapterFile(write_peft(adapter, Path(folder.name)), adapter.sha256)
 
     def __enter__(self) -> Preparer:
         return self
@@ -103,20 +130,22 @@ class Preparer:
     def _let_go(self) -> None:
         while self._in_use:
             self._in_use.pop().release()
+        while self._folders:
+            self._folders.pop().cleanup()
 
 
 @dataclass(frozen=True, slots=True)
 class _Converting:
-    """Adapters fetched and converted for one base model."""
+    """Adapters fetched, then brought into a form."""
 
     preparer: Preparer
-    base_gguf: Path
+    convert: Callable[[Adapter | None], AdapterFile | None]
 
     def adapter(self, checkpoint: Checkpoint) -> Adapter | None:
         return self.preparer.adapter(checkpoint)
 
     def converted_adapter(self, adapter: Adapter | None) -> AdapterFile | None:
-        return self.preparer.converted_adapter(adapter, self.base_gguf)
+        return self.convert(adapter)
 
 
 @dataclass(frozen=True, slots=True)

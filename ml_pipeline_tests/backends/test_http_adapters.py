@@ -39,7 +39,7 @@ def adapter_folder(folder: Path) -> AdapterFile:
         f"{MODULE}.lora_B.weight": np.ones((8, 4), np.float32),
     }
     save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
     return AdapterFile(folder, "0" * 64)
 
 

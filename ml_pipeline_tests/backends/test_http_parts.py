@@ -385,24 +385,28 @@ def peft_folder(folder: Path, tensors: dict[str, Any], config: Any) -> Path:
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 B = A.replace("lora_A", "lora_B")
 SOUND = {A: np.ones((4, 8), np.float32), B: np.ones((8, 4), np.float32)}
+LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 
 
 @pytest.mark.parametrize(
     ("tensors", "config", "message"),
     [
-        (SOUND, {"peft_type": "LORA"}, None),
-        (SOUND, {"peft_type": "IA3"}, "peft_type is 'IA3', not LORA"),
-        (SOUND, "[" * 100_000, "not a JSON object"),
-        (SOUND, [1], "not a JSON object"),
-        ({}, {"peft_type": "LORA"}, "no tensors"),
-        ({A: SOUND[A]}, {"peft_type": "LORA"}, "other factor is missing"),
-        ({**SOUND, B: np.ones((8, 3), np.float32)}, {"peft_type": "LORA"}, "does not fit its other factor"),
-        ({**SOUND, "x": SOUND[A]}, {"peft_type": "LORA"}, "neither lora_A.weight nor lora_B.weight"),
-        ({**SOUND, B: np.full((8, 4), np.nan, np.float32)}, {"peft_type": "LORA"}, "NaN or infinite"),
-        ({**SOUND, B: np.ones((8, 4), np.int8)}, {"peft_type": "LORA"}, "dtype I8"),
+        (SOUND, LORA, None),
+        (SOUND, {**LORA, "peft_type": "IA3"}, "IA3"),
+        (SOUND, [1], "JSON object"),
+        ({A: SOUND[A]}, LORA, "lora_B"),
+        ({**SOUND, B: np.full((8, 4), np.nan, np.float32)}, LORA, "NaN or infinite"),
+        ({**SOUND, B: np.ones((8, 4), np.int8)}, LORA, "I8"),
+        (
+            {"model.layers.0.q.lora_a": np.ones((8, 4), "f4"), "model.layers.0.q.lora_b": np.ones((4, 8), "f4")},
+            {"lora_parameters": {"rank": 4, "scale": 2.0}},
+            "this is not PEFT's",
+        ),
     ],
 )
-def test_a_peft_folder_is_checked(tmp_path: Path, tensors: dict[str, Any], config: Any, message: str | None) -> None:
+def test_only_a_sound_peft_folder_goes_to_a_server(
+    tmp_path: Path, tensors: dict[str, Any], config: Any, message: str | None
+) -> None:
     folder = peft_folder(tmp_path / "adapter", tensors, config)
     if message is None:
         assert check_peft_folder(folder) == 2

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline.adapters.file_hash import file_sha256
+from ml_pipeline.adapters.peft_files import PEFT_CONFIG, PEFT_WEIGHTS
 from ml_pipeline.backends.http.client import ServerError
-from ml_pipeline.backends.http.peft_folder import CONFIG, WEIGHTS
 from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http.server_models import is_left_over, new_name
 from ml_pipeline.errors import AdapterError
@@ -43,7 +43,7 @@ class OllamaModels:
 
     async def put_on(self, name: str, folder: Path) -> None:
         """See `AdapterPath`. Raises AdapterError, HttpError."""
-        files = {file: f"sha256:{file_sha256(folder / file)}" for file in (WEIGHTS, CONFIG)}
+        files = {file: f"sha256:{file_sha256(folder / file)}" for file in (PEFT_WEIGHTS, PEFT_CONFIG)}
         for file, digest in files.items():
             await self._upload(digest, folder / file)
         await self._create(name, {"adapters": files})
