@@ -42,4 +42,5 @@ FIRST_PERSON = (
 """A whole sentence, from the full stop before it, so that each counts once. What is left after a match begins with a
 full stop, where the first of the two beginnings cannot match again."""
 
-BROKEN = "<pad>|<unused"
+LONG_S, KELVIN = "\u017f".encode(), "\u212a".encode()
+"""The two letters outside ASCII that are s and k when case is ignored. They are no letters to a word's bounds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -14,10 +13,14 @@ import pyarrow as pa
 Ints: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
-_WIDE_SPACES = [
-    chr(code).encode()
-    for code in (0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
-]
+_WIDE_SPACES: tuple[tuple[bytes, bytes], ...] = (
+    (b"\xc2", b"\x85\xa0"),
+    (b"\xe1\x9a", b"\x80"),
+    (b"\xe2\x80", bytes([*range(0x80, 0x8B), 0xA8, 0xA9, 0xAF])),
+    (b"\xe2\x81", b"\x9f"),
+    (b"\xe3\x80", b"\x80"),
+)
+"""Go's white space outside ASCII, in UTF-8: how it begins, and the last bytes that it may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +58,25 @@ class TextBytes:
         """Bytes of each text."""
         return np.diff(self.offsets)
 
-    def has(self, byte: int) -> Flags:
-        """Which texts hold a byte."""
-        return self._per_text(np.flatnonzero(self.data == byte)) > 0
+    def find(self, sequence: bytes) -> Ints:
+        """Where a sequence of bytes begins, in order; matches may overlap."""
+        places = np.flatnonzero(self.data[: max(self.data.size - len(sequence) + 1, 0)] == sequence[0])
+        for step, byte in enumerate(sequence[1:], start=1):
+            places = places[self.data[places + step] == byte]
+        ends = self.offsets[np.searchsorted(self.offsets, places, side="right")]
+        return places[places + len(sequence) <= ends]
 
-    def has_pair(self, byte: int) -> Flags:
-        """Which texts hold a byte twice in a row."""
-        places = np.flatnonzero(self.data == byte)
-        second = places[1:][np.diff(places) == 1]
-        return self._per_text(second[~np.isin(second, self.offsets)]) > 0
+    def has(self, sequence: bytes) -> Flags:
+        """Which texts hold a sequence of bytes."""
+        return self._per_text(self.find(sequence)) > 0
 
-    def split(self, byte: int) -> Pieces:
+    def split(self, byte: bytes) -> Pieces:
         """The texts cut at every such byte, which is left out; a text without it is one piece."""
-        cuts = np.flatnonzero(self.data == byte)
+        cuts = self.find(byte)
         counts = self._per_text(cuts) + 1
-        starts = np.sort(np.concatenate([self.offsets[:-1], cuts + 1]))
-        ends = np.sort(np.concatenate([cuts, self.offsets[1:]]))
+        # Stable, for that sort is quick with two runs that are each in order.
+        starts = np.sort(np.concatenate([self.offsets[:-1], cuts + 1]), kind="stable")
+        ends = np.sort(np.concatenate([cuts, self.offsets[1:]]), kind="stable")
         return Pieces(starts, ends, np.repeat(np.arange(len(counts)), counts), counts)
 
     def trimmed(self, pieces: Pieces) -> Pieces:
@@ -94,41 +100,33 @@ class TextBytes:
         encoded = pa.Array.from_buffers(pa.large_binary(), edges.size - 1, buffers).dictionary_encode()
         kinds = len(encoded.dictionary)
         codes = encoded.indices.to_numpy()[::2]
-        pairs = np.unique(pieces.owner * kinds + codes)
-        return np.bincount(pairs // kinds, minlength=len(pieces.counts))
+        often = np.bincount(codes)[codes] > 1
+        pairs = np.unique(pieces.owner[often] * kinds + codes[often])
+        owners = np.concatenate([pieces.owner[~often], pairs // kinds])
+        return np.bincount(owners, minlength=len(pieces.counts))
 
     @cached_property
     def word_counts(self) -> Ints:
         """Words of each text: stretches without white space."""
-        return self._per_text(self._words[0])
+        starts, ends = self._words
+        before = np.searchsorted(ends, self.offsets[:-1], side="right")
+        return np.where(self.sizes > 0, np.searchsorted(starts, self.offsets[1:]) - before, 0)
 
     @cached_property
     def _words(self) -> tuple[Ints, Ints]:
-        """Where words start and end. No word goes on from one text into the next."""
-        spaces = np.ones(self.data.size + 1, np.bool_)
-        spaces[:-1] = (self.data == 32) | (self.data - np.uint8(9) < 5)
-        for place, width in self._wide_spaces():
-            spaces[place : place + width] = True
-        inside = ~spaces[:-1]
-        edges = self.offsets[(self.offsets > 0) & (self.offsets < self.data.size)]
-        opens, closes = inside.copy(), inside.copy()
-        opens[1:] &= spaces[:-2]
-        closes[:-1] &= spaces[1:-1]
-        opens[edges] |= inside[edges]
-        closes[edges - 1] |= inside[edges - 1]
-        return np.flatnonzero(opens), np.flatnonzero(closes) + 1
-
-    def _wide_spaces(self) -> Iterator[tuple[int, int]]:
-        """Place and width in bytes of every white space outside ASCII."""
-        if not (self.data >= 0xC2).any():
-            return
-        leads = {lead: np.flatnonzero(self.data == lead) for lead in {space[0] for space in _WIDE_SPACES}}
-        for space in _WIDE_SPACES:
-            places = leads[space[0]]
-            for step, byte in enumerate(space[1:], start=1):
-                places = places[self.data[places + step] == byte]  # UTF-8: what a lead byte promises is there
-            for place in places.tolist():
-                yield place, len(space)
+        """Where words start and end; one that ends a text may go on in the next."""
+        spaces = np.ones(self.data.size + 2, np.bool_)
+        inner = spaces[1:-1]
+        np.equal(self.data, 32, out=inner)
+        inner |= self.data - np.uint8(9) < 5
+        if (self.data >= 0xC2).any():
+            for begin, last in _WIDE_SPACES:
+                places = self.find(begin)
+                places = places[np.isin(self.data[places + len(begin)], np.frombuffer(last, np.uint8))]
+                for step in range(len(begin) + 1):
+                    inner[places + step] = True
+        edges = np.flatnonzero(spaces[1:] != spaces[:-1])
+        return edges[::2], edges[1::2]
 
     def _per_text(self, places: Ints) -> Ints:
         """How many of the places, which are in order, lie in each text."""
