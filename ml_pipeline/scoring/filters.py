@@ -64,7 +64,7 @@ FILTERS: dict[str, Filter] = {
     "lowercase": pc.utf8_lower,
     "first_line": _find(r"\A\s*(?P<found>[^\n]*[^\s])"),
     "last_line": _find(r"(?P<found>[^\s\n][^\n]*)\s*\z"),
-    "marked": _first_of(_after_hashes, _boxed, _after_answer),
+    "marked": _first_of(_after_hashes, _boxed, _after_answer, lambda texts: texts),
     "after_hashes": _after_hashes,
     "boxed": _boxed,
     "after_answer": _after_answer,
@@ -79,6 +79,7 @@ FILTERS: dict[str, Filter] = {
 
 strip_thinking: without `<think>` blocks. plain: LaTeX unwrapped, look-alike characters folded. strip: without white
 space at the ends. first_line, last_line: the first or last that holds something. after_hashes, boxed, after_answer,
-bold: what the last `####`, `\\boxed{}`, "answer is" or `**...**` marks; marked: the first of those three that is there.
+bold: what the last `####`, `\\boxed{}`, "answer is" or `**...**` marks; marked: the first of hashes, box and
+"answer is" that is there, else the text.
 number: the text if it is nothing but a number. letter: the same for the letter of a choice.
 """
