@@ -79,12 +79,13 @@ def _agrees(check: Mapping[str, Any], text: str, value: float | None) -> bool:
             fold = str if check.get("case_sensitive") else str.casefold
             return fold(text) in {fold(phrase) for phrase in check["accept"]}
         case "output":
-            return text == check["text"].strip()
+            return text == str(check["text"]).strip()
         case _:
-            return text.casefold() == check["answer"].casefold()
+            return text.casefold() == str(check["answer"]).casefold()
 
 
 def _near(check: Mapping[str, Any], value: float) -> bool:
     # The margin takes up the rounding of binary fractions, as in `scoring.checks`.
-    margin = 1e-12 * max(1.0, abs(check["value"]))
-    return abs(value - check["value"]) <= check.get("tolerance", 1e-6) + margin
+    wanted: float = check["value"]
+    tolerance: float = check.get("tolerance", 1e-6)
+    return abs(value - wanted) <= tolerance + 1e-12 * max(1.0, abs(wanted))

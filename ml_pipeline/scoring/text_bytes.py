@@ -35,7 +35,10 @@ class Pieces:
 
 @dataclass(frozen=True, eq=False)
 class TextBytes:
-    """The UTF-8 bytes of n texts one after another; text i is `data[offsets[i]:offsets[i + 1]]`. White space is Go's."""
+    """The UTF-8 bytes of n texts one after another; text i is `data[offsets[i]:offsets[i + 1]]`.
+
+    White space is Go's.
+    """
 
     data: npt.NDArray[np.uint8]
     offsets: Ints

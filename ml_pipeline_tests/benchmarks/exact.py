@@ -31,7 +31,7 @@ def answers(count: int, seed: int = 0) -> list[str]:
     texts = []
     for _ in range(count):
         steps = " ".join(
-            f"She sells {draw.randint(2, 90)} apples at ${draw.randint(1, 9)}.{draw.randint(10, 99)} each and walks home."
+            f"She sells {draw.randint(2, 90)} apples at ${draw.randint(1, 9)}.{draw.randint(10, 99)} each, then rests."
             for _ in range(draw.randint(3, 6))
         )
         texts.append(f"Let us work it out. {steps} So the total is ${draw.randint(1, 99_999):,} for the week.")
@@ -68,7 +68,9 @@ def main() -> None:
     }
     figures = medians(interleaved(subjects, arguments.repeats))
     context = {"answers": ANSWERS, "characters": sum(map(len, texts)) // ANSWERS}
-    print_result(compare("exact", "us an answer", figures, more_is_better=False, context=context), as_json=arguments.json)
+    print_result(
+        compare("exact", "us an answer", figures, more_is_better=False, context=context), as_json=arguments.json
+    )
 
 
 if __name__ == "__main__":

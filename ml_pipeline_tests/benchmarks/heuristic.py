@@ -72,7 +72,9 @@ def main() -> None:
         texts = texts_of(size, BATCH)
         column = pa.array(texts)
         few = texts[:20]
-        assert heuristic_columns(column).select(list(FIGURES[:-1])).to_pylist()[:20] == [plain_heuristic(t) for t in few]
+        assert heuristic_columns(column).select(list(FIGURES[:-1])).to_pylist()[:20] == [
+            plain_heuristic(t) for t in few
+        ]
         sample = texts[: max(1, int(PLAIN_SECONDS / seconds_each(lambda ts: [plain_heuristic(t) for t in ts], few)))]
 
         def plainly(sample: Sequence[str] = sample) -> float:

@@ -61,9 +61,7 @@ def plain_heuristic(text: str) -> dict[str, float]:
         "engagement_depth": _engagement_depth(text),
         "emotional_register": min(_count(_EMOTIONS, text), 10),
         "degeneration": _degeneration(sentences),
-        "empty_broken": (
-            len(text.encode()) < 10 or text.startswith("ERROR") or "<pad>" in text or "<unused" in text
-        ),
+        "empty_broken": (len(text.encode()) < 10 or text.startswith("ERROR") or "<pad>" in text or "<unused" in text),
     }
     lek = (
         2 * figures["engagement_depth"]
