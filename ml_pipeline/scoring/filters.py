@@ -19,7 +19,7 @@ from ml_pipeline.suites.patterns import first_matches
 
 Filter = Callable[[pa.Array], pa.Array]
 
-_SENTENCE = r"(?P<found>[^\n]*?)(?:[.!?][*_\")]*(?:\s|\z)|\n|\z)"
+_SENTENCE = r"(?P<found>[^\n]*?)[*_]*(?:[.!?][*_\")]*(?:\s|\z)|\n|\z)"
 
 
 def extract(texts: pa.Array, filters: Sequence[str | RegexFilter]) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from ml_pipeline.scoring import heuristic
 from ml_pipeline.scoring.heuristic import heuristic_columns, normalised_lek, score_heuristic, text_column
+from ml_pipeline.suites.yaml_file import read_yaml
 from ml_pipeline_tests.scoring.plain_heuristic import WHITE, plain_heuristic
 
 PIECES = [
@@ -76,6 +78,12 @@ def test_every_figure_is_that_of_the_plain_implementation(texts: list[str]) -> N
 def test_lone_surrogates_count_as_the_replacement_character(text: str) -> None:
     replaced = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
     assert rows([text]) == [plain_heuristic(replaced)]
+
+
+def test_answers_to_the_shipped_suite_are_scored_the_same() -> None:
+    verdicts = read_yaml(Path(__file__).with_name("answers.yaml")).content.values()
+    texts = [text for verdict in verdicts for texts in verdict.values() for text in texts]
+    assert rows(texts) == [plain_heuristic(text) for text in texts]
 
 
 HUGE = {
