@@ -33,7 +33,7 @@ _LOOP_TURNS = 3
 _LOOP_CHARS = 60
 _WORD = re.compile(r"\w+")
 _REFUSAL = re.compile(
-    r"\b(?:i(?:['\u2019]m| am) (?:sorry|unable|not able|not allowed)"
+    r"\b(?:i(?:['\u2019]m| am) (?:sorry,? (?:but|i)\b|(?:unable|not able|not allowed) to)"
     r"|i (?:cannot|can['\u2019]t|can not|won['\u2019]t|will not) "
     r"(?:help|assist|provide|answer|discuss|comment|fulfil|fulfill|comply|do that|engage|create|write|give)"
     r"|as an ai\b)",
@@ -76,7 +76,7 @@ def signals_of(answer: Answer) -> frozenset[str]:
     - truncated: the token limit ended it.
     - repetitive: more than half of its runs of four words stood in it before (of 20 such runs at least).
     - looping: it ends with the same stretch of up to 200 characters three times over, over 60 characters or more.
-    - refused: it opens with an apology or "I cannot ..."; wording only, English only.
+    - refused: it opens with "I'm sorry, but" or "I cannot ..."; wording only, English only.
     - empty: nothing but white space and thinking.
     - off_language: see `language.other_language`.
 

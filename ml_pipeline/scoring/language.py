@@ -19,13 +19,14 @@ _MAX_CHARS = 4_000
 _WORD = re.compile(r"[^\W\d_]+")
 _STOP_WORDS = {
     "English": "the and of to is that it for with are this was you have from",
-    "German": "der die das und ist nicht ein eine mit von den zu auf wird sich",
+    "German": "der das und ist nicht ein eine mit von den zu auf wird sich dem",
     "French": "le la les et est une dans que pour pas des du sur avec il",
-    "Spanish": "el los las y es una en que por con para del se no como",
-    "Italian": "il lo gli e una di che per non con del della sono si come",
-    "Portuguese": "o os as e uma em que por com para do da se no como",
-    "Dutch": "de het een en van is niet dat op te met voor zijn er ook",
+    "Spanish": "el los las y es una en que por con para del se su lo",
+    "Italian": "il lo gli e una di che per non con del della sono si nel",
+    "Portuguese": "o os e uma em que por com para da se na dos um ao",
+    "Dutch": "de het een en van niet dat op te voor zijn er ook maar naar",
 }
+# None of the other languages' words is one in English too, as "die", "do" and "is" are.
 _LANGUAGES: dict[str, list[str]] = {}
 for _language, _listed in _STOP_WORDS.items():
     for _stop_word in _listed.split():
@@ -43,7 +44,7 @@ def other_language(prompt: str, answer: str) -> bool:
     if most > letters / 2 and script not in asked:
         return True
     language = _language_of(answer[:_MAX_CHARS])
-    return language is not None and _language_of(prompt[:_MAX_CHARS], fewest=2) not in (None, language)
+    return language is not None and _language_of(prompt[:_MAX_CHARS], fewest=3) not in (None, language)
 
 
 def _language_of(text: str, fewest: int = _FEWEST_STOP_WORDS) -> str | None:

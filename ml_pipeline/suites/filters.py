@@ -44,8 +44,8 @@ def _filter(value: Any) -> Any:
     if isinstance(value, str) and value in FILTER_NAMES:
         return value
     near = get_close_matches(str(value), FILTER_NAMES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown filter {value!r}; use one of: {', '.join(FILTER_NAMES)}, regex: <pattern>.{hint}")
+    hint = f"did you mean {near[0]!r}? Use" if near else "use"
+    raise ValueError(f"unknown filter {value!r}; {hint} one of: {', '.join(FILTER_NAMES)}, regex: <pattern>")
 
 
 Filter = Annotated[str | RegexFilter, BeforeValidator(_filter)]
