@@ -91,7 +91,8 @@ def heuristic_columns(texts: pa.Array | pa.ChunkedArray) -> pa.Table:
 
 
 def text_column(texts: Iterable[str | None]) -> pa.Array:
-    """Texts as Arrow takes them: a lone surrogate becomes U+FFFD, as in the original, whose JSON reader does so."""
+    """Texts as Arrow takes them: a lone surrogate becomes U+FFFD, and a pair of them the sign that it stands for, as in
+    the original, whose JSON reader does so."""
     return pa.array([None if text is None else _well_formed(text) for text in texts], pa.large_string())
 
 
