@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_pipeline.scoring.checks import shortened
 from ml_pipeline.scoring.filter_numbers import number_values
 from ml_pipeline.scoring.filters import extract
 from ml_pipeline.suites.filters import FilterPipelines
@@ -26,7 +27,7 @@ DEFAULT_PIPELINES: Mapping[str, FilterPipelines] = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a pipeline read out of an answer (None: nothing), and whether that is the expected one."""
+    """What a pipeline read out of an answer (None: nothing; cut as a check's is), and whether that is the expected one."""
 
     extracted: str | None
     passed: bool
@@ -66,7 +67,7 @@ def _readings(extracted: pa.Array, checks: Sequence[Mapping[str, Any]]) -> list[
     texts = pc.utf8_trim_whitespace(extracted).to_pylist()
     values = number_values(extracted).to_pylist()
     return [
-        Reading(text, text is not None and _agrees(check, text, value))
+        Reading(text and shortened(text), text is not None and _agrees(check, text, value))
         for check, text, value in zip(checks, texts, values, strict=True)
     ]
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml_pipeline.scoring.checks import MAX_EXTRACTED_CHARS
 from ml_pipeline.scoring.exact import ExactResult, Reading, exact_results
 from ml_pipeline.scoring.filter_numbers import number_values
 from ml_pipeline.scoring.filters import FILTERS, extract
@@ -199,3 +200,10 @@ def test_the_last_number_is_that_of_the_plain_pattern_on_plain_prose() -> None:
     pattern = re.compile(r"\d[\d,]*(?:\.\d+)?")
     expected = [float(pattern.findall(text)[-1].replace(",", "")) for text in texts]
     assert number_values(extract(pa.array(texts), ["last_number"])).to_pylist() == expected
+
+
+def test_a_long_reading_is_cut_as_a_checks_is() -> None:
+    check = {"type": "phrase", "accept": ["a" * 400]}
+    (result,) = exact_results(pa.array(["a" * 400]), [check], FilterPipelines.of("strip", "strip"))
+    assert result is not None
+    assert (result.strict.passed, result.strict.extracted) == (True, "a" * (MAX_EXTRACTED_CHARS - 1) + "…")
