@@ -27,7 +27,7 @@ DEFAULT_PIPELINES: Mapping[str, FilterPipelines] = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a pipeline read out of an answer (None: nothing; cut as a check's is), and whether that is the expected one."""
+    """What a pipeline read out of an answer (None: nothing; long ones cut), and whether that is the expected one."""
 
     extracted: str | None
     passed: bool
