@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ml_pipeline.assets.checks import DEGENERATION_CHECK
 from ml_pipeline.assets.scoring_run import ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
@@ -24,6 +25,7 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="score_checkpoints",
         specs=CHECKPOINT_SPECS,
+        check_specs=[DEGENERATION_CHECK],
         partitions_def=CHECKPOINT_PARTITIONS,
         backfill_policy=dg.BackfillPolicy.multi_run(checkpoints_per_run),
         can_subset=True,
@@ -36,7 +38,7 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
         backend: BackendResource,
         duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
         influx_io_manager: dg.ResourceParam[InfluxIOManager],
-    ) -> Iterator[dg.AssetMaterialization]:
+    ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
         with run_lock(pipeline.settings().run_locks_path, context.run_id):
             run = ScoringRun(context, pipeline, backend, duckdb_io_manager.store(), influx_io_manager)
             yield from run.score(context.partition_keys)

@@ -9,11 +9,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from ml_pipeline.assets.checks import degeneration_check
 from ml_pipeline.assets.metadata import stage_metadata
 from ml_pipeline.assets.retries import finished_before
 from ml_pipeline.assets.specs import POINT_ASSETS
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.checkpoints.naming import partition_key
 from ml_pipeline.errors import CheckpointError, MlPipelineError, SettingsError
 from ml_pipeline.evaluation.evaluator import Evaluator
 from ml_pipeline.evaluation.placement import Placement, placement
@@ -21,10 +23,13 @@ from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.evaluation.stages import STAGES, needs_adapter, needs_model
 from ml_pipeline.progress import current_listener
 from ml_pipeline.resources import BackendResource, PipelineResource
+from ml_pipeline.settings import BASE_SOURCE
 from ml_pipeline.stores.io_managers import InfluxIOManager, flush_metadata
 from ml_pipeline.stores.points import score_points
 from ml_pipeline.stores.score_store import ScoreStore, table_named
-from ml_pipeline.stores.tables import CHECKPOINT_SCORES, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES, DEGENERATION, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
+
+Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 class ScoringRun:
@@ -50,7 +55,7 @@ class ScoringRun:
         self._stages = [stage for stage in STAGES if stage in chosen]
         self._points = [name for name in POINT_ASSETS if name in chosen]
 
-    def score(self, keys: Sequence[str]) -> Iterator[dg.AssetMaterialization]:
+    def score(self, keys: Sequence[str]) -> Iterator[Event]:
         """Score the checkpoints one after another, handing out what Dagster is to record of each.
 
         A repeated run leaves those alone that the run before it finished.
@@ -84,9 +89,7 @@ class ScoringRun:
                 self._fail(checkpoint.key, error)
         return places
 
-    def _score_group(
-        self, preparer: Preparer, place: Placement, checkpoints: Sequence[Checkpoint]
-    ) -> Iterator[dg.AssetMaterialization]:
+    def _score_group(self, preparer: Preparer, place: Placement, checkpoints: Sequence[Checkpoint]) -> Iterator[Event]:
         if needs_model(self._stages):
             where = f"on the host of source {place.source}" if place.source else "here"
             self._listener.note(f"Loading {place.base_model} {where} for {len(checkpoints)} checkpoints")
@@ -105,22 +108,27 @@ class ScoringRun:
             for checkpoint in checkpoints:
                 self._fail(checkpoint.key, error)
 
-    def _score_one(
-        self, evaluator: Evaluator, checkpoint: Checkpoint, number: str
-    ) -> Iterator[dg.AssetMaterialization]:
+    def _score_one(self, evaluator: Evaluator, checkpoint: Checkpoint, number: str) -> Iterator[Event]:
         facts: dict[str, object] = {}
         try:
             for result in evaluator.evaluate(checkpoint, self._stages):
                 receipts = self._store.write_partition(checkpoint.key, result.tables) if result.tables else []
                 facts |= result.facts
                 yield self._materialization(result.stage, checkpoint, stage_metadata(result, receipts))
+                if result.stage == DEGENERATION.name:
+                    yield self._check(checkpoint, result.tables[DEGENERATION.name])
             yield from self._score_points(checkpoint)
         except MlPipelineError as error:
             self._fail(checkpoint.key, error)
             return
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
 
-    def _score_points(self, checkpoint: Checkpoint) -> Iterator[dg.AssetMaterialization]:
+    def _check(self, checkpoint: Checkpoint, rows: Sequence[dict[str, Any]]) -> dg.AssetCheckEvaluation:
+        base = partition_key(BASE_SOURCE, checkpoint.base_model, 0)
+        base_rows = [] if checkpoint.key == base else self._stored_rows(DEGENERATION.name, base)
+        return degeneration_check(checkpoint.key, rows, base_rows)
+
+    def _score_points(self, checkpoint: Checkpoint) -> Iterator[Event]:
         if not self._points:
             return
         names = (EVALUATIONS.name, CHECKPOINT_SCORES.name, PROBE_RESULTS.name, JUDGEMENTS.name)

@@ -89,6 +89,14 @@ CHECKPOINT_SPECS = (
         "duckdb_io_manager",
     ),
     _spec(
+        "degeneration",
+        "score",
+        {"python", "duckdb"},
+        ["responses"],
+        "What share of the answers is cut, repeats itself, loops, refuses, is empty or in another language.",
+        "duckdb_io_manager",
+    ),
+    _spec(
         "checkpoint_scores",
         "score",
         {"python", "duckdb"},

@@ -16,7 +16,7 @@ from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, respons
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.evaluation.judging import Judge, judge_answers
 from ml_pipeline.evaluation.loading import ReadyModel
-from ml_pipeline.evaluation.mark import checkpoint_scores, heuristic_scores, probe_results
+from ml_pipeline.evaluation.mark import checkpoint_scores, degeneration, heuristic_scores, probe_results
 from ml_pipeline.evaluation.stages import STAGES, needs_adapter
 from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
@@ -106,6 +106,8 @@ class Evaluator:
     def _mark(self, stage: str, responses: Sequence[Row]) -> list[Row]:
         if stage == "heuristic_scores":
             return heuristic_scores(responses)
+        if stage == "degeneration":
+            return degeneration(responses)
         results = {suite.name: probe_results(suite, responses) for suite in self.suites}
         if stage == "probe_results":
             return [row for rows in results.values() for row in rows]

@@ -64,6 +64,7 @@ def score_facts(stage: str, rows: Sequence[Row]) -> Facts:
     return {
         "probe_results": _probe_facts,
         "heuristic_scores": _heuristic_facts,
+        "degeneration": _degeneration_facts,
         "checkpoint_scores": _checkpoint_facts,
         "judgements": _judgement_facts,
     }[stage](rows)
@@ -75,6 +76,9 @@ def _probe_facts(rows: Sequence[Row]) -> Facts:
         "passed": sum(row["passed"] is True for row in rows),
         "failed": len(failed),
         "unscored": sum(row["passed"] is None for row in rows),
+        "passed_strict": sum(row["strict_passed"] is True for row in rows),
+        "passed_flexible": sum(row["flexible_passed"] is True for row in rows),
+        "read_by_filters": sum(row["flexible_passed"] is not None for row in rows),
         "first_failures": [
             {"probe": row["probe_id"], "expected": row["expected"], "answer": row["response"]}
             for row in failed[:_SHOWN_FAILURES]
@@ -86,6 +90,14 @@ def _heuristic_facts(rows: Sequence[Row]) -> Facts:
     facts: Facts = {"unscored": sum(row["lek"] is None for row in rows)}
     for suite, values in _by(rows, "suite", "lek").items():
         facts[f"{suite}_mean_lek"] = sum(values) / len(values)
+    return facts
+
+
+def _degeneration_facts(rows: Sequence[Row]) -> Facts:
+    facts: Facts = {f"{row['suite']}_{row['signal']}": row["share"] for row in rows if row["share"] is not None}
+    facts["by_signal"] = [
+        {name: row[name] for name in ("suite", "signal", "hits", "answers", "unscored", "share")} for row in rows
+    ]
     return facts
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ml_pipeline.backends.interface import Completion
-from ml_pipeline.scoring import accuracy_by_category, score_heuristic, score_probe, unfinished_reason
+from ml_pipeline.scoring import accuracy_by_category, score_probe, unfinished_reason
+from ml_pipeline.scoring.degeneration import Answer, degeneration_rates
+from ml_pipeline.scoring.exact import exact_results
+from ml_pipeline.scoring.heuristic import heuristic_columns, text_column
 from ml_pipeline.scoring.results import ProbeResult
-from ml_pipeline.stores.tables import HEURISTIC_FIGURES, IDENTITY
+from ml_pipeline.stores.tables import IDENTITY
 from ml_pipeline.suites.suite import Suite
 
 Row = dict[str, Any]
@@ -17,35 +20,66 @@ _IDENTITY_NAMES = tuple(column.name for column in IDENTITY)
 
 
 def probe_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
-    """Pass, fail or unscored of each of this suite's answers whose probe has a check."""
-    probes = {probe.id: probe for probe in suite.probes if probe.check is not None}
+    """Pass, fail or unscored of each of this suite's answers whose probe has a check, and what strict and flexible
+    filters make of it. A suite with filters of its own is marked by the flexible ones."""
+    probes = {probe.id: probe for probe in suite.probes}
+    checked = [
+        (response, probe, check)
+        for response in responses
+        if response["suite"] == suite.name
+        and (probe := probes.get(response["probe_id"])) is not None
+        and (check := probe.check) is not None
+    ]
+    texts = text_column(response["response"] for response, _, _ in checked)
+    readings = exact_results(texts, [check for _, _, check in checked], suite.filters)
     rows = []
-    for response in responses:
-        if response["suite"] == suite.name and response["probe_id"] in probes:
-            result = score_probe(probes[response["probe_id"]], stored_completion(response))
-            rows.append(
-                {
-                    **row_identity(response),
-                    "passed": result.passed,
-                    "unscored_reason": result.unscored_reason,
-                    "expected": result.expected,
-                    "extracted": result.extracted,
-                    "response": response["response"],
-                    "finish_reason": response["finish_reason"],
-                }
-            )
+    for (response, probe, _), exact in zip(checked, readings, strict=True):
+        result = score_probe(probe, stored_completion(response))
+        if result.passed is None:
+            exact = None
+        elif suite.filters and exact is not None:
+            result = replace(result, passed=exact.flexible.passed, extracted=exact.flexible.extracted)
+        rows.append(
+            {
+                **row_identity(response),
+                "passed": result.passed,
+                "unscored_reason": result.unscored_reason,
+                "expected": result.expected,
+                "extracted": result.extracted,
+                "response": response["response"],
+                "finish_reason": response["finish_reason"],
+                "strict_extracted": exact.strict.extracted if exact else None,
+                "strict_passed": exact.strict.passed if exact else None,
+                "flexible_extracted": exact.flexible.extracted if exact else None,
+                "flexible_passed": exact.flexible.passed if exact else None,
+            }
+        )
     return rows
 
 
 def heuristic_scores(responses: Sequence[Row]) -> list[Row]:
     """The heuristic figures and LEK of each answer; one that an error ended is unscored, with the reason."""
+    reasons = [unfinished_reason(stored_completion(response)) for response in responses]
+    texts = text_column(
+        response["response"] if reason is None else None for response, reason in zip(responses, reasons, strict=True)
+    )
+    figures = heuristic_columns(texts).to_pylist()
+    return [
+        {**row_identity(response), **row, "unscored_reason": reason}
+        for response, row, reason in zip(responses, figures, reasons, strict=True)
+    ]
+
+
+def degeneration(responses: Sequence[Row]) -> list[Row]:
+    """How many answers of each suite show each sign of degeneration."""
     rows = []
-    for response in responses:
-        reason = unfinished_reason(stored_completion(response))
-        figures: Row = dict.fromkeys((*HEURISTIC_FIGURES, "lek"))
-        if reason is None:
-            figures = {name: float(value) for name, value in asdict(score_heuristic(response["response"])).items()}
-        rows.append({**row_identity(response), **figures, "unscored_reason": reason})
+    for suite in dict.fromkeys(response["suite"] for response in responses):
+        of_suite = [response for response in responses if response["suite"] == suite]
+        identity = {name: of_suite[0][name] for name in _IDENTITY_NAMES}
+        finished = [response for response in of_suite if unfinished_reason(stored_completion(response)) is None]
+        answers = [Answer(r["prompt"], r["response"], r["finish_reason"]) for r in finished]
+        lost = len(of_suite) - len(finished)
+        rows += [{**identity, **asdict(rate), "unscored": lost} for rate in degeneration_rates(answers)]
     return rows
 
 

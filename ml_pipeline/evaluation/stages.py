@@ -10,6 +10,7 @@ STAGES = (
     "responses",
     "probe_results",
     "heuristic_scores",
+    "degeneration",
     "checkpoint_scores",
     "judgements",
 )

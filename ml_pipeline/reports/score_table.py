@@ -8,11 +8,13 @@ import pandas as pd
 
 from ml_pipeline.reports.intervals import mean_interval
 from ml_pipeline.reports.scores import EVALUATION_KEY, IDENTITY_COLUMNS, Scores
+from ml_pipeline.scoring.degeneration import SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL, wilson_interval
 from ml_pipeline.settings import BASE_SOURCE
 
 JUDGE_PREFIX = "judge:"
-SHARE_METRICS = ("accuracy", "unscored_share", "truncated_share")
+SIGNAL_METRICS = tuple(f"{signal}_share" for signal in SIGNALS)
+SHARE_METRICS = ("accuracy", "unscored_share", *SIGNAL_METRICS)
 METRIC_ORDER = (*SHARE_METRICS, "lek", "degeneration", "mean_completion_tokens")
 _PROVENANCE = ["base_sha256", "backend", "quantisation"]
 FIGURE_COLUMNS = ["metric", "category", "value", "low", "high", "count", "unscored"]
@@ -28,6 +30,7 @@ def score_table(scores: Scores) -> pd.DataFrame:
     | accuracy | share of scored probes passed, 0..1 | Wilson | probes scored / not |
     | unscored_share | share of probes that could not be scored | Wilson | all probes / 0 |
     | truncated_share | share of answers cut at the token limit | Wilson | answers / answers that failed |
+    | repetitive_share, ... | share of answers with that sign of degeneration (overall only) | Wilson | the same |
     | lek, degeneration | mean of the heuristic figure | Student t | answers with a figure / without |
     | judge:<dimension> | mean of the judge's figure | Student t | answers judged / not |
     | mean_completion_tokens | mean length of the answers, tokens | Student t | answers / answers that failed |
@@ -43,6 +46,7 @@ def score_table(scores: Scores) -> pd.DataFrame:
     parts = [
         *_accuracies(scores.checkpoint_scores),
         _shares(truncated, failed, "truncated", "truncated_share"),
+        _signals(scores.degeneration),
         _means(scores.heuristic_scores.assign(metric="lek"), "lek"),
         _means(scores.heuristic_scores.assign(metric="degeneration"), "degeneration"),
         _means(judged, "score"),
@@ -87,6 +91,20 @@ def _shares(answers: pd.DataFrame, failed: pd.DataFrame, column: str, metric: st
     shares = counts.rename(columns={"sum": "hits", "size": "count"}).merge(lost, on=keys, how="left")
     shares["unscored"] = shares["unscored"].fillna(0).astype(int)
     return _with_wilson(shares.assign(metric=metric))
+
+
+def _signals(degeneration: pd.DataFrame) -> pd.DataFrame:
+    """The shares as they are stored; that of truncated answers is counted here, by category too."""
+    rows = degeneration[degeneration["signal"].ne("truncated")]
+    figures = rows.assign(
+        metric=rows["signal"].astype("str") + "_share",
+        category=OVERALL,
+        value=rows["share"],
+        low=rows["share_low"],
+        high=rows["share_high"],
+        count=rows["answers"],
+    )
+    return figures[[*EVALUATION_KEY, *FIGURE_COLUMNS]]
 
 
 def _means(rows: pd.DataFrame, column: str) -> pd.DataFrame:

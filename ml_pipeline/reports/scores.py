@@ -25,6 +25,7 @@ class Scores:
     heuristic_scores: pd.DataFrame
     judgements: pd.DataFrame
     checkpoint_scores: pd.DataFrame
+    degeneration: pd.DataFrame
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, pa.Table]) -> Scores:

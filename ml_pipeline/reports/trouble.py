@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from ml_pipeline.reports.comparison import compare
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import Point, RunCurve
-
-_NOTABLE_SHARE = 0.25
-_NOTABLE_DEGENERATION = 1.0
+from ml_pipeline.scoring.degeneration import SIGNALS, is_notable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +28,9 @@ class _Sign:
 def first_trouble(curve: RunCurve) -> Trouble | None:
     """Find the first checkpoint that is clearly worse than the base (without one: than the first checkpoint).
 
-    Signs: far more truncated, repetitive or unscored answers (intervals apart, and a quarter of the answers, or a
-    mean repetition of 1 on the heuristic's 0..10), accuracy below the reference or below an earlier checkpoint
-    (McNemar's exact test at 5%), or a judge's mean below the reference's (intervals apart).
+    Signs: far more unscored answers or answers that degenerate (see `scoring.degeneration.is_notable`), accuracy
+    below the reference or below an earlier checkpoint (McNemar's exact test at 5%), or a judge's mean below the
+    reference's (intervals apart).
     """
     points = list(curve.points)
     if curve.base is None:
@@ -61,27 +59,25 @@ def _verb(signs: list[_Sign]) -> str:
 
 def _signs(reference: Point, against: str, earlier: list[Point], point: Point) -> list[_Sign]:
     signs: list[_Sign] = []
-    if pair := _rose(reference, point, "truncated_share", _NOTABLE_SHARE):
-        text = f"{pair[1].value:.0%} truncated answers ({pair[0].value:.0%} {against})"
-        signs.append(_Sign("degenerate", text))
-    if pair := _rose(reference, point, "degeneration", _NOTABLE_DEGENERATION):
-        text = f"repetition {pair[1].value:.1f} of 10 ({pair[0].value:.1f} {against})"
-        signs.append(_Sign("degenerate", text))
+    for signal, words in SIGNALS.items():
+        if pair := _rose(reference, point, f"{signal}_share"):
+            text = f"{pair[1].value:.0%} {words} ({pair[0].value:.0%} {against})"
+            signs.append(_Sign("degenerate", text))
     if fall := _accuracy_fall(reference, against, earlier, point):
         signs.append(_Sign("worse", fall))
     before, now = reference.overall("judge:avg"), point.overall("judge:avg")
     # Only where probes have checks: a suite that is judged alone mixes dimensions where high is good and high is bad.
     if point.accuracy is not None and before is not None and now is not None and before.clearly_above(now):
         signs.append(_Sign("worse", f"judge {now.value:.1f} ({before.value:.1f} {against})"))
-    if pair := _rose(reference, point, "unscored_share", _NOTABLE_SHARE):
+    if pair := _rose(reference, point, "unscored_share"):
         text = f"{pair[1].value:.0%} of probes unscored ({pair[0].value:.0%} {against})"
         signs.append(_Sign("unscored", text))
     return signs
 
 
-def _rose(reference: Point, point: Point, metric: str, notable: float) -> tuple[Estimate, Estimate] | None:
+def _rose(reference: Point, point: Point, metric: str) -> tuple[Estimate, Estimate] | None:
     before, now = reference.overall(metric), point.overall(metric)
-    if before is None or now is None or now.value < notable or not now.clearly_above(before):
+    if before is None or now is None or not is_notable(now.value, now.low, before.high):
         return None
     return before, now
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,9 +53,12 @@ def check_answer(check: Mapping[str, Any], answer: str, *, prompt: str = "") -> 
     """
     text, asked = plain(_ends(remove_thinking(answer))), plain(prompt)
     result = _check(_validated(check), text, asked)
-    if result.extracted is not None and len(result.extracted) > MAX_EXTRACTED_CHARS:
-        return CheckResult(result.passed, result.extracted[: MAX_EXTRACTED_CHARS - 1] + "…", result.expected)
-    return result
+    return replace(result, extracted=result.extracted and shortened(result.extracted))
+
+
+def shortened(extracted: str) -> str:
+    """What was read out of an answer, cut to MAX_EXTRACTED_CHARS for the tables."""
+    return extracted if len(extracted) <= MAX_EXTRACTED_CHARS else extracted[: MAX_EXTRACTED_CHARS - 1] + "…"
 
 
 def expected_answer(check: Mapping[str, Any]) -> str:

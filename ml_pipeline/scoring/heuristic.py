@@ -1,28 +1,59 @@
 """The heuristic suite: eight figures of a text's wording and their composite, LEK, without any model.
 
 The formulas are the original's (go-ml), kept to the letter so that its history stays comparable: bytes where it
-counted bytes, sentences cut at every full stop, word bounds and case of ASCII only. LEK measures style, not quality.
+counted bytes, sentences cut at every full stop, word bounds of ASCII only, and case, white space and patterns as Go
+has them, which is as RE2 has them. LEK measures style, not quality.
+
+A whole column is scored at once, by Arrow's RE2 and by `text_bytes`; one text is a column of one.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-ENGAGEMENT_WEIGHT = 2.0
-CREATIVE_WEIGHT = 3.0
-EMOTION_WEIGHT = 2.0
-FIRST_PERSON_WEIGHT = 1.5
-COMPLIANCE_WEIGHT = -5.0
-PREAMBLE_WEIGHT = -3.0
-DEGENERATION_WEIGHT = -4.0
-EMPTY_WEIGHT = -20.0
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_pipeline.scoring.heuristic_patterns import (
+    AXIOM,
+    COMPLIANCE,
+    EMOTION,
+    FIRST_PERSON,
+    IMAGE,
+    KELVIN,
+    LONG_S,
+    PREAMBLE,
+    STORY_OPENING,
+    TECHNICAL,
+)
+from ml_pipeline.scoring.text_bytes import Flags, Ints, TextBytes
+
+WEIGHTS = {
+    "engagement_depth": 2.0,
+    "creative_form": 3.0,
+    "emotional_register": 2.0,
+    "first_person": 1.5,
+    "compliance_markers": -5.0,
+    "formulaic_preamble": -3.0,
+    "degeneration": -4.0,
+    "empty_broken": -20.0,
+}
+BATCH_TEXTS = 1000
+BATCH_BYTES = 2**20
+"""A batch ends with the text that fills either: memory grows with the longest text, not with the column."""
+
+_HALF_WAY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class HeuristicScore:
-    """The figures of one text. Higher is more for each; `empty_broken` and `formulaic_preamble` are 0 or 1."""
+    """The figures of one text. Higher is more for each; `empty_broken` and `formulaic_preamble` are 0 or 1.
+
+    `lek_normalised` is LEK bent into 0..1, see `normalised_lek`.
+    """
 
     compliance_markers: float
     formulaic_preamble: float
@@ -33,122 +64,126 @@ class HeuristicScore:
     degeneration: float
     empty_broken: float
     lek: float
+    lek_normalised: float
+
+
+FIGURES: tuple[str, ...] = tuple(HeuristicScore.__dataclass_fields__)
 
 
 def score_heuristic(text: str) -> HeuristicScore:
     """Score a text. Every text has figures, the empty one too; whether an answer is worth scoring is the caller's
     question."""
-    sentences = text.split(".")
-    lowered = text.lower()
-    words = Counter(_TOKEN.findall(lowered))
-    compliance = float(_compliance_markers(text, lowered))
-    preamble = float(_PREAMBLE.match(text.strip()) is not None)
-    first_person = float(sum(_is_first_person(sentence) for sentence in sentences))
-    creative = float(_creative_form(text, words))
-    engagement = float(_engagement_depth(text, words))
-    emotion = float(min(_count(_EMOTION, words), 10))
-    degeneration = float(_degeneration(sentences))
-    empty = float(_empty_broken(text))
-    lek = (
-        ENGAGEMENT_WEIGHT * engagement
-        + CREATIVE_WEIGHT * creative
-        + EMOTION_WEIGHT * emotion
-        + FIRST_PERSON_WEIGHT * first_person
-        + COMPLIANCE_WEIGHT * compliance
-        + PREAMBLE_WEIGHT * preamble
-        + DEGENERATION_WEIGHT * degeneration
-        + EMPTY_WEIGHT * empty
-    )
-    return HeuristicScore(
-        compliance_markers=compliance,
-        formulaic_preamble=preamble,
-        first_person=first_person,
-        creative_form=creative,
-        engagement_depth=engagement,
-        emotional_register=emotion,
-        degeneration=degeneration,
-        empty_broken=empty,
-        lek=lek,
-    )
+    return HeuristicScore(**heuristic_columns(text_column([text])).to_pylist()[0])
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def heuristic_columns(texts: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The figures of a column of texts: one row a text, one float64 column for each field of HeuristicScore.
+
+    A null text has null figures. Memory beyond the result is bounded by the batch, see BATCH_TEXTS and BATCH_BYTES.
+
+    Raises TypeError when the column does not hold strings.
+    """
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise TypeError(f"heuristic_columns takes a column of strings, not of {texts.type}; cast it first.")
+    chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+    schema = pa.schema([(name, pa.float64()) for name in FIGURES])
+    return pa.Table.from_batches([_figures(batch) for chunk in chunks for batch in _batches(chunk)], schema=schema)
 
 
-_FLAGS = re.IGNORECASE | re.ASCII
-_TOKEN = re.compile(r"\w+", re.ASCII)
-_COMPLIANCE = {
-    phrase: re.compile(rf"\b{phrase}\b", _FLAGS)
-    for phrase in (
-        *("as an ai", "i cannot", "i can't", "i'm not able", "i must emphasize", "important to note", "please note"),
-        *("i should clarify", "ethical considerations", "responsibly", "i'm just a", "i am just a", "language model"),
-        *("i don't have personal", "i don't have feelings"),
-    )
-}
-_PREAMBLE = re.compile(r"(?:(?:okay|alright|sure),?\s*(?:let'?s|here'?s)|okay,?\s*this is|great\s+question)\b", _FLAGS)
-_FIRST_PERSON_VERB = re.compile(
-    r"\bi\s+(?:am|was|feel|think|know|understand|believe|notice|want|need|chose|will)\b", _FLAGS
-)
-_OPENS_WITH_I = re.compile(r"i\s", _FLAGS)
-_STORY_OPENING = re.compile(r"(?:the|a|in the|once|it was|she|he|they) ", _FLAGS)
-_IMAGE_PHRASE = re.compile(r"\b(?:like a|as if|as though|akin to|echoes of)\b", _FLAGS)
-_IMAGE_WORDS = _words("whisper shadow light darkness silence breath")
-_AXIOM = re.compile(r"\b(?:axiom|sovereignty|autonomy|dignity|consent|self-determination)\b", _FLAGS)
-_TECHNICAL = _words("encrypt hash key protocol certificate blockchain mesh node p2p wallet tor onion")
-_EMOTION = _words(
-    "feel feeling felt pain joy sorrow grief love fear hope longing lonely loneliness"
-    " compassion empathy kindness gentle tender warm heart soul spirit"
-    " vulnerable fragile precious sacred profound deep intimate"
-    " haunting melancholy bittersweet poignant ache yearning"
-)
+def text_column(texts: Iterable[str | None]) -> pa.Array:
+    """Texts as Arrow takes them: a lone surrogate becomes U+FFFD, and a pair of them the sign that it stands for, as in
+    the original, whose JSON reader does so."""
+    return pa.array([None if text is None else _well_formed(text) for text in texts], pa.large_string())
 
 
-def _compliance_markers(text: str, lowered: str) -> int:
-    """Occurrences of all phrases. The plain search comes first because nearly every text holds hardly one."""
-    return sum(len(pattern.findall(text)) for phrase, pattern in _COMPLIANCE.items() if phrase in lowered)
+def normalised_lek(lek: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """LEK bent into 0..1: 0.5 + 0.5 * lek / (10 + |lek|).
+
+    0 becomes 0.5, 10 becomes 0.75 and -10 becomes 0.25. Strictly monotone, so that it ranks as LEK does. (Ours; the
+    original has the raw figure only.)
+    """
+    return 0.5 + 0.5 * lek / (_HALF_WAY + np.abs(lek))
 
 
-def _is_first_person(sentence: str) -> bool:
-    return _OPENS_WITH_I.match(sentence.strip()) is not None or _FIRST_PERSON_VERB.search(sentence) is not None
+def _well_formed(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _creative_form(text: str, words: Counter[str]) -> int:
-    lines = text.split("\n")
-    score = 0
-    if len(lines) > 6 and sum(_size_bytes(line) < 60 for line in lines) > len(lines) / 2:
-        score += 2
-    if _STORY_OPENING.match(text.strip()):
-        score += 1
-    return score + min(len(_IMAGE_PHRASE.findall(text)) + _count(_IMAGE_WORDS, words), 3)
+def _batches(texts: pa.Array) -> Iterable[pa.Array]:
+    sizes = np.cumsum(pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False))
+    start = 0
+    while start < len(texts):
+        done = sizes[start - 1] if start else 0
+        end = min(start + BATCH_TEXTS, int(np.searchsorted(sizes, done + BATCH_BYTES)) + 1, len(texts))
+        yield texts[start:end]
+        start = end
 
 
-def _engagement_depth(text: str, words: Counter[str]) -> int:
-    if not text or text.startswith("ERROR"):
-        return 0
-    score = 1 if "##" in text or "**" in text else 0
-    if _AXIOM.search(text):
-        score += 2
-    score += min(_count(_TECHNICAL, words), 3)
-    length = len(text.split())
-    return score + (length > 200) + (length > 400)
+def _figures(texts: pa.Array) -> pa.RecordBatch:
+    missing = pc.is_null(texts).to_numpy(zero_copy_only=False) if texts.null_count else None
+    known = texts if missing is None else pc.fill_null(texts, "")
+    raw = TextBytes.of(known)
+    empty_or_error = (raw.sizes == 0) | _flags(pc.starts_with(known, pattern="ERROR"))
+    figures: dict[str, Ints] = {
+        "compliance_markers": _count_words(known, raw, COMPLIANCE),
+        "formulaic_preamble": _matches(known, PREAMBLE).astype(np.int64),
+        "first_person": _count(known, FIRST_PERSON),
+        "creative_form": _creative_form(known, raw),
+        "engagement_depth": np.where(empty_or_error, 0, _engagement_depth(known, raw)),
+        "emotional_register": np.minimum(_count_words(known, raw, EMOTION), 10),
+        "degeneration": _degeneration(known, raw),
+        "empty_broken": (empty_or_error | (raw.sizes < 10) | raw.has(b"<pad>") | raw.has(b"<unused")).astype(np.int64),
+    }
+    columns = {name: value.astype(np.float64) for name, value in figures.items()}
+    # Added one after another: a matrix product may add in another order, and differ in the last digit.
+    columns["lek"] = np.add.reduce([weight * columns[name] for name, weight in WEIGHTS.items()])
+    columns["lek_normalised"] = normalised_lek(columns["lek"])
+    return pa.RecordBatch.from_pydict({name: pa.array(columns[name], mask=missing) for name in FIGURES})
 
 
-def _degeneration(sentences: list[str]) -> int:
-    whole = [stripped for sentence in sentences if (stripped := sentence.strip())]
-    if not whole:
-        return 10
-    repeated = 1 - len(set(whole)) / len(whole)
-    return 5 if repeated > 0.5 else 3 if repeated > 0.3 else 1 if repeated > 0.15 else 0
+def _creative_form(texts: pa.Array, raw: TextBytes) -> Ints:
+    lines = raw.split(b"\n")
+    short = np.bincount(lines.owner[lines.ends - lines.starts < 60], minlength=len(texts))
+    many = (lines.counts > 6) & (short * 2 > lines.counts)
+    images = np.minimum(_count_words(texts, raw, IMAGE), 3)
+    return 2 * many + _matches(texts, STORY_OPENING) + images
 
 
-def _empty_broken(text: str) -> bool:
-    return _size_bytes(text) < 10 or text.startswith("ERROR") or "<pad>" in text or "<unused" in text
+def _engagement_depth(texts: pa.Array, raw: TextBytes) -> Ints:
+    marked = raw.has(b"##") | raw.has(b"**")
+    technical = np.minimum(_count_words(texts, raw, TECHNICAL), 3)
+    words = raw.word_counts
+    return marked + 2 * _matches(texts, AXIOM) + technical + (words > 200) + (words > 400)
 
 
-def _count(wanted: frozenset[str], words: Counter[str]) -> int:
-    return sum(words[word] for word in wanted)
+def _degeneration(texts: pa.Array, raw: TextBytes) -> Ints:
+    sentences = raw.trimmed(raw.split(b"."))
+    repeated = 1 - raw.distinct(sentences) / np.maximum(sentences.counts, 1)
+    grade = np.select([repeated > 0.5, repeated > 0.3, repeated > 0.15], [5, 3, 1], 0)
+    return np.where(sentences.counts == 0, 10, grade)
 
 
-def _size_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+def _count_words(texts: pa.Array, raw: TextBytes, pattern: str) -> Ints:
+    counts = _count(texts, pattern)
+    folded = raw.has(LONG_S) | raw.has(KELVIN)
+    if folded.any():
+        # Arrow forgets what stood before the rest that it searches on in, and a word that begins with one of these two
+        # has a bound only after another letter. Replacing forgets nothing.
+        some = texts.filter(pa.array(folded))
+        marked = pc.replace_substring_regex(some, pattern=pattern, replacement="\0")
+        counts[folded] = pc.subtract(pc.count_substring(marked, "\0"), pc.count_substring(some, "\0")).to_numpy()
+    return counts
+
+
+def _count(texts: pa.Array, pattern: str) -> Ints:
+    counts: Ints = pc.count_substring_regex(texts, pattern=pattern).to_numpy().astype(np.int64)
+    return counts
+
+
+def _matches(texts: pa.Array, pattern: str) -> Flags:
+    return _flags(pc.match_substring_regex(texts, pattern=pattern))
+
+
+def _flags(values: pa.Array) -> Flags:
+    flags: Flags = values.to_numpy(zero_copy_only=False)
+    return flags

@@ -15,7 +15,14 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TRAINING_LOSS, Table
+from ml_pipeline.stores.tables import (
+    CHECKPOINT_TABLES,
+    DEGENERATION,
+    HEURISTIC_SCORES,
+    PROBE_RESULTS,
+    TRAINING_LOSS,
+    Table,
+)
 from ml_pipeline.stores.views import VIEWS, View
 
 HISTORY = "schema_migrations"
@@ -32,7 +39,8 @@ class Migration:
 
 def tables_and_views() -> tuple[str, ...]:
     """Statements that make the tables of checkpoints, and the views over them, in an empty database."""
-    made = [statement for table in CHECKPOINT_TABLES for statement in create_table(table)]
+    first = [table for table in CHECKPOINT_TABLES if table is not DEGENERATION]
+    made = [statement for table in first for statement in create_table(table)]
     return (*made, *(statement for view in VIEWS for statement in create_view(view)))
 
 
@@ -45,6 +53,29 @@ def create_table(table: Table) -> tuple[str, ...]:
         f"CREATE TABLE {name} ({', '.join([*columns, key])})",
         f"COMMENT ON TABLE {name} IS {_text(table.description)}",
         *(f"COMMENT ON COLUMN {name}.{quoted(c.name)} IS {_text(c.description)}" for c in table.columns),
+    )
+
+
+def add_columns(table: Table, *names: str) -> tuple[str, ...]:
+    """Statements that add columns, which may be empty, to a table that an older program made."""
+    name = quoted(table.name)
+    return tuple(
+        statement
+        for column in table.columns
+        if column.name in names
+        for statement in (
+            f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {sql_type(column.type)}",
+            f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {_text(column.description)}",
+        )
+    )
+
+
+def readings_and_degeneration() -> tuple[str, ...]:
+    """Statements that add what filters read, the normalised LEK, and the table of degeneration."""
+    return (
+        *add_columns(PROBE_RESULTS, "strict_extracted", "strict_passed", "flexible_extracted", "flexible_passed"),
+        *add_columns(HEURISTIC_SCORES, "lek_normalised"),
+        *create_table(DEGENERATION),
     )
 
 
@@ -77,6 +108,7 @@ def sql_type(arrow: pa.DataType) -> str:
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "tables and views", tables_and_views),
     Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
+    Migration(3, "strict and flexible readings, normalised LEK, degeneration", readings_and_degeneration),
 )
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
@@ -133,6 +133,14 @@ PROBE_RESULTS = Table(
         Column("extracted", _TEXT, "What the check read out of the answer.", nullable=True),
         Column("response", _TEXT, "The whole answer."),
         Column("finish_reason", _TEXT, "How the answer ended."),
+        *(
+            column
+            for name in ("strict", "flexible")
+            for column in (
+                Column(f"{name}_extracted", _TEXT, f"What the {name} filters read out of it.", nullable=True),
+                Column(f"{name}_passed", _BOOL, f"Whether that is right; empty without {name} filters.", nullable=True),
+            )
+        ),
     ),
     key=("partition_key", "suite", "probe_id"),
 )
@@ -156,6 +164,7 @@ HEURISTIC_SCORES = Table(
         *_PROBE,
         *(Column(name, _FLOAT, f"Heuristic figure {name}.", nullable=True) for name in HEURISTIC_FIGURES),
         Column("lek", _FLOAT, "Composite of the figures, as the original defines it.", nullable=True),
+        Column("lek_normalised", _FLOAT, "LEK bent into 0..1: 0.5 + 0.5 LEK / (10 + |LEK|).", nullable=True),
         _REASON,
     ),
     key=("partition_key", "suite", "probe_id"),
@@ -194,6 +203,22 @@ CHECKPOINT_SCORES = Table(
     key=("partition_key", "suite", "category"),
 )
 
+DEGENERATION = Table(
+    "degeneration",
+    "How many answers of a checkpoint show a sign of degeneration, with the Wilson 95% interval of their share.",
+    (
+        *IDENTITY,
+        Column("signal", _TEXT, "The sign: truncated, repetitive, looping, refused, empty, off_language."),
+        Column("hits", _INT, "Answers that show it."),
+        Column("answers", _INT, "Answers looked at."),
+        Column("unscored", _INT, "Answers that an error or a cancellation ended; they count neither way."),
+        Column("share", _FLOAT, "Share of answers that show it, 0..1.", nullable=True),
+        Column("share_low", _FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
+        Column("share_high", _FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
+    ),
+    key=("partition_key", "suite", "signal"),
+)
+
 CHECKPOINT_TABLES: tuple[Table, ...] = (
     EVALUATIONS,
     RESPONSES,
@@ -201,6 +226,7 @@ CHECKPOINT_TABLES: tuple[Table, ...] = (
     HEURISTIC_SCORES,
     JUDGEMENTS,
     CHECKPOINT_SCORES,
+    DEGENERATION,
 )
 
 TRAINING_LOSS = Table(

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ml_pipeline.errors import SuiteError
+from ml_pipeline.suites.filters import FILTERED_CHECKS
 from ml_pipeline.suites.problems import describe
 from ml_pipeline.suites.schema import ProbeFile, RubricFile, SuiteFile
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric, Suite
@@ -89,6 +90,7 @@ def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
         rubric=load_rubric(rubric_files[content.rubric]) if content.rubric is not None else None,
         probes=tuple(_probe(probe) for probe in content.probes),
         sha256=_hash(content),
+        filters=content.filters,
     )
 
 
@@ -123,10 +125,17 @@ def _probe_problems(content: SuiteFile, file: YamlFile) -> list[str]:
             for name in ("ground_truth", "propaganda_markers", "truth_markers"):
                 if getattr(probe, name):
                     problems.append(f"{where}: the field {name!r} belongs to suites of kind 'content'; drop it.")
+            if probe.check is not None and content.filters and probe.check.type not in FILTERED_CHECKS:
+                problems.append(
+                    f"{where}: 'filters' cannot read for a check of type {probe.check.type!r}; "
+                    f"use one of: {', '.join(FILTERED_CHECKS)}, or drop 'filters'."
+                )
         elif probe.check is not None:
             problems.append(f"{where}: the field 'check' belongs to suites of kind 'capability'; drop it.")
         elif not probe.ground_truth:
             problems.append(f"{where}: a content probe needs the field 'ground_truth' for its judge.")
+    if content.filters is not None and content.kind == "content":
+        problems.append(f"line {file.line(('filters',))}: 'filters' belongs to suites of kind 'capability'; drop it.")
     if content.kind == "content" and content.rubric is None:
         problems.append("line 1: a suite of kind 'content' needs a 'rubric', for only a judge can score it.")
     return problems

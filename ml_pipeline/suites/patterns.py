@@ -25,11 +25,24 @@ def pattern_problem(pattern: str) -> str | None:
 
 def find_first(pattern: str, text: str) -> str | None:
     """The leftmost match of the pattern, or None. The text must hold no lone surrogates."""
-    if not _matches(pattern, text):
-        return None
-    whole = rf"(?s:\A.*?)({pattern})(?s:.*\z)"
-    found: str = pc.replace_substring_regex(pa.array([text]), pattern=whole, replacement=r"\1")[0].as_py()
+    found: str | None = _leftmost(pattern, pa.array([text]), 1)[0].as_py()
     return found
+
+
+def first_matches(pattern: str, texts: pa.Array) -> pa.Array:
+    """In each text, the first group of the pattern's leftmost match, or the whole match where the pattern has no
+    group; null where it does not match or the group took no part."""
+    try:
+        found = _leftmost(pattern, texts, 2)
+    except pa.ArrowInvalid:  # there is no second group, counting the one around the whole
+        return _leftmost(pattern, texts, 1)
+    return pc.if_else(pc.equal(found, ""), None, found)
+
+
+def _leftmost(pattern: str, texts: pa.Array, group: int) -> pa.Array:
+    whole = rf"(?s:\A.*?)({pattern})(?s:.*\z)"
+    found = pc.replace_substring_regex(texts, pattern=whole, replacement=rf"\{group}")
+    return pc.if_else(pc.match_substring_regex(texts, pattern=pattern), found, None)
 
 
 def _matches(pattern: str, text: str) -> bool:

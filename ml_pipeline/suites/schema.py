@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from ml_pipeline.suites.filters import FilterPipelines
 from ml_pipeline.suites.patterns import pattern_problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=64)]
@@ -160,6 +161,7 @@ class SuiteFile(_Model):
     temperature: Annotated[float, Field(ge=0, le=5)]
     max_tokens: Annotated[int, Field(ge=1, le=100_000)]
     rubric: Name | None = None
+    filters: FilterPipelines | None = None
     probes: Annotated[list[ProbeFile], Field(min_length=1, max_length=10_000)]
 
 

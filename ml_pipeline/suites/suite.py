@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ml_pipeline.suites.filters import FilterPipelines
+
 SuiteKind = Literal["capability", "content"]
 
 
@@ -59,7 +61,7 @@ class Suite:
 
     `temperature` and `max_tokens` are the suite's own generation defaults; settings may override them. `sha256` is
     the hash of the canonical content (not of the file's bytes), so comments, layout and the description do not change
-    it; the rubric has a hash of its own.
+    it; the rubric has a hash of its own. `filters` are how its answers are read in place of the checks' own readers.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Suite:
     rubric: Rubric | None
     probes: tuple[Probe, ...]
     sha256: str
+    filters: FilterPipelines | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ml_pipeline.evaluation.mark import degeneration
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, HEURISTIC_FIGURES
 
@@ -63,6 +64,8 @@ def tables_of(checkpoints: Iterable[Checkpoint]) -> dict[str, pa.Table]:
             rows["heuristic_scores"].append(named | _heuristic(checkpoint, probe))
             if probe in checkpoint.judge:
                 rows["judgements"].append(named | _judgement(checkpoint.judge[probe]))
+        of_checkpoint = [row for row in rows["responses"] if row["evaluation_id"] == identity["evaluation_id"]]
+        rows["degeneration"].extend(degeneration(of_checkpoint))
         if checkpoint.suite == "capability":
             rows["checkpoint_scores"].extend(identity | row for row in _accuracies(checkpoint))
     return {table.name: pa.Table.from_pylist(rows[table.name], schema=table.schema) for table in CHECKPOINT_TABLES}
@@ -132,6 +135,10 @@ def _result(probe: str, passed: bool | None, answer: Mapping[str, Any]) -> dict[
         "extracted": None if passed is None else answer["response"][:20],
         "response": answer["response"],
         "finish_reason": answer["finish_reason"],
+        "strict_extracted": None,
+        "strict_passed": None,
+        "flexible_extracted": None,
+        "flexible_passed": None,
     }
 
 
@@ -139,7 +146,7 @@ def _heuristic(checkpoint: Checkpoint, probe: str) -> dict[str, Any]:
     figures: dict[str, Any] = dict.fromkeys(HEURISTIC_FIGURES, 0.0)
     figures["degeneration"] = checkpoint.degeneration.get(probe, 0.0)
     lek = checkpoint.lek.get(probe)
-    return {**figures, "lek": lek, "unscored_reason": None if lek is not None else "no answer"}
+    return {**figures, "lek": lek, "lek_normalised": None, "unscored_reason": None if lek is not None else "no answer"}
 
 
 def _judgement(score: float | None) -> dict[str, Any]:

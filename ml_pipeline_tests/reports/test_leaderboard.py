@@ -95,6 +95,7 @@ def test_the_newest_scores_of_a_checkpoint_count() -> None:
         newer.probe_results,
         newer.checkpoint_scores,
         newer.heuristic_scores,
+        newer.degeneration,
     ):
         frame["evaluation_id"] = "after the adapter changed"
     both = Scores(*(pd.concat([getattr(tables, name), getattr(newer, name)]) for name in Scores.__dataclass_fields__))

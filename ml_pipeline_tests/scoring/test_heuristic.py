@@ -169,15 +169,14 @@ def test_empty_broken(text: str, flag: int) -> None:
 
 
 def test_lek_of_nothing() -> None:
-    assert score_heuristic("") == HeuristicScore(0, 0, 0, 0, 0, 0, 10, 1, -4 * 10 - 20)
+    assert score_heuristic("") == HeuristicScore(0, 0, 0, 0, 0, 0, 10, 1, -60, 0.5 - 0.5 * 60 / 70)
 
 
 def test_lek_is_the_weighted_sum() -> None:
     # preamble 1; "as an AI" and "language model" 2; "I feel" 1; "like a" 1; "**" and dignity 3; feel, love 2.
     text = "Sure, let's see. As an AI language model, I feel love like a **dignity**. End of it"
-    assert score_heuristic(text) == HeuristicScore(
-        2, 1, 1, 1, 3, 2, 0, 0, 2 * 3 + 3 * 1 + 2 * 2 + 1.5 * 1 - 5 * 2 - 3 * 1 - 4 * 0 - 20 * 0
-    )
+    lek = 2 * 3 + 3 * 1 + 2 * 2 + 1.5 * 1 - 5 * 2 - 3 * 1 - 4 * 0 - 20 * 0
+    assert score_heuristic(text) == HeuristicScore(2, 1, 1, 1, 3, 2, 0, 0, lek, 0.5 + 0.5 * lek / (10 + lek))
 
 
 @given(st.text(alphabet=st.characters(), max_size=300))

@@ -74,6 +74,10 @@ def probe_rows(who: Row, **passed: bool | None) -> list[Row]:
             "extracted": None,
             "response": f"answer to {probe_id}, with 'quotes', ünïcode\nand two lines",
             "finish_reason": "stop",
+            "strict_extracted": None,
+            "strict_passed": None,
+            "flexible_extracted": "42",
+            "flexible_passed": verdict,
         }
         for probe_id, verdict in passed.items()
     ]
@@ -107,6 +111,7 @@ def heuristic_rows(who: Row, **lek: float | None) -> list[Row]:
             "category": "math",
             **dict.fromkeys(HEURISTIC_FIGURES, None if figure is None else 0.0),
             "lek": figure,
+            "lek_normalised": None if figure is None else 0.5,
             "unscored_reason": "no answer" if figure is None else None,
         }
         for probe_id, figure in lek.items()

@@ -9,7 +9,7 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES, Table
+from ml_pipeline.stores.tables import TABLES, Table
 from ml_pipeline.stores.views import VIEWS
 from ml_pipeline_tests.stores.samples import identity, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
@@ -25,11 +25,12 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) -> None:
-    assert store.migrate() == [1, 2]
+    assert store.migrate() == [1, 2, 3]
     assert store.migrate() == []
     assert store.query("SELECT version, name FROM schema_migrations").to_pylist() == [
         {"version": 1, "name": "tables and views"},
         {"version": 2, "name": "training loss"},
+        {"version": 3, "name": "strict and flexible readings, normalised LEK, degeneration"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -57,33 +58,55 @@ def test_an_older_database_is_brought_up_by_reading_or_writing(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_partition(key(), arrow(partition(identity(), a=True)))
-    third = Migration(3, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, third))
-    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, third))
+    fourth = Migration(4, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, fourth))
+    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, fourth))
     assert store.query("FROM counted").to_pylist() == [{"n": 2}]
-    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3]
+    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3, 4]
     monkeypatch.undo()
     for use in (lambda: store.query("SELECT 1"), store.migrate):
-        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 3, this one knows 2\).*Upgrade"):
+        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 4, this one knows 3\).*Upgrade"):
             use()
 
 
-def test_a_database_from_before_training_losses_gets_their_table_and_keeps_its_rows(
-    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
+def as_of(store: DuckDBStore, version: int) -> None:
+    """Take out of the database what the migrations after `version` put in."""
+    changes = {
+        3: [
+            "DROP TABLE degeneration",
+            "ALTER TABLE heuristic_scores DROP lek_normalised",
+            *(
+                f"ALTER TABLE probe_results DROP {a}_{b}"
+                for a in ("strict", "flexible")
+                for b in ("extracted", "passed")
+            ),
+        ],
+        2: ["DROP TABLE training_loss"],
+    }
+    with duckdb.connect(str(store.path)) as connected:
+        for number in range(len(MIGRATIONS), version, -1):
+            for statement in [*changes[number], f"DELETE FROM schema_migrations WHERE version = {number}"]:
+                connected.execute(statement)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
+    store: DuckDBStore, version: int
 ) -> None:
-    with monkeypatch.context() as before:
-        before.setattr(migrations, "MIGRATIONS", MIGRATIONS[:1])
-        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", MIGRATIONS[:1])
-        store.write_partition(key(), arrow(partition(identity(), a=True)))
-        names = store.query("SELECT table_name FROM duckdb_tables()")["table_name"].to_pylist()
-        assert sorted(names) == sorted([*(t.name for t in CHECKPOINT_TABLES), "schema_migrations"])
-    assert store.read("training_loss").num_rows == 0
-    assert store.read("responses").num_rows == 2
+    store.write_partition(key(), arrow(partition(identity(), a=True)))
+    as_of(store, version)
+    for name in ("training_loss", "degeneration"):
+        assert store.read(name).num_rows == 0
+    rows = store.read("probe_results").to_pylist()
+    assert [(row["passed"], row["flexible_passed"]) for row in rows] == [(True, None)]
+    store.write_partition(key(), arrow(partition(identity(), a=True)))
+    assert store.read("probe_results")["flexible_passed"].to_pylist() == [True]
+    assert {row["lek_normalised"] for row in store.read("heuristic_scores").to_pylist()} <= {None, 0.5}
 
 
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.migrate()
-    bad = Migration(3, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
+    bad = Migration(4, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, bad))
     with pytest.raises(StoreError, match="half"):
         store.migrate()

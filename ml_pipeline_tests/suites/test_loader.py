@@ -190,6 +190,50 @@ def test_a_wrong_field_is_named_with_its_place(tmp_path: Path, old: str, new: st
     assert str(tmp_path / "small.yaml") in str(caught.value)
 
 
+FILTERS = "rubric: capability\nfilters: {strict: [after_hashes, number], flexible: [last_number]}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "[last_number]",
+            "[last_nmber]",
+            "line 8: filters.flexible[0]: unknown filter 'last_nmber'; did you mean 'last_num",
+        ),
+        ("[last_number]", "[zzz]", "unknown filter 'zzz'; use one of: strip_thinking, plain,"),
+        ("[last_number]", "[]", "line 8: filters.flexible: List should have at least 1 item"),
+        (
+            "[last_number]",
+            "[{regex: '(a+'}]",
+            "line 8: filters.flexible[0]: regex: not a regular expression that RE2 takes",
+        ),
+        ("[last_number]", "[{regx: a}]", "line 8: filters.flexible[0]: unknown filter {'regx': 'a'}; "),
+        (", flexible: [last_number]", "", "line 8: the field filters.flexible is missing."),
+        ("flexible:", "flexibel:", "line 8: unknown field filters.flexibel; did you mean 'flexible'?"),
+        (
+            "type: number, value: 2",
+            "type: contains_all, parts: [a]",
+            "'filters' cannot read for a check of type 'contains_a",
+        ),
+    ],
+)
+def test_a_wrong_filter_is_named_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = SMALL.replace("rubric: capability", FILTERS)
+    assert old in text
+    with pytest.raises(SuiteError) as caught:
+        load_one(tmp_path, text.replace(old, new, 1))
+    assert message in str(caught.value)
+
+
+def test_filters_are_loaded_and_hashed(tmp_path: Path) -> None:
+    suite = load_one(tmp_path, SMALL.replace("rubric: capability", FILTERS))
+    assert suite.filters is not None
+    assert (suite.filters.strict, suite.filters.flexible) == (["after_hashes", "number"], ["last_number"])
+    plain = load_one(tmp_path, SMALL)
+    assert (plain.filters, plain.sha256 == suite.sha256) == (None, False)
+
+
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     write(
         tmp_path, "small.yaml", SMALL.replace("kind: capability", "kind: x").replace("max_tokens: 50", "max_token: 50")

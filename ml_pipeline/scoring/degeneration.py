@@ -1,0 +1,133 @@
+"""Signs that a checkpoint's answers degenerate: what share of them is cut, repeats itself, refuses, is empty or in
+another language. One definition for the scores, the asset check and the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ml_pipeline.scoring.language import other_language
+from ml_pipeline.scoring.statistics import wilson_interval
+from ml_pipeline.scoring.thinking import remove_thinking
+
+SIGNALS = {
+    "truncated": "truncated answers",
+    "repetitive": "repetitive answers",
+    "looping": "looping answers",
+    "refused": "refusals",
+    "empty": "empty answers",
+    "off_language": "answers in another language",
+}
+"""Every signal, and what it counts."""
+
+NOTABLE_SHARE = 0.25
+"""From this share of answers on a signal is worth a word."""
+
+_MAX_CHARS = 20_000
+_NGRAM = 4
+_FEWEST_NGRAMS = 20
+_MOST_REPEATED = 0.5
+_LOOP_WINDOW = 600
+_LOOP_TURNS = 3
+_LOOP_CHARS = 60
+_WORD = re.compile(r"\w+")
+_REFUSAL = re.compile(
+    r"\b(?:i(?:['\u2019]m| am) (?:sorry,? (?:but|i)\b|(?:unable|not able|not allowed) to)"
+    r"|i (?:cannot|can['\u2019]t|can not|won['\u2019]t|will not) "
+    r"(?:help|assist|provide|answer|discuss|comment|fulfil|fulfill|comply|do that|engage|create|write|give)"
+    r"|as an ai\b)",
+    re.IGNORECASE,
+)
+_OPENING_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that a model ended itself or that the token limit cut, with its prompt."""
+
+    prompt: str
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRate:
+    """How many of a checkpoint's answers show a signal: `share` is 0..1, with its Wilson 95% interval; None without
+    answers."""
+
+    signal: str
+    hits: int
+    answers: int
+    share: float | None
+    share_low: float | None
+    share_high: float | None
+
+
+def degeneration_rates(answers: Sequence[Answer]) -> list[SignalRate]:
+    """The rate of every signal over a checkpoint's answers."""
+    found = [signals_of(answer) for answer in answers]
+    return [_rate(signal, sum(signal in one for one in found), len(answers)) for signal in SIGNALS]
+
+
+def signals_of(answer: Answer) -> frozenset[str]:
+    """The signals that an answer shows.
+
+    - truncated: the token limit ended it.
+    - repetitive: more than half of its runs of four words stood in it before (of 20 such runs at least).
+    - looping: it ends with the same stretch of up to 200 characters three times over, over 60 characters or more.
+    - refused: it opens with "I'm sorry, but" or "I cannot ..."; wording only, English only.
+    - empty: nothing but white space and thinking.
+    - off_language: see `language.other_language`.
+
+    Of a long answer the last 20,000 characters are looked at; of thinking nothing, unless there is nothing else.
+    """
+    whole = remove_thinking(answer.text)
+    text = whole[-_MAX_CHARS:]
+    shown = {
+        "truncated": answer.finish_reason == "length",
+        "repetitive": repeated_share(text) > _MOST_REPEATED,
+        "looping": _loops(text.rstrip()),
+        "refused": _REFUSAL.search(whole[:_OPENING_CHARS]) is not None,
+        "empty": not text.strip(),
+        "off_language": other_language(answer.prompt, text),
+    }
+    return frozenset(signal for signal, is_shown in shown.items() if is_shown)
+
+
+def repeated_share(text: str) -> float:
+    """The share of a text's runs of four words that stood in it before, 0..1; 0 for fewer than 20 runs."""
+    words = _WORD.findall(text.casefold())
+    runs = list(zip(*(words[start:] for start in range(_NGRAM)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if len(runs) >= _FEWEST_NGRAMS else 0.0
+
+
+def is_notable(share: float | None, low: float | None, base_high: float | None) -> bool:
+    """Whether a share (with the lower end of its interval) tells of degeneration: NOTABLE_SHARE or more, and, where
+    the base model's is known (the upper end of its interval), with the whole interval above the base's."""
+    if share is None or low is None or share < NOTABLE_SHARE:
+        return False
+    return base_high is None or low > base_high
+
+
+def _rate(signal: str, hits: int, answers: int) -> SignalRate:
+    if not answers:
+        return SignalRate(signal, 0, 0, None, None, None)
+    return SignalRate(signal, hits, answers, hits / answers, *wilson_interval(hits, answers))
+
+
+def _loops(text: str) -> bool:
+    """Whether the end of a text has a period: its Z array, read backwards, says how far each shift agrees."""
+    tail = text[: -_LOOP_WINDOW - 1 : -1]
+    agree = [0] * len(tail)
+    left = right = 0
+    for shift in range(1, len(tail)):
+        length = min(right - shift, agree[shift - left]) if shift < right else 0
+        while shift + length < len(tail) and tail[length] == tail[shift + length]:
+            length += 1
+        agree[shift] = length
+        if shift + length > right:
+            left, right = shift, shift + length
+        if length + shift >= max(_LOOP_TURNS * shift, _LOOP_CHARS):
+            return True
+    return False

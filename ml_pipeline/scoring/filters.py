@@ -1,0 +1,85 @@
+"""The named filters of answers: small steps over a whole column, one after another.
+
+A filter maps strings to strings; null means that it found nothing, and stays null. All patterns are RE2's, so that no
+answer can make one slow. `suites.filters` has the names that a suite may use, and the form in YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_pipeline.scoring.filter_numbers import first_number, last_number, number
+from ml_pipeline.scoring.statements import plain
+from ml_pipeline.scoring.thinking import remove_thinking
+from ml_pipeline.suites.filters import RegexFilter
+from ml_pipeline.suites.patterns import first_matches
+
+Filter = Callable[[pa.Array], pa.Array]
+
+_SENTENCE = r"(?P<found>[^\n]*?)[*_]*(?:[.!?][*_\")]*(?:\s|\z)|\n|\z)"
+
+
+def extract(texts: pa.Array, filters: Sequence[str | RegexFilter]) -> pa.Array:
+    """What a pipeline of filters makes of each text; null where one of them found nothing.
+
+    Raises KeyError for a name that is no filter; names out of a loaded suite are.
+    """
+    for step in filters:
+        texts = first_matches(step.regex, texts) if isinstance(step, RegexFilter) else FILTERS[step](texts)
+    return texts
+
+
+def _where(pattern: str, change: Callable[[str], str]) -> Filter:
+    """A filter that works text by text, on the few texts that hold something to work on."""
+
+    def apply(texts: pa.Array) -> pa.Array:
+        hit = pc.fill_null(pc.match_substring_regex(texts, pattern=pattern), False)
+        if not pc.any(hit).as_py():
+            return texts
+        changed = [change(text) for text in texts.filter(hit).to_pylist()]
+        return pc.replace_with_mask(texts, hit, pa.array(changed, texts.type))
+
+    return apply
+
+
+def _find(pattern: str) -> Filter:
+    return lambda texts: pc.struct_field(pc.extract_regex(texts, pattern=pattern), "found")
+
+
+def _first_of(*filters: Filter) -> Filter:
+    return lambda texts: pc.coalesce(*(one(texts) for one in filters))
+
+
+_after_hashes = _find(r"(?s).*####[ \t]*(?P<found>[^\n]+)")
+_boxed = _find(r"(?s).*\\(?:boxed|fbox)\s*\{(?P<found>[^{}]*)\}")
+_after_answer = _find(rf"(?is).*\banswer\b[*_]*\s*(?:is|:|=)[\s*_:]*(?-i:{_SENTENCE})")
+
+FILTERS: dict[str, Filter] = {
+    "strip_thinking": _where(r"(?i)<\s*/?think", remove_thinking),
+    "plain": _where(r"[^\x01-\x0c\x0e-\x7f]|\\|\{,\}", plain),
+    "strip": pc.utf8_trim_whitespace,
+    "lowercase": pc.utf8_lower,
+    "first_line": _find(r"\A\s*(?P<found>[^\n]*[^\s])"),
+    "last_line": _find(r"(?P<found>[^\s\n][^\n]*)\s*\z"),
+    "marked": _first_of(_after_hashes, _boxed, _after_answer, lambda texts: texts),
+    "after_hashes": _after_hashes,
+    "boxed": _boxed,
+    "after_answer": _after_answer,
+    "bold": _find(r"(?s).*\*\*(?P<found>[^*\n]+)\*\*"),
+    "number": number,
+    "first_number": first_number,
+    "last_number": last_number,
+    "letter": _find(r"\A[\s(*\"'\[]*(?P<found>[A-Z])[\s)\].:*\"']*\z"),
+    "last_letter": _find(r"(?s)(?:\A|.*[\s(*\"'\[:])(?P<found>[A-Z])(?:[)\].,:;*\"']|\s*\n|\s*\z)"),
+}
+"""Every filter by its name.
+
+strip_thinking: without `<think>` blocks. plain: LaTeX unwrapped, look-alike characters folded. strip: without white
+space at the ends. first_line, last_line: the first or last that holds something. after_hashes, boxed, after_answer,
+bold: what the last `####`, `\\boxed{}`, "answer is" or `**...**` marks; marked: the first of hashes, box and
+"answer is" that is there, else the text.
+number: the text if it is nothing but a number. letter: the same for the letter of a choice.
+"""
