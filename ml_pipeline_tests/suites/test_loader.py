@@ -204,7 +204,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 def test_duplicate_ids_name_both_places(tmp_path: Path) -> None:
     again = SMALL[SMALL.index("  - id: sum") :]
-    with pytest.raises(SuiteError, match="line 13: probe 'sum': this id is taken by the probe on line 9"):
+    with pytest.raises(SuiteError, match="line 13: probe 'sum': this id is taken by the one on line 9"):
         load_one(tmp_path, SMALL + again)
 
 
