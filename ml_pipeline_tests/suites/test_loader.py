@@ -72,12 +72,17 @@ def test_rubrics_have_the_dimensions_of_the_original() -> None:
 
 
 def test_built_in_suites_are_found_without_folders() -> None:
-    assert available_suites() == ("capability", "content")
+    assert available_suites() == ("capability", "capability_templates", "content")
 
 
 def test_a_dropped_file_is_a_suite(tmp_path: Path) -> None:
     suite = load_one(tmp_path, SMALL)
-    assert available_suites([tmp_path, tmp_path / "missing"]) == ("capability", "content", "small")
+    assert available_suites([tmp_path, tmp_path / "missing"]) == (
+        "capability",
+        "capability_templates",
+        "content",
+        "small",
+    )
     assert suite.probes[0].check == {
         "type": "number",
         "value": 2.0,
