@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TRAINING_LOSS, Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, PROBE_RESULTS, RESPONSES, TRAINING_LOSS, Table
 from ml_pipeline.stores.views import VIEWS, View
 
 HISTORY = "schema_migrations"
@@ -56,6 +56,33 @@ def create_view(view: View) -> tuple[str, ...]:
     )
 
 
+def remake_table(table: Table, added: tuple[str, ...]) -> tuple[str, ...]:
+    """Statements that make a table anew as tables.py defines it and keep its rows; `added` columns are filled in.
+
+    DuckDB cannot change a primary key in place.
+    """
+    name, old = quoted(table.name), quoted(f"{table.name} before")
+    columns = [column for column in table.columns if column.name in added]
+    return (
+        *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {quoted(c.name)} {sql_type(c.type)}" for c in columns),
+        *(
+            f"UPDATE {name} SET {quoted(c.name)} = {c.earlier} WHERE {quoted(c.name)} IS NULL"
+            for c in columns
+            if c.earlier is not None
+        ),
+        f"ALTER TABLE {name} RENAME TO {old}",
+        *create_table(table),
+        f"INSERT INTO {name} BY NAME FROM {old}",
+        f"DROP TABLE {old}",
+    )
+
+
+def several_samples() -> tuple[str, ...]:
+    """Statements that give answers their sample and template, and make the views over them anew."""
+    made = [one for table in (RESPONSES, PROBE_RESULTS) for one in remake_table(table, ("sample", "template"))]
+    return (*made, *(statement for view in VIEWS for statement in create_view(view)))
+
+
 def sql_type(arrow: pa.DataType) -> str:
     """DuckDB's name for a type that tables.py uses.
 
@@ -77,6 +104,7 @@ def sql_type(arrow: pa.DataType) -> str:
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "tables and views", tables_and_views),
     Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
+    Migration(3, "several samples of a probe, and templates", several_samples),
 )
 
 

@@ -97,7 +97,9 @@ def test_one_partition_all_partitions_and_none(
         assert (found["dagster/row_count"], found["path"], found["dagster/uri"]) == (2, str(path), path.as_uri())
         columns = found["dagster/column_schema"].columns
         assert [(c.name, c.description) for c in columns] == [(c.name, c.description) for c in PROBE_RESULTS.columns]
-        assert [c.name for c in columns if c.constraints.nullable] == ["passed", "unscored_reason", "extracted"]
+        assert [c.name for c in columns if c.constraints.nullable] == [
+            *("template", "passed", "unscored_reason", "extracted")
+        ]
     # The third partition was never stored: the others are not hidden by it.
     result = run(instance, manager, ["score_table", "leaderboard", "reader"])
     assert metadata(result, "score_table")["dagster/row_count"] == 4

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -9,9 +10,10 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
+from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES, Table
 from ml_pipeline.stores.views import VIEWS
-from ml_pipeline_tests.stores.samples import identity, key, partition
+from ml_pipeline_tests.stores.samples import identity, key, partition, without
 from ml_pipeline_tests.stores.test_duckdb import arrow
 
 
@@ -25,11 +27,12 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) -> None:
-    assert store.migrate() == [1, 2]
+    assert store.migrate() == [1, 2, 3]
     assert store.migrate() == []
     assert store.query("SELECT version, name FROM schema_migrations").to_pylist() == [
         {"version": 1, "name": "tables and views"},
         {"version": 2, "name": "training loss"},
+        {"version": 3, "name": "several samples of a probe, and templates"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -57,14 +60,14 @@ def test_an_older_database_is_brought_up_by_reading_or_writing(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_partition(key(), arrow(partition(identity(), a=True)))
-    third = Migration(3, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, third))
-    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, third))
+    fourth = Migration(4, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, fourth))
+    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, fourth))
     assert store.query("FROM counted").to_pylist() == [{"n": 2}]
-    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3]
+    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3, 4]
     monkeypatch.undo()
     for use in (lambda: store.query("SELECT 1"), store.migrate):
-        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 3, this one knows 2\).*Upgrade"):
+        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 4, this one knows 3\).*Upgrade"):
             use()
 
 
@@ -81,9 +84,42 @@ def test_a_database_from_before_training_losses_gets_their_table_and_keeps_its_r
     assert store.read("responses").num_rows == 2
 
 
+def test_a_database_from_before_samples_keeps_its_answers_as_the_first_ones(
+    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {
+        name: replace(
+            table,
+            columns=tuple(column for column in table.columns if column.name not in ("sample", "template")),
+            key=tuple(column for column in table.key if column != "sample"),
+        )
+        for name, table in TABLES.items()
+    }
+    rows = partition(identity(), a=True, b=None)
+    for name in ("responses", "probe_results"):
+        rows[name] = without(without(rows[name], "sample"), "template")
+    with monkeypatch.context() as before:
+        checkpoint_tables = tuple(old[table.name] for table in CHECKPOINT_TABLES)
+        before.setattr(migrations, "MIGRATIONS", MIGRATIONS[:2])
+        before.setattr(migrations, "CHECKPOINT_TABLES", checkpoint_tables)
+        before.setattr(migrations, "VIEWS", ())
+        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", MIGRATIONS[:2])
+        before.setattr("ml_pipeline.stores.duckdb.TABLES", old)
+        store.write_partition(key(), {name: conform(old[name], key(), rows[name]) for name in rows})
+    assert store.migrate() == [3]
+    found = store.query("SELECT probe_id, passed, sample, template FROM probe_results ORDER BY probe_id").to_pylist()
+    assert found == [
+        {"probe_id": "a", "passed": True, "sample": 1, "template": None},
+        {"probe_id": "b", "passed": None, "sample": 1, "template": None},
+    ]
+    again = [row | {"sample": sample} for row in partition(identity(), a=True)["probe_results"] for sample in (1, 2)]
+    store.write_partition(key(), arrow(partition(identity(), a=True) | {"probe_results": again}))
+    assert store.query("SELECT sample FROM probe_results ORDER BY 1")["sample"].to_pylist() == [1, 2]
+
+
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.migrate()
-    bad = Migration(3, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
+    bad = Migration(4, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, bad))
     with pytest.raises(StoreError, match="half"):
         store.migrate()

@@ -12,6 +12,7 @@ import pytest
 from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.stores import parquet as module
 from ml_pipeline.stores.parquet import ParquetStore
+from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, JUDGEMENTS, RESPONSES
 from ml_pipeline_tests.stores.processes import run_python
 from ml_pipeline_tests.stores.samples import identity, key, response_rows, score_rows
@@ -210,3 +211,13 @@ def test_whole_tables_of_any_columns(store: ParquetStore) -> None:
         store.read_whole("other")
     with pytest.raises(StoreError, match="partition key"):
         store.write_whole("../escape", table)
+
+
+def test_files_from_before_samples_hold_first_answers(store: ParquetStore) -> None:
+    written = conform(RESPONSES, key(), response_rows(identity(), 2)).drop_columns(["sample", "template"])
+    path = store.path(RESPONSES, key())
+    path.parent.mkdir(parents=True)
+    pq.write_table(written, path)
+    found = store.read(RESPONSES, key())
+    assert found["sample"].to_pylist() == [1, 1]
+    assert found["template"].to_pylist() == [None, None]
