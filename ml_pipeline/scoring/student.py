@@ -15,7 +15,7 @@ def t_quantile_95(degrees: int) -> float:
     """The t that a Student variable of `degrees` degrees of freedom stays within (either sign) 95% of the time.
 
     Solved by bisection of the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4, exact for whole degrees; above
-    1000 degrees by their expansion 26.7.5, which is then right to nine places.
+    1000 degrees by their expansion 26.7.5, which is then right to eight places.
     """
     if degrees < 1:
         raise ValueError(f"a t interval needs at least 1 degree of freedom, not {degrees}")
