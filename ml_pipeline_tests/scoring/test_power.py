@@ -1,4 +1,4 @@
-"""The smallest difference that a suite detects, against the exact power of the exact test and against simulated runs."""
+"""The smallest difference that a suite detects: against the exact power of the exact test, and simulated runs."""
 
 from __future__ import annotations
 
