@@ -193,7 +193,7 @@ def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None) 
 
 def _against(references: Sequence[Point | None], points: Sequence[Point]) -> list[Comparison | None]:
     pairs = zip(references, points, strict=True)
-    return adjusted([r and compare(r.passed, point.passed, point.templates) for r, point in pairs])
+    return adjusted([None if r is None else compare(r.passed, point.passed, point.templates) for r, point in pairs])
 
 
 def _verdict(reference: Point, candidate: Point) -> str:

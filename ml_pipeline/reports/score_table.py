@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from ml_pipeline.reports.sample_metrics import MAJORITY, sample_metrics
@@ -93,9 +94,11 @@ def _shares(answers: pd.DataFrame, failed: pd.DataFrame, column: str, metric: st
     keys = [*EVALUATION_KEY, "category"]
     lost = _and_overall(failed).groupby(keys).size().to_dict()
     rows = []
-    for key, group in _and_overall(answers).groupby(keys):
-        hits = group[column].astype(bool).tolist()
-        low, high = share_interval(hits, group["cluster"].tolist()) or (math.nan, math.nan)
+    every = _and_overall(answers)
+    hit, clusters = every[column].to_numpy(dtype=bool), pd.factorize(every["cluster"])[0]
+    for key, at in every.groupby(keys).indices.items():
+        hits = hit[at].tolist()
+        low, high = share_interval(hits, clusters[at].tolist()) or (math.nan, math.nan)
         rows.append((*key, metric, sum(hits) / len(hits), low, high, len(hits), lost.get(key, 0)))
     return pd.DataFrame(rows, columns=[*keys, *(name for name in FIGURE_COLUMNS if name != "category")])
 
@@ -105,12 +108,14 @@ def _means(rows: pd.DataFrame, column: str) -> pd.DataFrame:
         return pd.DataFrame()
     keys = [*EVALUATION_KEY, "metric", "category"]
     made = []
-    for key, group in _and_overall(rows).groupby(keys):
-        scored = group.dropna(subset=column)
-        values = scored[column].to_numpy(dtype=float)
-        low, high = mean_interval(values, scored["cluster"].tolist()) or (math.nan, math.nan)
+    every = _and_overall(rows)
+    figures, clusters = every[column].to_numpy(dtype=float, na_value=math.nan), pd.factorize(every["cluster"])[0]
+    for key, at in every.groupby(keys).indices.items():
+        scored = at[~np.isnan(figures[at])]
+        values = figures[scored]
+        low, high = mean_interval(values, clusters[scored].tolist()) or (math.nan, math.nan)
         mean = float(values.mean()) if len(values) else math.nan
-        made.append((*key, mean, low, high, len(values), len(group) - len(values)))
+        made.append((*key, mean, low, high, len(values), len(at) - len(values)))
     return pd.DataFrame(made, columns=[*keys, "value", "low", "high", "count", "unscored"])
 
 

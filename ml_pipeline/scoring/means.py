@@ -25,7 +25,10 @@ def clustered_error(values: Sequence[float] | Floats, clusters: Clusters | None 
     the ordinary standard error. Source: E. Miller, Adding Error Bars to Evals, arXiv 2411.00640 (2024), equation 4,
     with the usual factor G / (G - 1) for G clusters.
     """
-    sums, sizes = _grouped(values, clusters)
+    return _error(*_grouped(values, clusters))
+
+
+def _error(sums: Floats, sizes: Floats) -> float | None:
     if len(sums) < 2:
         return None
     residuals = sums - sizes * (sums.sum() / sizes.sum())
@@ -54,10 +57,10 @@ def mean_interval(values: Sequence[float] | Floats, clusters: Clusters | None = 
     Statistician 69, 2015), which keeps its coverage on a few lopsided values. The same values give the same
     interval. Fewer are too few to resample, and of more the mean is normal: Student's t, with the clustered error.
     """
-    error = clustered_error(values, clusters)
+    sums, sizes = _grouped(values, clusters)
+    error = _error(sums, sizes)
     if error is None:
         return None
-    sums, sizes = _grouped(values, clusters)
     mean, groups = float(sums.sum() / sizes.sum()), len(sums)
     t = t_quantile_95(groups - 1)
     if error <= 1e-12 * abs(mean) or not _FEWEST <= groups <= _MOST:
@@ -101,5 +104,6 @@ def _grouped(values: Sequence[float] | Floats, clusters: Clusters | None) -> tup
         raise ValueError(f"{len(numbers)} values have {len(clusters)} clusters; each needs one.")
     places: dict[Hashable, int] = {}
     at = np.fromiter((places.setdefault(name, len(places)) for name in clusters), np.intp, len(numbers))
-    sizes = np.bincount(at, minlength=len(places)).astype(np.float64)
-    return np.bincount(at, weights=numbers, minlength=len(places)), sizes
+    sizes: Floats = np.bincount(at, minlength=len(places)).astype(np.float64)
+    sums: Floats = np.bincount(at, weights=numbers, minlength=len(places))
+    return sums, sizes

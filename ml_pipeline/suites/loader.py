@@ -130,10 +130,11 @@ def _probe_problems(content: SuiteFile, file: YamlFile) -> list[str]:
     """The rules that hold across probes, or between a probe and its suite's kind."""
     problems: list[str] = []
     first_line: dict[str, int] = {}
-    for part, index, probe in (
+    every: list[tuple[str, int, ProbeFile | TemplateFile]] = [
         *(("probes", index, probe) for index, probe in enumerate(content.probes)),
         *(("templates", index, template) for index, template in enumerate(content.templates)),
-    ):
+    ]
+    for part, index, probe in every:
         line = file.line((part, index, "id"))
         what = part.removesuffix("s")
         where = f"line {line}: {what} {probe.id!r}"

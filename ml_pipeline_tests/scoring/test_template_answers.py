@@ -52,7 +52,7 @@ def ints(prompt: str) -> list[int]:
 def cut(pattern: str, prompt: str) -> tuple[str, ...]:
     found = re.search(pattern, prompt, re.DOTALL)
     assert found is not None, (pattern, prompt)
-    return found.groups()
+    return tuple(map(str, found.groups()))
 
 
 def of_numbers(rule: Callable[..., Answer]) -> Callable[[str], Answer]:
