@@ -105,5 +105,5 @@ def _grouped(values: Sequence[float] | Floats, clusters: Clusters | None) -> tup
     places: dict[Hashable, int] = {}
     at = np.fromiter((places.setdefault(name, len(places)) for name in clusters), np.intp, len(numbers))
     sizes: Floats = np.bincount(at, minlength=len(places)).astype(np.float64)
-    sums: Floats = np.bincount(at, weights=numbers, minlength=len(places))
+    sums: Floats = np.bincount(at, weights=numbers, minlength=len(places)).astype(np.float64)
     return sums, sizes

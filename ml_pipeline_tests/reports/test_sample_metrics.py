@@ -37,10 +37,7 @@ def several(run: str, source: str, passed: dict[str, list[bool]]) -> Scores:
 def figures(scores: Scores) -> dict[str, Any]:
     table = score_table(scores)
     overall = table[table["category"].eq("overall")]
-    return {
-        row.metric: (row.value, row.count_, row.unscored)
-        for row in overall.rename(columns={"count": "count_"}).itertuples()
-    }
+    return {str(row["metric"]): (row["value"], row["count"], row["unscored"]) for _, row in overall.iterrows()}
 
 
 def test_majority_and_pass_at_k_by_hand() -> None:

@@ -71,7 +71,7 @@ def chosen_cause(prompt: str) -> str:
 
 
 def beside(prompt: str) -> str:
-    row = re.findall(r"an? (\w+)", prompt.split("What stands")[0])
+    row: list[str] = re.findall(r"an? (\w+)", prompt.split("What stands")[0])
     return row[row.index(cut(r"of the (\w+)\?", prompt)[0]) + 1]
 
 
