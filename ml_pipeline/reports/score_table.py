@@ -125,7 +125,7 @@ def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[str, ..
     """The places of the rows of each group: pandas' own groups are frames, which cost a hundred times as much."""
     for key, places in rows.groupby(keys).indices.items():
         assert isinstance(key, tuple)
-        yield key, places
+        yield key, np.asarray(places, dtype=np.intp)
 
 
 def _clustered(scores: Scores, rows: pd.DataFrame) -> pd.DataFrame:
