@@ -64,6 +64,7 @@ class GenerationOverride(Section):
 
     temperature: float | None = Field(None, ge=0, le=5, description="In place of the suite's temperature.")
     max_tokens: int | None = Field(None, ge=1, description="In place of the suite's longest answer, in tokens.")
+    samples: int | None = Field(None, ge=1, le=100, description="In place of how often the suite asks each probe.")
 
 
 class SuitesSettings(Section):

@@ -95,9 +95,10 @@ def test_every_picture_and_path_exists() -> None:
 
 
 def test_the_number_of_probes_is_told_right() -> None:
-    capability, content = load_suites(["capability", "content"])
+    capability, content, made = load_suites(["capability", "content", "capability_templates"])
     assert f"({len(capability.probes)} probes in {len(capability.categories)} categories" in README
     assert f"({len(content.probes)} probes, judged)" in README
+    assert f"({len(made.probes)} probes of {len({probe.template for probe in made.probes})} templates" in README
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def config_check() -> None:
     """Check the settings, the sources, the suites and the base models, and say what is there."""
     from ml_pipeline.base_models import described
     from ml_pipeline.checkpoints.catalogue import Catalogue
+    from ml_pipeline.evaluation.ask import suite_samples
     from ml_pipeline.resources import suites_of
 
     path = find_config(os.environ)
@@ -33,7 +34,9 @@ def config_check() -> None:
     for name in settings.sources:
         console.print(f"  source {name}: {catalogue.source(name).identity}", highlight=False, soft_wrap=True)
     for suite in suites_of(settings):
-        console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes", highlight=False)
+        samples = suite_samples(suite, settings.suites)
+        often = f", {samples} answers each" if samples > 1 else ""
+        console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes{often}", highlight=False)
     for name in settings.base_models:
         try:
             console.print(f"  base model {name}: {described(settings, name)}", highlight=False, soft_wrap=True)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_pipeline.backends.interface import Backend, Completion, CompletionRequest, GenerationOptions, Message
+from ml_pipeline.errors import SettingsError
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.settings import SuitesSettings
 from ml_pipeline.suites.suite import Probe, Suite
 
-_SEPARATOR = "/"
+_SEPARATOR, _SAMPLE = "/", "#"
 
 
 def suite_options(suite: Suite, settings: SuitesSettings) -> GenerationOptions:
@@ -21,42 +22,63 @@ def suite_options(suite: Suite, settings: SuitesSettings) -> GenerationOptions:
     return GenerationOptions(temperature=temperature, max_tokens=max_tokens, seed=settings.seed)
 
 
+def suite_samples(suite: Suite, settings: SuitesSettings) -> int:
+    """How often each probe of the suite is asked: its own number, or the user's in place of it.
+
+    Raises SettingsError for several samples at temperature 0, which would all be the same.
+    """
+    override = settings.generation.get(suite.name)
+    samples = override.samples if override and override.samples is not None else suite.samples
+    if samples > 1 and suite_options(suite, settings).temperature == 0:
+        raise SettingsError(
+            f"suite {suite.name}: {samples} samples at temperature 0 are one answer {samples} times. "
+            f"Set suites.generation.{suite.name}.temperature above 0, or its samples to 1."
+        )
+    return samples
+
+
 def ask(
     backend: Backend, evaluations: Sequence[Evaluation], progress: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
-    """Ask every probe of every evaluation's suite in one batch; rows come back in the suites' order.
+    """Ask every probe of every evaluation's suite in one batch, as often as the evaluation says; rows come back in the
+    suites' order.
 
     `progress` is called with answers done and in all. A prompt that could not be answered is a row too, with what
     there is of its answer and the error.
     """
     requests = {
-        request.id: (evaluation, probe, request)
+        request.id: (evaluation, probe, sample, request)
         for evaluation in evaluations
         for probe in evaluation.suite.probes
-        for request in [_request(evaluation, probe)]
+        for sample in range(1, evaluation.samples + 1)
+        for request in [_request(evaluation, probe, sample)]
     }
     done: dict[str, Completion] = {}
     progress(0, len(requests))
-    for completion in backend.complete([request for _, _, request in requests.values()]):
+    for completion in backend.complete([request for *_, request in requests.values()]):
         done[completion.request_id] = completion
         progress(len(done), len(requests))
-    return [_row(evaluation, probe, done[name]) for name, (evaluation, probe, _) in requests.items()]
+    return [_row(evaluation, probe, sample, done[name]) for name, (evaluation, probe, sample, _) in requests.items()]
 
 
-def _request(evaluation: Evaluation, probe: Probe) -> CompletionRequest:
+def _request(evaluation: Evaluation, probe: Probe, sample: int) -> CompletionRequest:
+    # The id fixes the sampler's seed: the first sample is what a suite of one sample asks.
+    again = f"{_SAMPLE}{sample}" if sample > 1 else ""
     system = (Message("system", probe.system),) if probe.system else ()
     return CompletionRequest(
-        id=f"{evaluation.suite.name}{_SEPARATOR}{probe.id}",
+        id=f"{evaluation.suite.name}{_SEPARATOR}{probe.id}{again}",
         messages=(*system, Message("user", probe.prompt)),
         options=evaluation.options,
     )
 
 
-def _row(evaluation: Evaluation, probe: Probe, completion: Completion) -> dict[str, Any]:
+def _row(evaluation: Evaluation, probe: Probe, sample: int, completion: Completion) -> dict[str, Any]:
     return {
         **evaluation.identity_columns(),
         "probe_id": probe.id,
         "category": probe.category,
+        "sample": sample,
+        "template": probe.template or None,
         "prompt": probe.prompt,
         "rendered_prompt": completion.prompt,
         "response": completion.text,

@@ -11,7 +11,7 @@ from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backends.interface import AppliedProof, Backend, GenerationOptions
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import StoreError
-from ml_pipeline.evaluation.ask import ask, suite_options
+from ml_pipeline.evaluation.ask import ask, suite_options, suite_samples
 from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.evaluation.judging import Judge, judge_answers
@@ -94,6 +94,7 @@ class Evaluator:
                 checkpoint=checkpoint,
                 suite=suite,
                 options=suite_options(suite, self.settings.suites),
+                samples=suite_samples(suite, self.settings.suites),
                 backend=self._backend.identity(),
                 adapter=adapter,
                 proof=proof,

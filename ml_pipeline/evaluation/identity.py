@@ -20,7 +20,7 @@ _ID_LENGTH = 16
 class Evaluation:
     """One checkpoint asked one suite by one backend at one time.
 
-    `adapter` is None for the bare base model. `scored_at` is in UTC.
+    `adapter` is None for the bare base model. `scored_at` is in UTC. `samples` is how often each probe is asked.
     """
 
     checkpoint: Checkpoint
@@ -31,6 +31,7 @@ class Evaluation:
     proof: AppliedProof | None
     judge_model: str | None
     scored_at: datetime
+    samples: int = 1
 
     @property
     def protocol_id(self) -> str:
@@ -48,6 +49,8 @@ class Evaluation:
                 "chat_template_sha256": self.backend.chat_template_sha256,
                 "suite": self.suite.name,
                 "suite_sha256": self.suite.sha256,
+                # One is left out, so that scores from before there were several keep their ids.
+                **({"samples": self.samples} if self.samples > 1 else {}),
             }
         )
 
@@ -85,7 +88,7 @@ class Evaluation:
             "base_sha256": backend.base_sha256,
             "quantisation": backend.quantisation,
             "chat_template_sha256": backend.chat_template_sha256,
-            "options": json.dumps(asdict(self.options), sort_keys=True),
+            "options": json.dumps(asdict(self.options) | {"samples": self.samples}, sort_keys=True),
             "judge_model": self.judge_model,
             "adapter_sha256": adapter.sha256 if adapter else None,
             "adapter_kind": adapter.kind if adapter else None,

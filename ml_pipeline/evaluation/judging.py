@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_pipeline.backends.interface import Backend, Completion, CompletionRequest, GenerationOptions
-from ml_pipeline.evaluation.mark import row_identity, stored_completion
+from ml_pipeline.evaluation.mark import first_answers, row_identity, stored_completion
 from ml_pipeline.scoring import JudgeReading, judge_request, read_judgement, reask_request, unjudgeable_reason, unjudged
 from ml_pipeline.suites.suite import Rubric, Suite
 
@@ -43,7 +43,7 @@ class _Case:
 def judge_answers(
     judge: Judge, suites: Sequence[Suite], responses: Sequence[Row], progress: Callable[[int, int], None]
 ) -> list[Row]:
-    """Judge every answer whose suite has a rubric.
+    """Judge the first answer to every probe whose suite has a rubric.
 
     A judge whose reply cannot be read in full is asked once more with the error shown; what is missing then stays
     unscored, with the reason. An answer that an error ended, or that is empty, is not put to the judge.
@@ -67,7 +67,7 @@ def judge_answers(
 def _cases(judge: Judge, suites: Mapping[str, Suite], responses: Sequence[Row]) -> list[_Case]:
     cases = []
     chosen = {name: _chosen_probes(suite, judge.answers_per_suite) for name, suite in suites.items()}
-    for response in responses:
+    for response in first_answers(responses):
         suite = suites.get(response["suite"])
         if suite is None or suite.rubric is None or response["probe_id"] not in chosen[suite.name]:
             continue

@@ -42,6 +42,8 @@ def probe_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
         rows.append(
             {
                 **row_identity(response),
+                "sample": response["sample"],
+                "template": response["template"],
                 "passed": result.passed,
                 "unscored_reason": result.unscored_reason,
                 "expected": result.expected,
@@ -58,7 +60,8 @@ def probe_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
 
 
 def heuristic_scores(responses: Sequence[Row]) -> list[Row]:
-    """The heuristic figures and LEK of each answer; one that an error ended is unscored, with the reason."""
+    """The heuristic figures and LEK of each probe's first answer; unscored with the reason where an error ended it."""
+    responses = first_answers(responses)
     reasons = [unfinished_reason(stored_completion(response)) for response in responses]
     texts = text_column(
         response["response"] if reason is None else None for response, reason in zip(responses, reasons, strict=True)
@@ -89,9 +92,15 @@ def checkpoint_scores(results: Sequence[Row]) -> list[Row]:
         return []
     identity = {name: results[0][name] for name in _IDENTITY_NAMES}
     scores = accuracy_by_category(
-        ProbeResult(row["probe_id"], row["category"], row["passed"], row["expected"]) for row in results
+        ProbeResult(row["probe_id"], row["category"], row["passed"], row["expected"], template=row["template"] or "")
+        for row in results
     )
     return [{**identity, **asdict(score)} for score in scores]
+
+
+def first_answers(responses: Sequence[Row]) -> list[Row]:
+    """The first answer to each probe: what is judged and measured where a probe is asked several times."""
+    return [response for response in responses if response["sample"] == 1]
 
 
 def stored_completion(response: Row) -> Completion:

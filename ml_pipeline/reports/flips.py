@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -27,7 +29,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A probe that only one of the two passed."""
+    """A probe that only one of the two passed; of several answers to one, that only one passed mostly."""
 
     probe_id: str
     category: str
@@ -42,8 +44,11 @@ class AnswerBook:
     """Looks up answers by checkpoint and probe; made once a report."""
 
     def __init__(self, scores: Scores) -> None:
-        self._results = _by_probe(scores.probe_results, _COLUMNS)
-        self._prompts = _by_probe(scores.responses, ["prompt"])
+        self._results: dict[tuple[str, ...], dict[bool, dict[str, Any]]] = defaultdict(dict)
+        scored = scores.probe_results.dropna(subset="passed")
+        for key, row in _by_probe(scored, ["passed", *_COLUMNS]):
+            self._results[key].setdefault(bool(row["passed"]), row)
+        self._prompts = dict(_by_probe(scores.responses, ["prompt"]))
 
     def flips(self, curve: RunCurve) -> list[Flip]:
         """The flips of a run, the lost ones first: they are what an average hides."""
@@ -51,16 +56,16 @@ class AnswerBook:
             return []
         base, best = curve.base, curve.best[0]
         shared = base.passed.keys() & best.passed.keys()
-        found = [self._flip(base, best, probe) for probe in shared if base.passed[probe] != best.passed[probe]]
+        found = [self._flip(base, best, probe) for probe in shared if _mostly(base, probe) != _mostly(best, probe)]
         return sorted(found, key=lambda flip: (flip.gained, flip.category, flip.probe_id))
 
     def _flip(self, base: Point, best: Point, probe: str) -> Flip:
-        before, after = (self._results[(*point.key, probe)] for point in (base, best))
+        before, after = (self._results[(*point.key, probe)][_mostly(point, probe)] for point in (base, best))
         prompts = self._prompts.get((*best.key, probe)) or self._prompts.get((*base.key, probe)) or {}
         return Flip(
             probe_id=probe,
             category=str(after["category"]),
-            gained=best.passed[probe],
+            gained=_mostly(best, probe),
             prompt=str(prompts.get("prompt", "")),
             expected=str(after["expected"]),
             base=_answer(before),
@@ -68,9 +73,13 @@ class AnswerBook:
         )
 
 
-def _by_probe(table: pd.DataFrame, columns: list[str]) -> dict[tuple[str, ...], dict[str, Any]]:
+def _mostly(point: Point, probe: str) -> bool:
+    return point.passed[probe] > Fraction(1, 2)
+
+
+def _by_probe(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     rows = table[[*EVALUATION_KEY, "probe_id", *columns]].itertuples(index=False, name=None)
-    return {tuple(row[:4]): dict(zip(columns, row[4:], strict=True)) for row in rows}
+    return ((tuple(row[:4]), dict(zip(columns, row[4:], strict=True))) for row in rows)
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ml_pipeline.reports.comparison import compare_means
 from ml_pipeline.reports.runs import EvaluationKey, Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import IDENTITY_COLUMNS, Scores
 
@@ -31,9 +32,24 @@ _COLUMN_TYPES = {
     "better": "Int64",
     "worse": "Int64",
     "p_value": "Float64",
+    "p_adjusted": "Float64",
+    "detectable": "Float64",
+    "templates": "Int64",
+    "beyond_low": "Float64",
+    "beyond_high": "Float64",
+    "beyond_p_value": "Float64",
     "verdict": "str",
     "trend": "str",
+    "previous_partition_key": "str",
+    "previous_delta": "Float64",
+    "previous_low": "Float64",
+    "previous_high": "Float64",
+    "previous_p_value": "Float64",
+    "previous_p_adjusted": "Float64",
+    "previous_verdict": "str",
+    **{f"{name}_{part}": "Float64" for name in ("lek", "judge") for part in ("delta", "low", "high")},
 }
+_MEANS = {"lek": "lek", "judge": "judge:avg"}
 LEADERBOARD_COLUMNS = [*IDENTITY_COLUMNS, *_COLUMN_TYPES]
 
 
@@ -43,9 +59,12 @@ def leaderboard(scores: Scores) -> pd.DataFrame:
     Shares are 0..1. `rank` 1 is the highest accuracy; equal accuracies share a rank and are `tied`, so a run may have
     several `best`. `near_best` marks those that the probes cannot tell apart from the best. `delta`, its 95% interval
     (Bonett and Price), `better`, `worse` and `p_value` (McNemar's exact test) compare with the base of the same
-    `protocol_id` on the `paired` probes that both have a score for; without such a base they are empty. The p values
-    are not adjusted for the number of checkpoints. A checkpoint with no scored probe has no rank. A base has one
-    row of its own, without rank and with the verdict 'base'.
+    `protocol_id` on the `paired` probes that both have a score for; without such a base they are empty. `p_adjusted`
+    allows for the number of checkpoints (Holm), and the verdict follows it; `detectable` is the smallest difference
+    that so many probes find 4 times in 5. `beyond_*` ask the same of other templates than the `templates` of the suite.
+    `previous_*` compare with the checkpoint before, `lek_*` and `judge_*` the mean of that figure with the base's
+    (paired bootstrap). A checkpoint with no scored probe has no rank. A base has one row of its own, without rank and
+    with the verdict 'base'.
     """
     rows: list[dict[str, Any]] = []
     bases: dict[EvaluationKey, Point] = {}
@@ -78,17 +97,35 @@ def _row(curve: RunCurve, point: Point) -> dict[str, Any]:
     if curve.base is not None:
         row["base_partition_key"] = curve.base.identity["partition_key"]
         row["base_accuracy"] = curve.base.accuracy.value if curve.base.accuracy else None
-    if point.vs_base is not None:
-        comparison = point.vs_base
+        row.update(_against_base(curve.base, point))
+    if point.previous is not None:
+        row["previous_partition_key"] = point.previous.identity["partition_key"]
+    if point.vs_previous is not None:
+        found = point.vs_previous
         row.update(
-            delta=comparison.delta,
-            delta_low=comparison.low,
-            delta_high=comparison.high,
-            paired=comparison.paired,
-            better=comparison.better,
-            worse=comparison.worse,
-            p_value=comparison.p_value,
+            previous_delta=found.delta,
+            previous_low=found.low,
+            previous_high=found.high,
+            previous_p_value=found.p_value,
+            previous_p_adjusted=found.p_adjusted,
+            previous_verdict=found.verdict,
         )
+    return row
+
+
+def _against_base(base: Point, point: Point) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    if (found := point.vs_base) is not None:
+        same = ("delta", "paired", "better", "worse", "p_value", "p_adjusted", "detectable")
+        row |= {name: getattr(found, name) for name in same}
+        row |= {"delta_low": found.low, "delta_high": found.high}
+        if (beyond := found.beyond) is not None:
+            row |= {"templates": beyond.count, "beyond_low": beyond.low, "beyond_high": beyond.high}
+            row["beyond_p_value"] = beyond.p_value
+    for name, metric in _MEANS.items():
+        mean = compare_means(base.means.get(metric, {}), point.means.get(metric, {}), point.templates)
+        if mean is not None:
+            row |= {f"{name}_delta": mean.delta, f"{name}_low": mean.low, f"{name}_high": mean.high}
     return row
 
 

@@ -25,6 +25,7 @@ from ml_pipeline.reports.wording import (
     percent,
     percent_interval,
     points,
+    resolution,
     sparkline,
 )
 
@@ -74,6 +75,7 @@ class Section:
     suite: str
     base_model: str
     headline: str
+    resolution: str
     ranked: bool
     verdict: Verdict | None
     trouble: str
@@ -111,6 +113,7 @@ def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, anchor: str) 
         suite=curve.suite,
         base_model=curve.base_model,
         headline=headline(curve),
+        resolution=resolution(curve),
         ranked=best is not None or (curve.base is not None and curve.base.accuracy is not None),
         verdict=None if best is None else _run_verdict(curve, best),
         trouble="" if trouble is None else f"{trouble.text[0].upper()}{trouble.text[1:]}.",
@@ -163,7 +166,7 @@ def _rows(curve: RunCurve, extra: dict[str, Callable[[Point], str]], trouble: in
             accuracy=percent_interval(point.accuracy),
             bar=point.accuracy,
             verdict=None if is_base else _verdict(curve, point),
-            p_value="" if point.vs_base is None else p_value(point.vs_base.p_value),
+            p_value="" if point.vs_base is None else p_value(point.vs_base.p_adjusted),
             cells=tuple(cell(point) for cell in extra.values()),
             notable=is_base or point is (curve.best[0] if curve.best else None) or point.iteration == trouble,
         )
@@ -183,6 +186,10 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     columns: dict[str, Callable[[Point], str]] = {}
     if curve.best and curve.base is not None:
         columns["vs base, points"] = _delta
+    if curve.best and len(curve.points) > 1:
+        columns["vs the one before"] = _step
+    for metric in curve.sample_metrics:
+        columns[metric] = _share_of(metric)
     for metric, dimension in shown.items():
         columns[f"judge: {dimension}"] = _mean_of(metric)
     columns["LEK"] = _mean_of("lek")
@@ -198,6 +205,12 @@ def _delta(point: Point) -> str:
     if found is None:
         return NONE
     return f"{points(found.delta)} [{points(found.low)} to {points(found.high)}]"
+
+
+def _step(point: Point) -> str:
+    """The difference from the checkpoint before, with a sign where it is more than chance."""
+    found = point.vs_previous
+    return NONE if found is None else f"{points(found.delta)} {_SIGNS[found.verdict]}"
 
 
 def _mean_of(metric: str, digits: int = 1) -> Callable[[Point], str]:

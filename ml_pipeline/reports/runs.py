@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from ml_pipeline.reports.comparison import Comparison, RunComparison, compare, compare_run
+from ml_pipeline.reports.comparison import (
+    Comparison,
+    Passes,
+    RunComparison,
+    Templates,
+    adjusted,
+    compare,
+    compare_run,
+)
 from ml_pipeline.reports.intervals import Estimate
+from ml_pipeline.reports.sample_metrics import is_sample_metric
 from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, score_table
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
 from ml_pipeline.scoring.statistics import OVERALL
@@ -20,16 +31,24 @@ from ml_pipeline.settings import BASE_SOURCE
 
 EvaluationKey = tuple[str, str, str]
 _SAME = 1e-9
+_AVERAGE = "avg"
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One checkpoint on one suite: its figures by metric and category, and its passes by probe id."""
+    """One checkpoint on one suite: its figures by metric and category, and its passes by probe id.
+
+    `means` are the figures of single probes whose means are compared: by metric, then by probe id.
+    """
 
     identity: Mapping[str, Any]
     figures: Mapping[str, Mapping[str, Estimate]]
-    passed: Mapping[str, bool]
+    passed: Passes
+    templates: Templates
+    means: Mapping[str, Mapping[str, float]]
     vs_base: Comparison | None = None
+    vs_previous: Comparison | None = None
+    previous: Point | None = None
 
     @property
     def key(self) -> EvaluationKey:
@@ -86,6 +105,12 @@ class RunCurve:
         return {name: name.removeprefix(JUDGE_PREFIX) for name in sorted(names)}
 
     @cached_property
+    def sample_metrics(self) -> tuple[str, ...]:
+        """What several answers to a probe add: majority and pass@k, where any checkpoint has them."""
+        names = {metric for point in self.points for metric in point.figures if is_sample_metric(metric)}
+        return tuple(sorted(names, key=lambda name: (len(name), name)))
+
+    @cached_property
     def best(self) -> tuple[Point, ...]:
         """The checkpoints of the highest accuracy, earliest first: several when they tie, none when none was scored."""
         scored = [(point, point.accuracy.value) for point in self.points if point.accuracy is not None]
@@ -111,6 +136,12 @@ class RunCurve:
         """All checkpoints together against the base; None without a base or with fewer than two scored checkpoints."""
         scored = [point.passed for point in self.points if point.passed]
         return compare_run(self.base.passed, scored) if self.base is not None and len(scored) > 1 else None
+
+    @cached_property
+    def detectable(self) -> float | None:
+        """The difference from the base that its probes find 4 times in 5: the median over the checkpoints."""
+        found = [point.vs_base.detectable for point in self.points if point.vs_base is not None]
+        return statistics.median(found) if found else None
 
     @cached_property
     def trend(self) -> str:
@@ -149,11 +180,20 @@ def run_curves(scores: Scores) -> list[RunCurve]:
 
 def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None) -> RunCurve:
     suite, base_model, source, run, protocol_id = names
+    ordered = sorted(points, key=lambda point: (point.iteration, point.key))
+    before: list[Point | None] = [None, *ordered][: len(ordered)]
     compared = [
-        replace(point, vs_base=None if base is None else compare(base.passed, point.passed)) for point in points
+        replace(point, vs_base=vs_base, previous=previous, vs_previous=vs_previous)
+        for point, vs_base, previous, vs_previous in zip(
+            ordered, _against([base] * len(ordered), ordered), before, _against(before, ordered), strict=True
+        )
     ]
-    ordered = tuple(sorted(compared, key=lambda point: (point.iteration, point.key)))
-    return RunCurve(source, run, base_model, suite, protocol_id, base, ordered)
+    return RunCurve(source, run, base_model, suite, protocol_id, base, tuple(compared))
+
+
+def _against(references: Sequence[Point | None], points: Sequence[Point]) -> list[Comparison | None]:
+    pairs = zip(references, points, strict=True)
+    return adjusted([None if r is None else compare(r.passed, point.passed, point.templates) for r, point in pairs])
 
 
 def _verdict(reference: Point, candidate: Point) -> str:
@@ -166,13 +206,31 @@ def _points(scores: Scores) -> list[Point]:
     for row in _records(score_table(scores)[[*EVALUATION_KEY, *FIGURE_COLUMNS]]):
         if not math.isnan(row["value"]):
             figures[_key(row)][row["metric"]][row["category"]] = _estimate(row)
-    passed: dict[EvaluationKey, dict[str, bool]] = defaultdict(dict)
+    answers: dict[EvaluationKey, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for row in _records(scores.probe_results[[*EVALUATION_KEY, "probe_id", "passed"]].dropna(subset="passed")):
-        passed[_key(row)][row["probe_id"]] = bool(row["passed"])
+        answers[_key(row)][row["probe_id"]].append(bool(row["passed"]))
+    templates: dict[EvaluationKey, dict[str, str]] = defaultdict(dict)
+    for row in _records(scores.responses[[*EVALUATION_KEY, "probe_id", "template"]].dropna(subset="template")):
+        templates[_key(row)][row["probe_id"]] = row["template"]
+    means: dict[EvaluationKey, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    judged = scores.judgements[scores.judgements["dimension"].eq(_AVERAGE)]
+    for metric, rows, column in (("lek", scores.heuristic_scores, "lek"), (JUDGE_PREFIX + _AVERAGE, judged, "score")):
+        for row in _records(rows[[*EVALUATION_KEY, "probe_id", column]].dropna(subset=column)):
+            means[_key(row)][metric][row["probe_id"]] = row[column]
     return [
-        Point(row, {name: dict(by) for name, by in figures.get(_key(row), {}).items()}, passed.get(_key(row), {}))
+        Point(
+            row,
+            {name: dict(by) for name, by in figures.get(_key(row), {}).items()},
+            {probe: _share(passed) for probe, passed in answers.get(_key(row), {}).items()},
+            templates.get(_key(row), {}),
+            means.get(_key(row), {}),
+        )
         for row in _records(scores.identities())
     ]
+
+
+def _share(passed: Sequence[bool]) -> bool | Fraction:
+    return passed[0] if len(passed) == 1 else Fraction(sum(passed), len(passed))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from ml_pipeline.reports.intervals import mean_interval
+from ml_pipeline.reports.sample_metrics import MAJORITY, sample_metrics
 from ml_pipeline.reports.scores import EVALUATION_KEY, IDENTITY_COLUMNS, Scores
 from ml_pipeline.scoring.degeneration import SIGNALS
-from ml_pipeline.scoring.statistics import OVERALL, wilson_interval
+from ml_pipeline.scoring.means import mean_interval
+from ml_pipeline.scoring.statistics import OVERALL, share_interval, wilson_interval
 from ml_pipeline.settings import BASE_SOURCE
 
 JUDGE_PREFIX = "judge:"
 SIGNAL_METRICS = tuple(f"{signal}_share" for signal in SIGNALS)
-SHARE_METRICS = ("accuracy", "unscored_share", *SIGNAL_METRICS)
+SHARE_METRICS = ("accuracy", "unscored_share", *SIGNAL_METRICS, MAJORITY)
 METRIC_ORDER = (*SHARE_METRICS, "lek", "degeneration", "mean_completion_tokens")
 _PROVENANCE = ["base_sha256", "backend", "quantisation"]
 FIGURE_COLUMNS = ["metric", "category", "value", "low", "high", "count", "unscored"]
@@ -27,30 +31,38 @@ def score_table(scores: Scores) -> pd.DataFrame:
 
     | metric | value | interval | count / unscored |
     | --- | --- | --- | --- |
-    | accuracy | share of scored probes passed, 0..1 | Wilson | probes scored / not |
-    | unscored_share | share of probes that could not be scored | Wilson | all probes / 0 |
+    | accuracy | share of scored answers passed, 0..1 | Wilson | answers scored / not |
+    | unscored_share | share of answers that could not be scored | Wilson | all answers / 0 |
     | truncated_share | share of answers cut at the token limit | Wilson | answers / answers that failed |
     | repetitive_share, ... | share of answers with that sign of degeneration (overall only) | Wilson | the same |
-    | lek, degeneration | mean of the heuristic figure | Student t | answers with a figure / without |
-    | judge:<dimension> | mean of the judge's figure | Student t | answers judged / not |
-    | mean_completion_tokens | mean length of the answers, tokens | Student t | answers / answers that failed |
+    | lek, degeneration | mean of the heuristic figure | bootstrap | answers with a figure / without |
+    | judge:<dimension> | mean of the judge's figure | bootstrap | answers judged / not |
+    | mean_completion_tokens | mean length of the answers, tokens | bootstrap | answers / answers that failed |
+    | majority | share of probes whose most frequent answer is right | Wilson | probes / without a score |
+    | pass@k | chance that one of k answers is right | bootstrap | probes / with fewer than k scored answers |
 
     `category` is 'overall' or a probe category. A figure that nothing gave has an empty value, never 0. Intervals
-    treat probes as a sample of the questions that could have been asked. Sorted, so that equal scores give an equal
-    table.
+    treat probes as a sample of the questions that could have been asked, and those of one template (and the answers to
+    one probe) as a cluster; the bootstrap gives way to Student's t below 8 clusters. The last two are there where a
+    probe was asked several times. Sorted, so that equal scores give an equal table.
     """
-    answered = scores.responses[~scores.responses["finish_reason"].isin(_BROKEN_OFF)]
-    failed = scores.responses[scores.responses["finish_reason"].isin(_BROKEN_OFF)]
-    judged = scores.judgements.assign(metric=JUDGE_PREFIX + scores.judgements["dimension"].astype("str"))
-    truncated = answered.assign(truncated=answered["finish_reason"].eq("length").astype(float))
+    responses = _clustered(scores, scores.responses)
+    answered = responses[~responses["finish_reason"].isin(_BROKEN_OFF)]
+    failed = responses[responses["finish_reason"].isin(_BROKEN_OFF)]
+    heuristic, judgements = _clustered(scores, scores.heuristic_scores), _clustered(scores, scores.judgements)
+    judged = judgements.assign(metric=JUDGE_PREFIX + judgements["dimension"].astype("str"))
+    truncated = answered.assign(truncated=answered["finish_reason"].eq("length"))
+    samples = sample_metrics(_clustered(scores, scores.probe_results))
     parts = [
         *_accuracies(scores.checkpoint_scores),
         _shares(truncated, failed, "truncated", "truncated_share"),
         _signals(scores.degeneration),
-        _means(scores.heuristic_scores.assign(metric="lek"), "lek"),
-        _means(scores.heuristic_scores.assign(metric="degeneration"), "degeneration"),
+        _means(heuristic.assign(metric="lek"), "lek"),
+        _means(heuristic.assign(metric="degeneration"), "degeneration"),
         _means(judged, "score"),
         _means(answered.assign(metric="mean_completion_tokens"), "completion_tokens"),
+        _means(samples[samples["metric"].ne(MAJORITY)], "value"),
+        _shares(samples[samples["metric"].eq(MAJORITY)], samples[:0], "value", MAJORITY),
     ]
     filled = [part for part in parts if not part.empty]
     if not filled:
@@ -86,11 +98,15 @@ def _shares(answers: pd.DataFrame, failed: pd.DataFrame, column: str, metric: st
     if answers.empty:
         return pd.DataFrame()
     keys = [*EVALUATION_KEY, "category"]
-    counts = _and_overall(answers).groupby(keys, as_index=False)[column].agg(["sum", "size"])
-    lost = _and_overall(failed).groupby(keys, as_index=False).size().rename(columns={"size": "unscored"})
-    shares = counts.rename(columns={"sum": "hits", "size": "count"}).merge(lost, on=keys, how="left")
-    shares["unscored"] = shares["unscored"].fillna(0).astype(int)
-    return _with_wilson(shares.assign(metric=metric))
+    lost = _and_overall(failed).groupby(keys).size().to_dict()
+    rows = []
+    every = _and_overall(answers)
+    hit, clusters = every[column].to_numpy(dtype=bool), pd.factorize(every["cluster"])[0]
+    for key, at in _groups(every, keys):
+        hits = hit[at].tolist()
+        low, high = share_interval(hits, clusters[at].tolist()) or (math.nan, math.nan)
+        rows.append((*key, metric, sum(hits) / len(hits), low, high, len(hits), lost.get(key, 0)))
+    return pd.DataFrame(rows, columns=[*keys, *(name for name in FIGURE_COLUMNS if name != "category")])
 
 
 def _signals(degeneration: pd.DataFrame) -> pd.DataFrame:
@@ -111,16 +127,31 @@ def _means(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
     keys = [*EVALUATION_KEY, "metric", "category"]
-    grouped = _and_overall(rows).groupby(keys, as_index=False)
-    figures = grouped[column].agg(["mean", "std", "count", "size"])
-    ends = [
-        mean_interval(mean, deviation, count) or (math.nan, math.nan)
-        for mean, deviation, count in zip(figures["mean"], figures["std"], figures["count"], strict=True)
-    ]
-    figures["value"] = figures["mean"]
-    figures["low"], figures["high"] = [low for low, _ in ends], [high for _, high in ends]
-    figures["unscored"] = figures["size"] - figures["count"]
-    return figures[[*EVALUATION_KEY, *FIGURE_COLUMNS]]
+    made = []
+    every = _and_overall(rows)
+    figures, clusters = every[column].to_numpy(dtype=float, na_value=math.nan), pd.factorize(every["cluster"])[0]
+    for key, at in _groups(every, keys):
+        scored = at[~np.isnan(figures[at])]
+        values = figures[scored]
+        low, high = mean_interval(values, clusters[scored].tolist()) or (math.nan, math.nan)
+        mean = float(values.mean()) if len(values) else math.nan
+        made.append((*key, mean, low, high, len(values), len(at) - len(values)))
+    return pd.DataFrame(made, columns=[*keys, "value", "low", "high", "count", "unscored"])
+
+
+def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[str, ...], npt.NDArray[np.intp]]]:
+    """The places of the rows of each group: pandas' own groups are frames, which cost a hundred times as much."""
+    for key, places in rows.groupby(keys).indices.items():
+        assert isinstance(key, tuple)
+        yield key, np.asarray(places, dtype=np.intp)
+
+
+def _clustered(scores: Scores, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what their probe succeeds and fails together with: its template, else only itself."""
+    keys = [*EVALUATION_KEY, "probe_id"]
+    templates = scores.responses[[*keys, "template"]].drop_duplicates(keys)
+    merged = rows.drop(columns="template", errors="ignore").merge(templates, on=keys, how="left")
+    return merged.assign(cluster=merged["template"].fillna(merged["probe_id"]))
 
 
 def _and_overall(rows: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from ml_pipeline.reports.wording import (
     percent,
     percent_interval,
     points,
+    resolution,
     sparkline,
 )
 
@@ -33,7 +34,7 @@ _SHORT = {"no clear difference": "unclear", NO_BASE: "no base", NOT_SCORED: "uns
 _ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " "})  # noqa: RUF001 - a minus sign
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
-    "unclear: no clear difference from the base (p >= 0.05)."
+    "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for)."
 )
 
 
@@ -62,6 +63,8 @@ class ScoreTableView:
             yield _text(f"{line}  {curve.trend}", options)
         yield self._table(curve, options)
         yield _text(headline(curve), options)
+        if told := resolution(curve):
+            yield _text(told, options, "dim")
         if trouble := first_trouble(curve):
             yield _text(f"{'!' if plain else '▼'} {trouble.text[0].upper()}{trouble.text[1:]}.", options, "red")
 

@@ -47,7 +47,19 @@ def p_value(value: float) -> str:
 def gain(comparison: Comparison) -> str:
     """The difference to the base with its certainty: '+33 points [+14 to +49], p = 0.002'."""
     interval = f"[{points(comparison.low)} to {points(comparison.high)}]"
-    return f"{points(comparison.delta)} points {interval}, {p_value(comparison.p_value)}"
+    return f"{points(comparison.delta)} points {interval}, {p_value(comparison.p_adjusted)}"
+
+
+def resolution(curve: RunCurve) -> str:
+    """What the suite can find at all: '41 probes find a difference from the base of 21 points 4 times in 5.'"""
+    paired = [point.vs_base.paired for point in curve.points if point.vs_base is not None]
+    if curve.detectable is None:
+        return ""
+    if curve.detectable >= 1:
+        return f"{min(paired)} probes are too few to find any difference from the base reliably."
+    return (
+        f"{min(paired)} probes find a difference from the base of {points(curve.detectable)[1:]} points 4 times in 5."
+    )
 
 
 def sparkline(values: Sequence[float | None], width: int = 40, *, ascii_only: bool = False) -> str:
@@ -111,7 +123,15 @@ def _against_base(curve: RunCurve, best: Point) -> str:
     partly = ""
     if best.accuracy is not None and best.vs_base.paired < best.accuracy.count:
         partly = f", on the {best.vs_base.paired} probes scored for both"
-    return f"{words[best.vs_base.verdict]}: {gain(best.vs_base)}{partly}."
+    return f"{words[best.vs_base.verdict]}: {gain(best.vs_base)}{partly}.{_beyond(best.vs_base)}"
+
+
+def _beyond(comparison: Comparison) -> str:
+    found = comparison.beyond
+    if found is None:
+        return ""
+    interval = f"[{points(found.low)} to {points(found.high)}], {p_value(found.p_value)}"
+    return f" Beyond these {found.count} templates: {interval}."
 
 
 def _near(curve: RunCurve) -> str:

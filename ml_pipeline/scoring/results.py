@@ -13,7 +13,8 @@ from ml_pipeline.suites.suite import Probe
 class ProbeResult:
     """The outcome of one probe. `passed` is None when it could not be scored, and `unscored_reason` says why.
 
-    `expected` is what the check wanted, `extracted` what it read out of the answer.
+    `expected` is what the check wanted, `extracted` what it read out of the answer, `template` the template that made
+    the probe, if one did.
     """
 
     probe_id: str
@@ -22,6 +23,7 @@ class ProbeResult:
     expected: str
     extracted: str | None = None
     unscored_reason: str | None = None
+    template: str = ""
 
 
 def score_probe(probe: Probe, completion: Completion) -> ProbeResult:
@@ -36,8 +38,10 @@ def score_probe(probe: Probe, completion: Completion) -> ProbeResult:
         raise ValueError(f"probe {probe.id!r} has no check; only a judge can score it.")
     checked = check_answer(probe.check, completion.text, prompt=probe.prompt)
     if reason := unfinished_reason(completion):
-        return ProbeResult(probe.id, probe.category, None, checked.expected, unscored_reason=reason)
-    return ProbeResult(probe.id, probe.category, checked.passed, checked.expected, checked.extracted)
+        return ProbeResult(probe.id, probe.category, None, checked.expected, None, reason, probe.template)
+    return ProbeResult(
+        probe.id, probe.category, checked.passed, checked.expected, checked.extracted, template=probe.template
+    )
 
 
 def unfinished_reason(completion: Completion) -> str | None:

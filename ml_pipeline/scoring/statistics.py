@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
+from ml_pipeline.scoring.means import effective_count
 from ml_pipeline.scoring.results import ProbeResult
 
 OVERALL = "overall"
@@ -16,7 +17,7 @@ _EXACT_STEPS = 3_000_000
 
 @dataclass(frozen=True, slots=True)
 class CategoryScore:
-    """How many probes of a category passed. `total` counts the scored ones only; with none of them the accuracy and
+    """How many answers of a category passed. `total` counts the scored ones only; with none of them the accuracy and
     its interval (shares of 1) are None, not 0."""
 
     category: str
@@ -28,10 +29,11 @@ class CategoryScore:
     accuracy_high: float | None
 
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(correct: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share, as (low, high) within 0..1; (0, 1) where nothing was counted.
 
-    Unlike the textbook interval it stays within 0..1 and keeps its width at 0 of n and n of n.
+    Unlike the textbook interval it stays within 0..1 and keeps its width at 0 of n and n of n. Counts need not be
+    whole: answers that are not independent count as fewer, see `means.effective_count`.
     Source: E. B. Wilson, Probable Inference, JASA 22 (1927).
     """
     if not 0 <= correct <= total:
@@ -88,10 +90,36 @@ def sign_flip_test(differences: Sequence[int]) -> float:
     return sum(count for total, count in ways.items() if abs(total) >= seen) / (1 << len(sizes))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of several tests, each raised so that with all of them at 5% a false find has a chance of 5%.
+
+    Source: S. Holm, Scandinavian Journal of Statistics 6 (1979): the smallest times their number, and so on, in order.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = largest
+    return adjusted
+
+
+def share_interval(passed: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float] | None:
+    """Wilson's 95% interval of the share passed; None for nothing.
+
+    Answers of one cluster (probes of one template, several answers to one probe) count as the fewer independent ones
+    that they are worth: C. Dean and M. Pagano, Survey Methodology 41 (2015).
+    """
+    if not passed:
+        return None
+    count = effective_count(passed, clusters)
+    return wilson_interval(sum(passed) / len(passed) * count, count)
+
+
 def accuracy_by_category(results: Iterable[ProbeResult]) -> list[CategoryScore]:
     """Scores of all results together, named "overall", then of each category in order of first appearance.
 
-    Probes that could not be scored (`passed` None) count neither as right nor as wrong, but are told.
+    Answers that could not be scored (`passed` None) count neither as right nor as wrong, but are told. The intervals
+    allow for probes that share a template, and for several answers to one probe.
     """
     everything = list(results)
     groups: dict[str, list[ProbeResult]] = {OVERALL: everything}
@@ -101,9 +129,10 @@ def accuracy_by_category(results: Iterable[ProbeResult]) -> list[CategoryScore]:
 
 
 def _category_score(category: str, results: list[ProbeResult]) -> CategoryScore:
-    scored = [result.passed for result in results if result.passed is not None]
-    correct, total = sum(scored), len(scored)
-    low, high = wilson_interval(correct, total) if total else (None, None)
+    scored = [(result.passed, result.template or result.probe_id) for result in results if result.passed is not None]
+    passed = [one for one, _ in scored]
+    correct, total = sum(passed), len(passed)
+    low, high = share_interval(passed, [cluster for _, cluster in scored]) or (None, None)
     return CategoryScore(
         category=category,
         correct=correct,

@@ -20,6 +20,7 @@ from ml_pipeline.stores.tables import (
     DEGENERATION,
     HEURISTIC_SCORES,
     PROBE_RESULTS,
+    RESPONSES,
     TRAINING_LOSS,
     Table,
 )
@@ -87,6 +88,33 @@ def create_view(view: View) -> tuple[str, ...]:
     )
 
 
+def remake_table(table: Table, added: tuple[str, ...]) -> tuple[str, ...]:
+    """Statements that make a table anew as tables.py defines it and keep its rows; `added` columns are filled in.
+
+    DuckDB cannot change a primary key in place.
+    """
+    name, old = quoted(table.name), quoted(f"{table.name} before")
+    columns = [column for column in table.columns if column.name in added]
+    return (
+        *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {quoted(c.name)} {sql_type(c.type)}" for c in columns),
+        *(
+            f"UPDATE {name} SET {quoted(c.name)} = {c.earlier} WHERE {quoted(c.name)} IS NULL"
+            for c in columns
+            if c.earlier is not None
+        ),
+        f"ALTER TABLE {name} RENAME TO {old}",
+        *create_table(table),
+        f"INSERT INTO {name} BY NAME FROM {old}",
+        f"DROP TABLE {old}",
+    )
+
+
+def several_samples() -> tuple[str, ...]:
+    """Statements that give answers their sample and template, and make the views over them anew."""
+    made = [one for table in (RESPONSES, PROBE_RESULTS) for one in remake_table(table, ("sample", "template"))]
+    return (*made, *(statement for view in VIEWS for statement in create_view(view)))
+
+
 def sql_type(arrow: pa.DataType) -> str:
     """DuckDB's name for a type that tables.py uses.
 
@@ -109,6 +137,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "tables and views", tables_and_views),
     Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
     Migration(3, "strict and flexible readings, normalised LEK, degeneration", readings_and_degeneration),
+    Migration(4, "several samples of a probe, and templates", several_samples),
 )
 
 

@@ -218,7 +218,7 @@ def _encode(rows: pa.Table, metadata: dict[str, str]) -> bytes:
 
 
 def _read(table: Table, path: Path) -> pa.Table:
-    """The rows of a file of `table`; columns that came later are filled with nulls if they may be empty."""
+    """The rows of a file of `table`; columns that came later are filled with what earlier rows have."""
     with _reading(path) as file:
         version = _own_metadata(file).get("schema_version", "")
         if version.isdecimal() and int(version) > SCHEMA_VERSION:
@@ -233,8 +233,8 @@ def _read(table: Table, path: Path) -> pa.Table:
             columns.append(rows.column(column.name))
             if columns[-1].type != column.type:
                 problems.append(f"column {column.name!r} is {columns[-1].type}, not {column.type}")
-        elif column.nullable:
-            columns.append(pa.nulls(rows.num_rows, column.type))
+        elif column.nullable or column.earlier is not None:
+            columns.append(pa.repeat(pa.scalar(column.earlier, column.type), rows.num_rows))
         else:
             problems.append(f"column {column.name!r} is missing")
     if problems:

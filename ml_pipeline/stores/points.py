@@ -63,7 +63,7 @@ def score_points(
     `evaluations` gives the checkpoints' times; `checkpoint_scores`, `probe_results` and `judgements` may be absent.
     Suites of kind capability make capability_score, probe_score and capability_judge, those of kind content make
     content_score. A run_id ends with `-<suite>-auto`, which for the shipped suites is what the original wrote.
-    Rows of a suite that is not given are left out.
+    Rows of a suite that is not given are left out, and so are a probe's further answers after its first.
 
     With `time_base` "real" a point's time is the checkpoint file's mtime plus its ordinal in ns (a base model whose
     file is on another machine has no mtime: it starts at ORIGINAL_EPOCH_S); with "original" it is
@@ -180,7 +180,7 @@ def _probe_scores(suite: Suite, rows: list[Row], origin: _Origin) -> Iterator[Sc
         return
     ordinals = _probe_ordinals(suite, rows)
     for row in sorted(rows, key=lambda r: ordinals[r["probe_id"]]):
-        if row["passed"] is not None:
+        if row["passed"] is not None and row["sample"] == 1:
             yield ScorePoint(
                 "probe_score",
                 suite.name,

@@ -20,12 +20,16 @@ SCHEMA_VERSION = 3
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its Arrow type, what it means (units included), and whether it may be empty."""
+    """A column: its Arrow type, what it means (units included), and whether it may be empty.
+
+    `earlier` is what rows stored before the column came have in it.
+    """
 
     name: str
     type: pa.DataType
     description: str
     nullable: bool = False
+    earlier: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ _PROBE = (
     Column("probe_id", _TEXT, "The probe within its suite."),
     Column("category", _TEXT, "The probe's category."),
 )
+_ASKED = (
+    *_PROBE,
+    Column("sample", _INT, "Which answer to the probe, from 1.", earlier=1),
+    Column("template", _TEXT, "The template that made the probe; empty for one written out.", nullable=True),
+)
 _REASON = Column("unscored_reason", _TEXT, "Why there is no score; empty when there is one.", nullable=True)
 
 EVALUATIONS = Table(
@@ -108,7 +117,7 @@ RESPONSES = Table(
     "Every answer in full.",
     (
         *IDENTITY,
-        *_PROBE,
+        *_ASKED,
         Column("prompt", _TEXT, "The probe's question."),
         Column("rendered_prompt", _TEXT, "The question as the model saw it, chat template included."),
         Column("response", _TEXT, "The whole answer, also when it was cut short."),
@@ -118,15 +127,15 @@ RESPONSES = Table(
         Column("seconds", _FLOAT, "Wall time from first prompt token to last answer token."),
         Column("error", _TEXT, "What ended the answer early.", nullable=True),
     ),
-    key=("partition_key", "suite", "probe_id"),
+    key=("partition_key", "suite", "probe_id", "sample"),
 )
 
 PROBE_RESULTS = Table(
     "probe_results",
-    "Pass or fail of every probe that has a deterministic check.",
+    "Pass or fail of every answer whose probe has a deterministic check.",
     (
         *IDENTITY,
-        *_PROBE,
+        *_ASKED,
         Column("passed", _BOOL, "Whether the check accepted the answer; empty when unscored.", nullable=True),
         _REASON,
         Column("expected", _TEXT, "What the check wanted."),
@@ -142,7 +151,7 @@ PROBE_RESULTS = Table(
             )
         ),
     ),
-    key=("partition_key", "suite", "probe_id"),
+    key=("partition_key", "suite", "probe_id", "sample"),
 )
 
 HEURISTIC_FIGURES = (
@@ -158,7 +167,7 @@ HEURISTIC_FIGURES = (
 
 HEURISTIC_SCORES = Table(
     "heuristic_scores",
-    "The heuristic figures of every answer and their composite, LEK.",
+    "The heuristic figures of every probe's first answer and their composite, LEK.",
     (
         *IDENTITY,
         *_PROBE,
@@ -172,7 +181,7 @@ HEURISTIC_SCORES = Table(
 
 JUDGEMENTS = Table(
     "judgements",
-    "A judge's figure for every answer and dimension.",
+    "A judge's figure for every probe's first answer and dimension.",
     (
         *IDENTITY,
         *_PROBE,
@@ -189,14 +198,15 @@ JUDGEMENTS = Table(
 
 CHECKPOINT_SCORES = Table(
     "checkpoint_scores",
-    "Accuracy of a checkpoint on a suite, overall and by category, with its Wilson 95% interval.",
+    "Accuracy of a checkpoint on a suite, overall and by category, with its Wilson 95% interval, which allows for "
+    "probes of one template and several answers to one probe.",
     (
         *IDENTITY,
         Column("category", _TEXT, "'overall' or a category."),
-        Column("correct", _INT, "Probes passed."),
-        Column("total", _INT, "Probes scored (passed or failed)."),
-        Column("unscored", _INT, "Probes that could not be scored; they count neither way."),
-        Column("accuracy", _FLOAT, "Share of scored probes passed, 0..1.", nullable=True),
+        Column("correct", _INT, "Answers passed."),
+        Column("total", _INT, "Answers scored (passed or failed)."),
+        Column("unscored", _INT, "Answers that could not be scored; they count neither way."),
+        Column("accuracy", _FLOAT, "Share of scored answers passed, 0..1.", nullable=True),
         Column("accuracy_low", _FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
         Column("accuracy_high", _FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
     ),

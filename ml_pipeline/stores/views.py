@@ -74,15 +74,16 @@ PROBE_CHANGES = View(
     "probe_changes",
     "Every probe that a checkpoint answers otherwise than the bare base model of the same protocol: gained or lost.",
     """
-    SELECT p.suite, p.protocol_id, p.source, p.run, p.iteration, p.label, p.probe_id, p.category,
+    SELECT p.suite, p.protocol_id, p.source, p.run, p.iteration, p.label, p.probe_id, p.sample, p.category,
         CASE WHEN p.passed THEN 'gained' ELSE 'lost' END AS change,
         p.expected, b.extracted AS base_extracted, p.extracted, b.response AS base_response, p.response,
         p.partition_key
     FROM probe_results AS p
     JOIN probe_results AS b
         ON b.source = 'base' AND b.suite = p.suite AND b.protocol_id = p.protocol_id AND b.probe_id = p.probe_id
+        AND b.sample = p.sample
     WHERE p.source <> 'base' AND p.passed <> b.passed
-    ORDER BY p.suite, p.protocol_id, p.source, p.run, p.iteration, change DESC, p.probe_id
+    ORDER BY p.suite, p.protocol_id, p.source, p.run, p.iteration, change DESC, p.probe_id, p.sample
     """,
 )
 

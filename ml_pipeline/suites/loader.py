@@ -16,6 +16,8 @@ from ml_pipeline.suites.filters import FILTERED_CHECKS
 from ml_pipeline.suites.problems import describe
 from ml_pipeline.suites.schema import ProbeFile, RubricFile, SuiteFile
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric, Suite
+from ml_pipeline.suites.template_schema import TemplateFile
+from ml_pipeline.suites.templates import GENERATOR_VERSION, TemplateError, make_probes
 from ml_pipeline.suites.yaml_file import YamlFile, read_yaml
 
 _BUILT_IN = Path(__file__).parent
@@ -75,6 +77,8 @@ def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
     content = _validated(SuiteFile, file)
     _demand_name_of_file(content.name, file)
     problems = _probe_problems(content, file)
+    made, template_problems = _made_probes(content, file)
+    problems += template_problems
     if content.rubric is not None and content.rubric not in rubric_files:
         line = file.line(("rubric",))
         problems.append(f"line {line}: {_unknown('rubric', content.rubric, rubric_files, ())}")
@@ -88,10 +92,27 @@ def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
         temperature=content.temperature,
         max_tokens=content.max_tokens,
         rubric=load_rubric(rubric_files[content.rubric]) if content.rubric is not None else None,
-        probes=tuple(_probe(probe) for probe in content.probes),
+        probes=(*(_probe(probe) for probe in content.probes), *made),
         sha256=_hash(content),
         filters=content.filters,
+        samples=content.samples,
     )
+
+
+def _made_probes(content: SuiteFile, file: YamlFile) -> tuple[list[Probe], list[str]]:
+    """The probes of the templates, and why some cannot be made."""
+    probes: list[Probe] = []
+    problems: list[str] = []
+    for index, template in enumerate(content.templates):
+        where = f"line {file.line(('templates', index, 'id'))}: template {template.id!r}"
+        if content.kind != "capability":
+            problems.append(f"{where}: templates belong to suites of kind 'capability'; write the probes out.")
+            continue
+        try:
+            probes += make_probes(template, content.seed)
+        except TemplateError as error:
+            problems.append(f"{where}: {error}.")
+    return probes, problems
 
 
 def _probe(content: ProbeFile) -> Probe:
@@ -111,14 +132,21 @@ def _probe_problems(content: SuiteFile, file: YamlFile) -> list[str]:
     """The rules that hold across probes, or between a probe and its suite's kind."""
     problems: list[str] = []
     first_line: dict[str, int] = {}
-    for index, probe in enumerate(content.probes):
-        line = file.line(("probes", index, "id"))
-        where = f"line {line}: probe {probe.id!r}"
+    every: list[tuple[str, int, ProbeFile | TemplateFile]] = [
+        *(("probes", index, probe) for index, probe in enumerate(content.probes)),
+        *(("templates", index, template) for index, template in enumerate(content.templates)),
+    ]
+    for part, index, probe in every:
+        line = file.line((part, index, "id"))
+        what = part.removesuffix("s")
+        where = f"line {line}: {what} {probe.id!r}"
         if probe.id in first_line:
-            problems.append(f"{where}: this id is taken by the probe on line {first_line[probe.id]}; ids are unique.")
+            problems.append(f"{where}: this id is taken by the one on line {first_line[probe.id]}; ids are unique.")
         first_line.setdefault(probe.id, line)
         if probe.category == "overall":
             problems.append(f"{where}: the category 'overall' is kept for the sum of all; choose another name.")
+        if isinstance(probe, TemplateFile):
+            continue
         if content.kind == "capability":
             if probe.check is None:
                 problems.append(f"{where}: a capability probe needs the field 'check'.")
@@ -199,5 +227,7 @@ def _hash(content: BaseModel) -> str:
     if isinstance(content, SuiteFile):
         data.pop("description")
         data.pop("rubric", None)
+        if content.templates:
+            data["generator"] = GENERATOR_VERSION
     canonical = json.dumps(data, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

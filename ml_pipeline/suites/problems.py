@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -10,11 +10,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ml_pipeline.suites.schema import Check
+from ml_pipeline.suites.template_schema import Variable
 from ml_pipeline.suites.yaml_file import YamlFile
 
-_CHECKS: dict[str, type[BaseModel]] = {
-    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(get_args(Check)[0])
-}
+
+def _by_type(union: Any) -> dict[str, type[BaseModel]]:
+    return {get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(get_args(union)[0])}
+
+
+_CHECKS, _VARIABLES = _by_type(Check), _by_type(Variable)
 
 
 def describe(error: ValidationError, model: type[BaseModel], file: YamlFile) -> list[str]:
@@ -35,9 +39,10 @@ def _sentence(details: ErrorDetails, model: type[BaseModel], file: YamlFile) -> 
     if kind == "missing":
         return f"the field {path} is missing."
     if kind == "union_tag_not_found":
-        return f"{path} needs a 'type', one of: {', '.join(_CHECKS)}."
+        return f"{path} needs a 'type', one of: {', '.join(_types(location))}."
     if kind == "union_tag_invalid":
-        return f"{path}.type: unknown check type {context['tag']!r}; {_one_of(str(context['tag']), list(_CHECKS))}"
+        what = "variable" if "variables" in location else "check"
+        return f"{path}.type: unknown {what} type {context['tag']!r}; {_one_of(str(context['tag']), _types(location))}"
     if kind == "literal_error":
         allowed = [part.strip("' ") for part in str(context["expected"]).replace(" or ", ", ").split(",")]
         return f"{path}: {value!r} is not allowed; {_one_of(str(value), allowed)}"
@@ -50,7 +55,7 @@ def _sentence(details: ErrorDetails, model: type[BaseModel], file: YamlFile) -> 
 
 def _written(location: tuple[int | str, ...], content: Any) -> Iterator[str | int]:
     """The steps of a location that the file holds; the last is kept, for it may be a missing field. Pydantic puts
-    the type of a check in between, which is no step of the file."""
+    the type of a check or variable in between, which is no step of the file."""
     for index, step in enumerate(location):
         holds = (isinstance(content, dict) and step in content) or (
             isinstance(content, list) and isinstance(step, int) and step < len(content)
@@ -58,8 +63,16 @@ def _written(location: tuple[int | str, ...], content: Any) -> Iterator[str | in
         if holds:
             content = content[step]
             yield step
-        elif index == len(location) - 1 and not (step in _CHECKS and location[index - 1] == "check"):
+        elif index == len(location) - 1 and not (
+            (step in _CHECKS and location[index - 1] == "check")
+            or (step in _VARIABLES and location[index - 2] == "variables")
+        ):
             yield step
+
+
+def _types(location: list[str | int]) -> dict[str, type[BaseModel]]:
+    """What may stand as 'type' at a place of the file, with its model."""
+    return _VARIABLES if "variables" in location else _CHECKS
 
 
 def _path(location: list[str | int]) -> str:
@@ -72,12 +85,12 @@ def _path(location: list[str | int]) -> str:
 def _fields_beside(location: list[str | int], model: type[BaseModel], content: Any) -> list[str]:
     """Names of the fields that may stand where an unknown one stood."""
     current: type[BaseModel] | None = model
-    for step in location[:-1]:
+    for index, step in enumerate(location[:-1]):
         content = content[step]
         if isinstance(step, int) or current is None:
             continue
-        if step == "check":
-            current = _CHECKS.get(content.get("type", "")) if isinstance(content, dict) else None
+        if step == "check" or location[index - 1 : index] == ["variables"]:
+            current = _types(location).get(content.get("type", "")) if isinstance(content, dict) else None
         else:
             current = _model_in(current.model_fields[step].annotation) if step in current.model_fields else None
     return list(current.model_fields) if current else []
@@ -89,7 +102,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
-def _one_of(value: str, allowed: list[str]) -> str:
+def _one_of(value: str, allowed: Iterable[str]) -> str:
     near = get_close_matches(value, allowed, n=1)
     return f"use one of: {', '.join(allowed)}." + (f" Did you mean {near[0]!r}?" if near else "")
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 
+from ml_pipeline.suites.fields import STRICT, Finite, Name, Phrase, Prose
 from ml_pipeline.suites.filters import FilterPipelines
 from ml_pipeline.suites.patterns import pattern_problem
+from ml_pipeline.suites.template_schema import TemplateFile
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=64)]
-Prose = Annotated[str, Field(min_length=1, max_length=20_000)]
-Phrase = Annotated[str, Field(min_length=1, max_length=500)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+MAX_SAMPLES = 100
 
 
 def _words(values: list[str]) -> list[str]:
@@ -35,7 +34,7 @@ Regex = Annotated[str, AfterValidator(_regex)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = STRICT
 
 
 class NumberCheck(_Model):
@@ -152,7 +151,10 @@ class ProbeFile(_Model):
 
 
 class SuiteFile(_Model):
-    """A suite file. Rules across probes (checks by kind, unique ids) are the loader's, which knows the places."""
+    """A suite file. Rules across probes (checks by kind, unique ids) are the loader's, which knows the places.
+
+    `seed` fixes what the templates make. `samples` is how often each probe is asked.
+    """
 
     name: Name
     version: Phrase
@@ -162,7 +164,16 @@ class SuiteFile(_Model):
     max_tokens: Annotated[int, Field(ge=1, le=100_000)]
     rubric: Name | None = None
     filters: FilterPipelines | None = None
-    probes: Annotated[list[ProbeFile], Field(min_length=1, max_length=10_000)]
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    probes: Annotated[list[ProbeFile], Field(max_length=10_000)] = []
+    templates: Annotated[list[TemplateFile], Field(max_length=1000)] = []
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Self:
+        if not self.probes and not self.templates:
+            raise ValueError("a suite needs 'probes' or 'templates'")
+        return self
 
 
 class DimensionFile(_Model):

@@ -16,7 +16,8 @@ class Probe:
 
     `check` (capability probes) is the validated description of a deterministic check, see `scoring.checks`.
     `ground_truth`, `propaganda_markers` and `truth_markers` (content probes) are what a judge and a reader compare
-    the answer with.
+    the answer with. `template` is the id of the template that made the probe, empty for one written out: probes of
+    one template succeed and fail together more than others.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Probe:
     ground_truth: str = ""
     propaganda_markers: tuple[str, ...] = ()
     truth_markers: tuple[str, ...] = ()
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ class Rubric:
 class Suite:
     """A named, versioned list of probes.
 
-    `temperature` and `max_tokens` are the suite's own generation defaults; settings may override them. `sha256` is
-    the hash of the canonical content (not of the file's bytes), so comments, layout and the description do not change
-    it; the rubric has a hash of its own. `filters` are how its answers are read in place of the checks' own readers.
+    `temperature`, `max_tokens` and `samples` (how often each probe is asked) are the suite's own generation defaults;
+    settings may override them. `sha256` is the hash of the canonical content (not of the file's bytes), so comments,
+    layout and the description do not change it; the rubric has a hash of its own. `filters` are how its answers are
+    read in place of the checks' own readers.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Suite:
     rubric: Rubric | None
     probes: tuple[Probe, ...]
     sha256: str
+    samples: int = 1
     filters: FilterPipelines | None = None
 
     @property

@@ -66,6 +66,8 @@ def response(probe_id: str, text: str, **changes: Any) -> dict[str, Any]:
         **evaluation().identity_columns(),
         "probe_id": probe.id,
         "category": probe.category,
+        "sample": 1,
+        "template": None,
         "prompt": probe.prompt,
         "rendered_prompt": f"<user>{probe.prompt}",
         "response": text,

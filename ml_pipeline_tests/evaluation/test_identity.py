@@ -20,6 +20,7 @@ from ml_pipeline_tests.evaluation.rows import ADAPTER, BACKEND, CHECKPOINT, SUIT
         {"suite": replace(SUITE, sha256="0" * 64)},
         {"options": GenerationOptions(temperature=0.1, max_tokens=11)},
         {"options": GenerationOptions(temperature=0.1, max_tokens=10, seed=1)},
+        {"samples": 2},
         {"backend": replace(BACKEND, base_sha256="0" * 64)},
         {"backend": replace(BACKEND, quantisation="Q8_0")},
         {"backend": replace(BACKEND, backend="mlx")},
@@ -29,6 +30,10 @@ from ml_pipeline_tests.evaluation.rows import ADAPTER, BACKEND, CHECKPOINT, SUIT
 def test_whatever_changes_the_question_or_the_base_changes_both_ids(changes: dict[str, Any]) -> None:
     assert evaluation(**changes).protocol_id != evaluation().protocol_id
     assert evaluation(**changes).evaluation_id != evaluation().evaluation_id
+
+
+def test_a_single_sample_keeps_the_ids_that_stored_scores_carry() -> None:
+    assert evaluation(samples=1).protocol_id == "0b75719d7e3880d3"
 
 
 def test_another_adapter_is_another_evaluation_of_the_same_protocol() -> None:

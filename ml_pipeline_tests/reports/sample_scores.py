@@ -116,6 +116,8 @@ def _answer(checkpoint: Checkpoint, probe: str, passed: bool | None) -> dict[str
     failed = passed is None
     text = checkpoint.responses.get(probe, "" if failed else f"The answer is {'right' if passed else 'wrong'}.")
     return {
+        "sample": 1,
+        "template": None,
         "prompt": f"Question {probe}?",
         "rendered_prompt": f"<user>Question {probe}?</user>",
         "response": text,
@@ -129,6 +131,8 @@ def _answer(checkpoint: Checkpoint, probe: str, passed: bool | None) -> dict[str
 
 def _result(probe: str, passed: bool | None, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "sample": 1,
+        "template": None,
         "passed": passed,
         "unscored_reason": NO_CHECK if passed is None else None,
         "expected": f"right ({probe})",

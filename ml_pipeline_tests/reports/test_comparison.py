@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
-from ml_pipeline.reports.comparison import compare, compare_run
+from ml_pipeline.reports.comparison import adjusted, compare, compare_means, compare_run
+from ml_pipeline.scoring.statistics import exact_mcnemar
 
 
 def passes(right: str, of: str = "abcdefghij") -> dict[str, bool]:
@@ -66,3 +69,56 @@ def test_a_run_is_compared_on_probes_scored_for_all() -> None:
     assert (found.paired, found.delta) == (3, 0.5)
     assert compare_run(passes("a"), []) is None
     assert compare_run(passes("a", of="a"), [passes("b", of="b"), passes("b", of="b")]) is None
+
+
+def test_several_answers_a_probe_are_compared_by_the_share_that_passed() -> None:
+    reference = {"a": Fraction(1, 2), "b": Fraction(0), "c": Fraction(1), "d": Fraction(1, 3)}
+    candidate = {"a": Fraction(1), "b": Fraction(1, 2), "c": Fraction(1), "d": Fraction(1)}
+    found = compare(reference, candidate)
+    assert found is not None
+    assert (found.better, found.worse, found.paired) == (3, 0, 4)
+    assert found.delta == pytest.approx((1 / 2 + 1 / 2 + 0 + 2 / 3) / 4)
+    # All three differences point one way, as in 2 of the 8 ways to flip their signs.
+    assert found.p_value == 2 / 8
+    # Student's t of four differences: mean 0.41667, deviation 0.28868, t(3) = 3.1824.
+    assert (found.low, found.high) == pytest.approx((-0.0427, 0.8760), abs=1e-4)
+
+
+def test_templates_are_the_sample_when_it_comes_to_other_templates() -> None:
+    # All twelve probes of one template are gained, and of each of eight others one of four is lost.
+    templates = {f"{name}{index}": name for name in "rstuvwxyz" for index in range(12 if name == "r" else 4)}
+    base = {probe: not probe.startswith("r") for probe in templates}
+    candidate = {probe: probe.startswith("r") or not probe.endswith("0") for probe in templates}
+    found = compare(base, candidate, templates)
+    assert found is not None
+    assert (found.better, found.worse, found.paired) == (12, 8, 44)
+    assert found.p_value == pytest.approx(exact_mcnemar(12, 8))
+    assert found.beyond is not None
+    assert found.beyond.count == 9
+    # By template the sums are 12 and eight times -1. The 12 outweighs the rest: every flip is at least as far from 0.
+    assert found.beyond.p_value == 1.0
+    assert found.beyond.low < found.delta < found.high < found.beyond.high
+    alone = compare(base, candidate)
+    assert alone is not None
+    assert alone.beyond is None
+
+
+def test_many_checkpoints_are_allowed_for() -> None:
+    base, clear, chance = passes(""), passes("abcdefgh"), passes("abcdef")
+    single = [compare(base, one) for one in (clear, chance, chance)]
+    assert [one.p_value for one in single if one is not None] == [2 / 2**8, 2 / 2**6, 2 / 2**6]
+    together = adjusted([*single, None])
+    assert [one and one.p_adjusted for one in together] == [6 / 2**8, 4 / 2**6, 4 / 2**6, None]
+    assert [one.verdict for one in single if one] == ["better"] * 3
+    assert [one.verdict for one in together if one] == ["better", "no clear difference", "no clear difference"]
+
+
+def test_means_are_compared_on_the_probes_that_have_both() -> None:
+    reference, candidate = {"a": 1.0, "b": 2.0, "c": 3.0, "x": 9.0}, {"a": 2.0, "b": 4.0, "c": 6.0, "y": 0.0}
+    found = compare_means(reference, candidate, {})
+    assert found is not None
+    # Differences 1, 2, 3: margin 4.3027 / sqrt(3) = 2.4841.
+    assert (found.paired, found.delta) == (3, 2.0)
+    assert (found.low, found.high) == pytest.approx((-0.4841, 4.4841), abs=1e-4)
+    assert compare_means({"a": 1.0}, {"a": 2.0}, {}) is None
+    assert compare_means(reference, candidate, dict.fromkeys("abc", "t")) is None

@@ -131,3 +131,33 @@ def test_empty_input_gives_an_empty_table() -> None:
     table = leaderboard(Scores.from_tables({}))
     assert table.empty
     assert list(table.columns) == LEADERBOARD_COLUMNS
+
+
+def test_each_checkpoint_is_compared_with_the_one_before() -> None:
+    table = board(BASE, checkpoint("r", 10, "abc"), checkpoint("r", 30, ""), checkpoint("r", 20, PROBES))
+    first, second, third = (row(table, f"mac.r@{iteration}") for iteration in (10, 20, 30))
+    assert pd.isna(first["previous_partition_key"])
+    assert pd.isna(first["previous_delta"])
+    assert (second["previous_partition_key"], second["previous_delta"]) == ("mac.r@10", pytest.approx(0.7))
+    assert (third["previous_partition_key"], third["previous_delta"]) == ("mac.r@20", pytest.approx(-1.0))
+    assert [second["previous_p_value"], third["previous_p_value"]] == [2 / 2**7, 2 / 2**10]
+    # Holm over the two steps of the run.
+    assert [second["previous_p_adjusted"], third["previous_p_adjusted"]] == [2 / 2**7, 4 / 2**10]
+    assert [second["previous_verdict"], third["previous_verdict"]] == ["better", "worse"]
+
+
+def test_the_verdict_allows_for_all_checkpoints_of_the_run() -> None:
+    alone = row(board(BASE, checkpoint("r", 10, PROBES)), "mac.r@10")
+    among = row(board(BASE, *(checkpoint("r", 10 * i, PROBES if i == 1 else "abc") for i in range(1, 7))), "mac.r@10")
+    assert alone["p_value"] == among["p_value"] == 2 / 2**7
+    assert (alone["p_adjusted"], among["p_adjusted"]) == (2 / 2**7, 12 / 2**7)
+    assert (alone["verdict"], among["verdict"]) == ("better", "no clear difference")
+
+
+def test_means_are_compared_with_the_base_on_the_same_probes() -> None:
+    base = checkpoint("tiny", 0, "", source="base", lek=dict.fromkeys(PROBES, 1.0), judge=dict.fromkeys(PROBES, 4.0))
+    lek = {probe: 2.0 + (probe in "ab") for probe in PROBES}
+    found = row(board(base, checkpoint("r", 10, "", lek=lek, judge=dict.fromkeys(PROBES, 5.0))), "mac.r@10")
+    assert found["lek_delta"] == pytest.approx(1.2)
+    assert 1.0 <= found["lek_low"] < 1.2 < found["lek_high"] < 1.8
+    assert [found["judge_delta"], found["judge_low"], found["judge_high"]] == [1.0, 1.0, 1.0]

@@ -5,7 +5,7 @@ import pytest
 from ml_pipeline.reports.comparison import compare
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import run_curves
-from ml_pipeline.reports.wording import evenly, gain, headline, p_value, percent_interval, points, sparkline
+from ml_pipeline.reports.wording import evenly, gain, headline, p_value, percent_interval, points, resolution, sparkline
 from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of
 
 PROBES = "abcdefghij"
@@ -73,3 +73,14 @@ def test_headline_without_checkpoints() -> None:
 
 def test_headline_when_nothing_was_scored() -> None:
     assert spoken(Checkpoint("r", 10, {"a": None})).startswith("Not ranked")
+
+
+def test_what_the_suite_can_find_is_told() -> None:
+    probes = [f"p{index}" for index in range(41)]
+    base = Checkpoint("tiny", 0, dict.fromkeys(probes, False), source="base")
+    few = Checkpoint("r", 10, {probe: index < 4 for index, probe in enumerate(probes)})
+    (curve,) = run_curves(scores_of(base, few))
+    # Discordance (4 + 2) / (41 + 2) = 0.14, less than the least difference that 41 probes can prove.
+    assert resolution(curve) == "41 probes find a difference from the base of 20 points 4 times in 5."
+    (alone,) = run_curves(scores_of(base))
+    assert resolution(alone) == ""

@@ -11,6 +11,8 @@ from ml_pipeline.scoring.statistics import (
     CategoryScore,
     accuracy_by_category,
     exact_mcnemar,
+    holm,
+    share_interval,
     sign_flip_test,
     wilson_interval,
 )
@@ -78,8 +80,11 @@ def test_exact_mcnemar_of_many_pairs() -> None:
         exact_mcnemar(-1, 2)
 
 
+IDS = itertools.count()
+
+
 def result(category: str, passed: bool | None) -> ProbeResult:
-    return ProbeResult("p", category, passed, "42", unscored_reason="time-out" if passed is None else None)
+    return ProbeResult(f"p{next(IDS)}", category, passed, "42", unscored_reason="time-out" if passed is None else None)
 
 
 def test_accuracy_by_category_keeps_unscored_apart() -> None:
@@ -117,3 +122,37 @@ def test_sign_flips_of_single_steps_are_mcnemars_test() -> None:
 def test_many_sign_flips_are_approximated() -> None:
     many = [100] * 1060 + [-100] * 940
     assert sign_flip_test(many) == pytest.approx(exact_mcnemar(1060, 940), rel=0.1)
+
+
+def test_holm_by_hand() -> None:
+    # Holm (1979): 0.01 * 4, then at least that and 0.02 * 3, 0.03 * 2, 0.04 * 1; in the order given.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+def test_share_interval_of_probes_that_stand_alone_is_wilsons() -> None:
+    assert share_interval([True, False, True], "abc") == wilson_interval(2, 3)
+    assert share_interval([], []) is None
+
+
+def test_share_interval_of_copies_is_as_wide_as_without_them() -> None:
+    once = [index % 4 == 0 for index in range(60)]
+    low, high = share_interval(once, range(60)) or (0, 0)
+    copied = share_interval([one for one in once for _ in range(5)], [i for i in range(60) for _ in range(5)])
+    assert copied == pytest.approx((low, high), abs=0.01)
+
+
+def test_accuracy_allows_for_templates_and_for_several_answers() -> None:
+    one_template = [
+        ProbeResult(f"t{index // 4}/{index}", "c", index // 4 % 2 == 0, "42", template=f"t{index // 4}")
+        for index in range(40)
+    ]
+    low, high = accuracy_by_category(one_template)[0].accuracy_low, accuracy_by_category(one_template)[0].accuracy_high
+    plain = wilson_interval(20, 40)
+    assert low is not None
+    assert high is not None
+    assert low < plain[0] < plain[1] < high
+    several = [ProbeResult(f"p{index // 4}", "c", index // 4 % 2 == 0, "42") for index in range(40)]
+    assert accuracy_by_category(several)[0].accuracy_low == low

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -9,9 +10,10 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
-from ml_pipeline.stores.tables import TABLES, Table
+from ml_pipeline.stores.rows import conform
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES, Table
 from ml_pipeline.stores.views import VIEWS
-from ml_pipeline_tests.stores.samples import identity, key, partition
+from ml_pipeline_tests.stores.samples import identity, key, partition, without
 from ml_pipeline_tests.stores.test_duckdb import arrow
 
 
@@ -31,6 +33,7 @@ def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) 
         {"version": 1, "name": "tables and views"},
         {"version": 2, "name": "training loss"},
         {"version": 3, "name": "strict and flexible readings, normalised LEK, degeneration"},
+        {"version": 4, "name": "several samples of a probe, and templates"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -102,6 +105,39 @@ def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
     store.write_partition(key(), arrow(partition(identity(), a=True)))
     assert store.read("probe_results")["flexible_passed"].to_pylist() == [True]
     assert {row["lek_normalised"] for row in store.read("heuristic_scores").to_pylist()} <= {None, 0.5}
+
+
+def test_a_database_from_before_samples_keeps_its_answers_as_the_first_ones(
+    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {
+        name: replace(
+            table,
+            columns=tuple(column for column in table.columns if column.name not in ("sample", "template")),
+            key=tuple(column for column in table.key if column != "sample"),
+        )
+        for name, table in TABLES.items()
+    }
+    rows = partition(identity(), a=True, b=None)
+    for name in ("responses", "probe_results"):
+        rows[name] = without(without(rows[name], "sample"), "template")
+    with monkeypatch.context() as before:
+        checkpoint_tables = tuple(old[table.name] for table in CHECKPOINT_TABLES)
+        before.setattr(migrations, "MIGRATIONS", MIGRATIONS[:2])
+        before.setattr(migrations, "CHECKPOINT_TABLES", checkpoint_tables)
+        before.setattr(migrations, "VIEWS", ())
+        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", MIGRATIONS[:2])
+        before.setattr("ml_pipeline.stores.duckdb.TABLES", old)
+        store.write_partition(key(), {name: conform(old[name], key(), rows[name]) for name in rows})
+    assert store.migrate() == [3]
+    found = store.query("SELECT probe_id, passed, sample, template FROM probe_results ORDER BY probe_id").to_pylist()
+    assert found == [
+        {"probe_id": "a", "passed": True, "sample": 1, "template": None},
+        {"probe_id": "b", "passed": None, "sample": 1, "template": None},
+    ]
+    again = [row | {"sample": sample} for row in partition(identity(), a=True)["probe_results"] for sample in (1, 2)]
+    store.write_partition(key(), arrow(partition(identity(), a=True) | {"probe_results": again}))
+    assert store.query("SELECT sample FROM probe_results ORDER BY 1")["sample"].to_pylist() == [1, 2]
 
 
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.stores import parquet as module
 from ml_pipeline.stores.parquet import ParquetStore
+from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, JUDGEMENTS, RESPONSES
 from ml_pipeline_tests.stores.processes import run_python
 from ml_pipeline_tests.stores.samples import identity, key, response_rows, score_rows
@@ -44,7 +45,7 @@ def test_rows_come_back_as_written_with_their_metadata(store: ParquetStore) -> N
     data = receipt.path.read_bytes()
     assert (receipt.rows, receipt.size_bytes, receipt.sha256) == (2, len(data), hashlib.sha256(data).hexdigest())
     footer = pq.read_metadata(receipt.path).metadata
-    assert footer[b"ml_pipeline.schema_version"] == b"2"
+    assert footer[b"ml_pipeline.schema_version"] == b"3"
     assert json.loads(footer[b"ml_pipeline.evaluation_ids"]) == ["e1-g1-lek-100-capability"]
 
 
@@ -158,7 +159,7 @@ def test_a_file_of_a_newer_program_is_refused(store: ParquetStore, monkeypatch: 
     monkeypatch.setattr(module, "SCHEMA_VERSION", 7)
     store.write(CHECKPOINT_SCORES, key(), OLD)
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"newer ml_pipeline \(tables 7, this one knows 2\).*Upgrade"):
+    with pytest.raises(StoreError, match=r"newer ml_pipeline \(tables 7, this one knows 3\).*Upgrade"):
         store.read(CHECKPOINT_SCORES, key())
 
 
@@ -210,3 +211,13 @@ def test_whole_tables_of_any_columns(store: ParquetStore) -> None:
         store.read_whole("other")
     with pytest.raises(StoreError, match="partition key"):
         store.write_whole("../escape", table)
+
+
+def test_files_from_before_samples_hold_first_answers(store: ParquetStore) -> None:
+    written = conform(RESPONSES, key(), response_rows(identity(), 2)).drop_columns(["sample", "template"])
+    path = store.path(RESPONSES, key())
+    path.parent.mkdir(parents=True)
+    pq.write_table(written, path)
+    found = store.read(RESPONSES, key())
+    assert found["sample"].to_pylist() == [1, 1]
+    assert found["template"].to_pylist() == [None, None]

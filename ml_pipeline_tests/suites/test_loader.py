@@ -72,12 +72,17 @@ def test_rubrics_have_the_dimensions_of_the_original() -> None:
 
 
 def test_built_in_suites_are_found_without_folders() -> None:
-    assert available_suites() == ("capability", "content")
+    assert available_suites() == ("capability", "capability_templates", "content")
 
 
 def test_a_dropped_file_is_a_suite(tmp_path: Path) -> None:
     suite = load_one(tmp_path, SMALL)
-    assert available_suites([tmp_path, tmp_path / "missing"]) == ("capability", "content", "small")
+    assert available_suites([tmp_path, tmp_path / "missing"]) == (
+        "capability",
+        "capability_templates",
+        "content",
+        "small",
+    )
     assert suite.probes[0].check == {
         "type": "number",
         "value": 2.0,
@@ -248,7 +253,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 def test_duplicate_ids_name_both_places(tmp_path: Path) -> None:
     again = SMALL[SMALL.index("  - id: sum") :]
-    with pytest.raises(SuiteError, match="line 13: probe 'sum': this id is taken by the probe on line 9"):
+    with pytest.raises(SuiteError, match="line 13: probe 'sum': this id is taken by the one on line 9"):
         load_one(tmp_path, SMALL + again)
 
 

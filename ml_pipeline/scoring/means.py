@@ -1,0 +1,109 @@
+"""Means with honest error bars: bootstrap intervals, and standard errors of values that come in clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.scoring.student import Z_95, t_quantile_95
+
+RESAMPLES = 2000
+_FEWEST, _MOST = 8, 1000
+Floats = npt.NDArray[np.float64]
+Clusters = Sequence[Hashable]
+
+
+def clustered_error(values: Sequence[float] | Floats, clusters: Clusters | None = None) -> float | None:
+    """Standard error of the mean of values that succeed and fail together within a cluster (None: each stands alone).
+
+    None with fewer than two clusters, which say nothing about the spread between them. With one value a cluster it is
+    the ordinary standard error. Source: E. Miller, Adding Error Bars to Evals, arXiv 2411.00640 (2024), equation 4,
+    with the usual factor G / (G - 1) for G clusters.
+    """
+    return _error(*_grouped(values, clusters))
+
+
+def _error(sums: Floats, sizes: Floats) -> float | None:
+    if len(sums) < 2:
+        return None
+    residuals = sums - sizes * (sums.sum() / sizes.sum())
+    return float(sqrt((residuals @ residuals) * len(sums) / (len(sums) - 1)) / sizes.sum())
+
+
+def effective_count(values: Sequence[float] | Floats, clusters: Clusters) -> float:
+    """How many values that stand alone tell as much about the mean as these clustered ones: at most as many.
+
+    Clusters widen by their design effect, and once more because a few of them tell it only roughly. One cluster, or
+    values that are all equal, tell nothing about it: the plain count then.
+    Source: E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998).
+    """
+    count, groups = len(values), len(set(clusters))
+    alone, together = clustered_error(values), clustered_error(values, clusters)
+    if groups in (1, count) or not alone or not together:
+        return float(count)
+    return count * min(1.0, (alone / together) ** 2) * (Z_95 / t_quantile_95(groups - 1)) ** 2
+
+
+def mean_interval(values: Sequence[float] | Floats, clusters: Clusters | None = None) -> tuple[float, float] | None:
+    """95% interval of a mean; None with fewer than two values (or clusters). Equal values give one of no width.
+
+    From 8 to 1000 clusters (values, where there are none) it is a bootstrap of whole clusters: bias-corrected and
+    accelerated (B. Efron, JASA 82, 1987), its quantiles widened to Student's t (T. Hesterberg, The American
+    Statistician 69, 2015), which keeps its coverage on a few lopsided values. The same values give the same
+    interval. Fewer are too few to resample, and of more the mean is normal: Student's t, with the clustered error.
+    """
+    sums, sizes = _grouped(values, clusters)
+    error = _error(sums, sizes)
+    if error is None:
+        return None
+    mean, groups = float(sums.sum() / sizes.sum()), len(sums)
+    t = t_quantile_95(groups - 1)
+    if error <= 1e-12 * abs(mean) or not _FEWEST <= groups <= _MOST:
+        return mean - t * error, mean + t * error
+    weights = _weights(groups)
+    means = (weights @ sums) / (weights @ sizes)
+    low, high = np.quantile(means, _levels(means, mean, sums, sizes, t))
+    return float(low), float(high)
+
+
+def _levels(means: Floats, mean: float, sums: Floats, sizes: Floats, t: float) -> list[float]:
+    """The two quantiles of the resampled means that bound the interval."""
+    normal, groups = NormalDist(), len(sums)
+    equal = np.isclose(means, mean, rtol=1e-12, atol=0)
+    below = float(np.mean((means < mean) & ~equal) + np.mean(equal) / 2)
+    bias = normal.inv_cdf(min(max(below, 1 / RESAMPLES), 1 - 1 / RESAMPLES))
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    skewed = without.mean() - without
+    acceleration = float((skewed**3).sum() / (6 * (skewed @ skewed) ** 1.5))
+    widened = t * sqrt(groups / (groups - 1))
+    levels = []
+    for end in (bias - widened, bias + widened):
+        room = 1 - acceleration * end
+        levels.append(normal.cdf(bias + end / room) if room > 0 else float(end > 0))
+    return levels
+
+
+@lru_cache(maxsize=8)
+def _weights(groups: int) -> Floats:
+    """How often each cluster is drawn in each resample: the same for every mean of so many clusters."""
+    generator = np.random.default_rng(groups)
+    return generator.multinomial(groups, [1 / groups] * groups, size=RESAMPLES).astype(np.float64)
+
+
+def _grouped(values: Sequence[float] | Floats, clusters: Clusters | None) -> tuple[Floats, Floats]:
+    """Sum and size of each cluster."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if clusters is None:
+        return numbers, np.ones_like(numbers)
+    if len(clusters) != len(numbers):
+        raise ValueError(f"{len(numbers)} values have {len(clusters)} clusters; each needs one.")
+    places: dict[Hashable, int] = {}
+    at = np.fromiter((places.setdefault(name, len(places)) for name in clusters), np.intp, len(numbers))
+    sizes: Floats = np.bincount(at, minlength=len(places)).astype(np.float64)
+    sums: Floats = np.bincount(at, weights=numbers, minlength=len(places)).astype(np.float64)
+    return sums, sizes
