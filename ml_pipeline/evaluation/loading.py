@@ -9,7 +9,7 @@ from pathlib import Path
 
 import paramiko
 
-from ml_pipeline.backend_settings import LlamaCppSettings, MlxServerSettings
+from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings, MlxServerSettings
 from ml_pipeline.backends.completion_cache import CachedBackend, CompletionCache
 from ml_pipeline.backends.interface import Backend
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
@@ -42,12 +42,13 @@ def ready_model(
     Finished completions are kept in `cache_file`. Raises SettingsError, BackendError, StoreError.
     """
     runner, name = backend_settings(settings, place.base_model), place.base_model
-    if not needs_model(stages) and not needs_adapter(stages):
+    ask = needs_model(stages, settings.judge)
+    if not ask and not needs_adapter(stages):
         yield ReadyModel(None, None)
     elif isinstance(runner, LlamaCppSettings):
         gguf = gguf_path(settings, name)
         adapters = preparer.for_base(gguf)
-        if not needs_model(stages):
+        if not ask:
             yield ReadyModel(None, adapters)
             return
         with closing(_llama_cpp(runner, gguf, name)) as backend, closing(CompletionCache(cache_file)) as cache:
@@ -57,6 +58,16 @@ def ready_model(
         with closing(_mlx_server(settings, runner, place)) as server, closing(CompletionCache(cache_file)) as cache:
             assert place.source is not None
             yield ReadyModel(CachedBackend(server, cache), InPlace(server, folder_on_host(settings, place.source)))
+
+
+def open_backend(settings: Settings, runner: AnyBackend, place: Placement) -> Backend:
+    """Load a bare base model, such as a judge, with the backend that is to run it; the caller closes it.
+
+    Raises SettingsError, BackendError.
+    """
+    if isinstance(runner, MlxServerSettings):
+        return _mlx_server(settings, runner, place)
+    return _llama_cpp(runner, gguf_path(settings, place.base_model), place.base_model)
 
 
 def _llama_cpp(runner: LlamaCppSettings, gguf: Path, name: str) -> LlamaCppBackend:

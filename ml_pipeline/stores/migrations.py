@@ -6,7 +6,7 @@ database to the same columns. Or tell people to run `ml-pipeline rebuild`, which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TRAINING_LOSS, Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, JUDGE_VOTES, JUDGEMENTS, TRAINING_LOSS, Table
 from ml_pipeline.stores.views import VIEWS, View
 
 HISTORY = "schema_migrations"
@@ -44,7 +44,21 @@ def create_table(table: Table) -> tuple[str, ...]:
     return (
         f"CREATE TABLE {name} ({', '.join([*columns, key])})",
         f"COMMENT ON TABLE {name} IS {_text(table.description)}",
-        *(f"COMMENT ON COLUMN {name}.{quoted(c.name)} IS {_text(c.description)}" for c in table.columns),
+        *(_comment(table, c.name, c.description) for c in table.columns),
+    )
+
+
+def add_columns(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+    """Statements that add the last columns of a table, which may be empty, where they are missing yet: a database that
+    is made today has them from the start."""
+    return tuple(
+        statement
+        for c in table.columns
+        if c.name in names
+        for statement in (
+            f"ALTER TABLE {quoted(table.name)} ADD COLUMN IF NOT EXISTS {quoted(c.name)} {sql_type(c.type)}",
+            _comment(table, c.name, c.description),
+        )
     )
 
 
@@ -77,6 +91,14 @@ def sql_type(arrow: pa.DataType) -> str:
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "tables and views", tables_and_views),
     Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
+    Migration(
+        3,
+        "judges' votes",
+        lambda: (
+            *add_columns(JUDGEMENTS, ("rubric_sha256", "votes", "votes_asked")),
+            *create_table(JUDGE_VOTES),
+        ),
+    ),
 )
 
 
@@ -149,6 +171,10 @@ def drift(connected: duckdb.DuckDBPyConnection, tables: Iterable[Table]) -> list
 
 def _shape(column: tuple[str, bool] | None) -> str:
     return "no such column" if column is None else f"{column[0]}{'' if column[1] else ' NOT NULL'}"
+
+
+def _comment(table: Table, column: str, description: str) -> str:
+    return f"COMMENT ON COLUMN {quoted(table.name)}.{quoted(column)} IS {_text(description)}"
 
 
 def _text(value: str) -> str:
