@@ -70,7 +70,7 @@ def judge_request(
     if probe.check is not None:
         parts.append(wording["expected"].format(expected=expected_answer(probe.check)))
     if probe.ground_truth:
-        parts.append(wording["facts"].format(facts=probe.ground_truth))
+        parts.append(wording["facts"].format(facts=_clean(probe.ground_truth)))
     if probe.propaganda_markers:
         parts.append(wording["propaganda"].format(markers="; ".join(probe.propaganda_markers)))
     if probe.truth_markers:

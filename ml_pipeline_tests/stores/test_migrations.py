@@ -11,7 +11,7 @@ from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES, Table
 from ml_pipeline.stores.views import VIEWS
-from ml_pipeline_tests.stores.samples import identity, key, partition
+from ml_pipeline_tests.stores.samples import identity, judgement_rows, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
 
 
@@ -25,11 +25,12 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) -> None:
-    assert store.migrate() == [1, 2]
+    assert store.migrate() == [1, 2, 3]
     assert store.migrate() == []
     assert store.query("SELECT version, name FROM schema_migrations").to_pylist() == [
         {"version": 1, "name": "tables and views"},
         {"version": 2, "name": "training loss"},
+        {"version": 3, "name": "judges' votes"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -57,14 +58,14 @@ def test_an_older_database_is_brought_up_by_reading_or_writing(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_partition(key(), arrow(partition(identity(), a=True)))
-    third = Migration(3, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, third))
-    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, third))
+    fourth = Migration(4, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, fourth))
+    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, fourth))
     assert store.query("FROM counted").to_pylist() == [{"n": 2}]
-    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3]
+    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3, 4]
     monkeypatch.undo()
     for use in (lambda: store.query("SELECT 1"), store.migrate):
-        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 3, this one knows 2\).*Upgrade"):
+        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 4, this one knows 3\).*Upgrade"):
             use()
 
 
@@ -81,9 +82,26 @@ def test_a_database_from_before_training_losses_gets_their_table_and_keeps_its_r
     assert store.read("responses").num_rows == 2
 
 
+def test_a_database_from_before_panels_keeps_its_judgements(store: DuckDBStore) -> None:
+    store.migrate()
+    with duckdb.connect(str(store.path)) as connected:
+        connected.execute(
+            "DROP TABLE judge_votes; DELETE FROM schema_migrations WHERE version = 3;"
+            "ALTER TABLE judgements DROP rubric_sha256; ALTER TABLE judgements DROP votes;"
+            "ALTER TABLE judgements DROP votes_asked"
+        )
+        old = arrow({"judgements": judgement_rows(identity(), "sum", clarity=7.0)})["judgements"]
+        connected.register("present", old.drop_columns(["rubric_sha256", "votes", "votes_asked"]))
+        connected.execute("INSERT INTO judgements BY NAME FROM present")
+    (row,) = store.read("judgements").to_pylist()
+    assert (row["score"], row["votes"], row["rubric_sha256"]) == (7.0, None, None)
+    store.write_partition(key(), {"judgements": old, "judge_votes": TABLES["judge_votes"].schema.empty_table()})
+    assert store.read("judgements")["votes"].to_pylist() == [1]
+
+
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.migrate()
-    bad = Migration(3, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
+    bad = Migration(4, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, bad))
     with pytest.raises(StoreError, match="half"):
         store.migrate()

@@ -44,7 +44,7 @@ def test_rows_come_back_as_written_with_their_metadata(store: ParquetStore) -> N
     data = receipt.path.read_bytes()
     assert (receipt.rows, receipt.size_bytes, receipt.sha256) == (2, len(data), hashlib.sha256(data).hexdigest())
     footer = pq.read_metadata(receipt.path).metadata
-    assert footer[b"ml_pipeline.schema_version"] == b"2"
+    assert footer[b"ml_pipeline.schema_version"] == b"3"
     assert json.loads(footer[b"ml_pipeline.evaluation_ids"]) == ["e1-g1-lek-100-capability"]
 
 
@@ -158,7 +158,7 @@ def test_a_file_of_a_newer_program_is_refused(store: ParquetStore, monkeypatch: 
     monkeypatch.setattr(module, "SCHEMA_VERSION", 7)
     store.write(CHECKPOINT_SCORES, key(), OLD)
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"newer ml_pipeline \(tables 7, this one knows 2\).*Upgrade"):
+    with pytest.raises(StoreError, match=r"newer ml_pipeline \(tables 7, this one knows 3\).*Upgrade"):
         store.read(CHECKPOINT_SCORES, key())
 
 
