@@ -42,29 +42,27 @@ def judgement_rows(
         reading = median_reading(rubric, by_judge)
     else:
         reading = unjudged(rubric, unjudgeable)
-    transcript = votes[0].transcript if len(votes) == 1 else ""
-    return [
-        row
-        | {
-            "judge_model": judge_model,
-            "votes": sum(vote.reading.scores[row["dimension"]] is not None for vote in votes),
-            "votes_asked": len(votes),
-        }
-        for row in _rows(response, rubric, reading, transcript)
-    ]
+    rows = _rows(response, rubric, reading, judge_model, votes[0].transcript if len(votes) == 1 else "")
+    for row in rows:
+        row["votes"] = sum(vote.reading.scores[row["dimension"]] is not None for vote in votes)
+        row["votes_asked"] = len(votes)
+    return rows
 
 
 def vote_rows(response: Row, rubric: Rubric, vote: Vote) -> list[Row]:
     """One row a dimension of one vote."""
-    rows = _rows(response, rubric, vote.reading, vote.transcript)
-    return [row | {"judge_model": vote.judge, "repeat": vote.repeat} for row in rows]
+    rows = _rows(response, rubric, vote.reading, vote.judge, vote.transcript)
+    for row in rows:
+        row["repeat"] = vote.repeat
+    return rows
 
 
-def _rows(response: Row, rubric: Rubric, reading: JudgeReading, transcript: str) -> list[Row]:
+def _rows(response: Row, rubric: Rubric, reading: JudgeReading, judge_model: str, transcript: str) -> list[Row]:
     same = {
         **row_identity(response),
         "rubric": f"{rubric.name} {rubric.version}",
         "rubric_sha256": judge_sha256(rubric),
+        "judge_model": judge_model,
         "explanation": reading.explanation or None,
         "transcript": transcript,
     }

@@ -125,8 +125,13 @@ def unjudgeable_reason(completion: Completion) -> str | None:
 
 def judge_sha256(rubric: Rubric) -> str:
     """Hash of everything that a judge is told besides probe and answer: the rubric and the frame around it."""
+    return _in_frame(rubric.sha256)
+
+
+@lru_cache(maxsize=64)
+def _in_frame(rubric_sha256: str) -> str:
     frame = json.dumps(_wording(), sort_keys=True)
-    return hashlib.sha256(f"{rubric.sha256}\n{frame}\n{FENCE}".encode()).hexdigest()
+    return hashlib.sha256(f"{rubric_sha256}\n{frame}\n{FENCE}".encode()).hexdigest()
 
 
 def _form(rubric: Rubric, explain: bool) -> str:
@@ -144,12 +149,12 @@ def _range_schema(dimension: Dimension) -> dict[str, Any]:
 
 
 def _fenced(answer: str, max_chars: int) -> str:
-    answer = _clean(answer)
+    answer = answer.strip()
     if len(answer) > max_chars:
         head, tail = max_chars * 2 // 3, max_chars // 3
         left_out = len(answer) - head - tail
         answer = f"{answer[:head]}\n[... {left_out} characters left out ...]\n{answer[len(answer) - tail :]}"
-    return answer
+    return _clean(answer)
 
 
 def _clean(text: str) -> str:

@@ -39,16 +39,21 @@ class JudgeReading:
 
 
 class _DuplicateKeys(dict[str, Any]):
-    """A JSON object that remembers which keys it was given twice."""
+    """A JSON object that was given some keys twice, and remembers which."""
 
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.twice = set()
-        if len(pairs) > len(self):
-            self.twice = {name for name, count in Counter(name for name, _ in pairs).items() if count > 1}
+    twice: frozenset[str]
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_DuplicateKeys)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    marked = _DuplicateKeys(found)
+    marked.twice = frozenset(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    return marked
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_judgement(rubric: Rubric, completion: Completion) -> JudgeReading:
@@ -100,29 +105,27 @@ def mean_of_dimensions(scores: Mapping[str, float | None]) -> tuple[float | None
     return math.fsum(score for score in scores.values() if score is not None) / len(scores), ""
 
 
-def _judgement(text: str, names: Sequence[str]) -> tuple[_DuplicateKeys | None, str]:
+def _judgement(text: str, names: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
     """The object that has the most of these fields, or why there is none to go by."""
-
-    def fields(found: _DuplicateKeys) -> int:
-        return sum(name in found for name in names)
-
-    objects = list(_objects(text))
-    if not any(map(fields, objects)):
-        objects += _objects(_STRING_OR_LAST_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text))
+    objects = [(sum(name in found for name in names), found) for found in _objects(text)]
+    if not any(count for count, _ in objects):
+        mended = _STRING_OR_LAST_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text)
+        objects += [(sum(name in found for name in names), found) for found in _objects(mended)]
     if not objects:
         return None, "no JSON object in the judge's reply"
-    most = max(map(fields, objects))
-    best = [found for found in objects if fields(found) == most]
-    said = [[(type(value), value) for value in map(found.get, names)] for found in best]
-    if most and any(other != said[0] for other in said):
-        return None, f"{len(best)} judgements in one reply, which differ"
+    most = max(count for count, _ in objects)
+    best = [found for count, found in objects if count == most]
+    if most and len(best) > 1:
+        said = [[(type(value), value) for value in map(found.get, names)] for found in best]
+        if any(other != said[0] for other in said):
+            return None, f"{len(best)} judgements in one reply, which differ"
     return best[-1], ""
 
 
-def _score(dimension: Dimension, found: _DuplicateKeys) -> tuple[float | None, str]:
+def _score(dimension: Dimension, found: dict[str, Any]) -> tuple[float | None, str]:
     if dimension.name not in found:
         return None, f"the field is missing; found: {', '.join(list(found)[:10])[:200] or 'no field'}"
-    if dimension.name in found.twice:
+    if isinstance(found, _DuplicateKeys) and dimension.name in found.twice:
         return None, "the field is given twice"
     value = found[dimension.name]
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -138,7 +141,7 @@ def _score(dimension: Dimension, found: _DuplicateKeys) -> tuple[float | None, s
     return score, ""
 
 
-def _objects(text: str) -> Iterator[_DuplicateKeys]:
+def _objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects of a text, outermost ones, first to last; a bounded number of tries."""
     position = text.find("{")
     for _ in range(_MAX_OBJECTS):

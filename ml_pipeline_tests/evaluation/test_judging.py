@@ -86,12 +86,12 @@ def test_a_judge_that_cannot_finish_leaves_the_answer_unscored_after_all_tries(b
 
 
 def test_repeats_differ_and_come_again_with_the_same_seeds(backend: Backend) -> None:
-    how = JudgeSettings(max_tokens=100, repeats=4, repeat_temperature=2.0, explain=False)
-    first, second = (judge_answers([Judge("judge x", backend)], how, [JUDGED], ANSWERS) for _ in range(2))
+    how = JudgeSettings(max_tokens=100, repeats=3, repeat_temperature=3.0, explain=False)
+    first, second = (judge_answers([Judge("judge x", backend)], how, [JUDGED], ANSWERS[:1]) for _ in range(2))
     conform(JUDGE_VOTES, CHECKPOINT.key, first.votes)
     assert first == second
-    assert {row["repeat"] for row in first.votes} == {1, 2, 3, 4}
-    assert len({row["transcript"] for row in first.votes}) > 2
+    assert {row["repeat"] for row in first.votes} == {1, 2, 3}
+    assert len({row["transcript"] for row in first.votes}) > 1
 
 
 def test_a_sample_is_of_the_same_probes_every_time(backend: Backend) -> None:
