@@ -17,6 +17,7 @@ import json
 import resource
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -41,6 +42,7 @@ IN_PROSE = f"Here is my judgement of the answer:\n\n```json\n{REPLY}\n```\n\nI h
 ANSWER = "First add the tens, then the ones: 10 + 20 = 30 and 7 + 5 = 12, which makes 42. " * 4
 (SUITE,) = load_suites(["capability"])
 ORIGINAL_EXTRACTION_US = 9.0
+"""Measured on another day on a machine of this class; it finds the JSON, and checks no range."""
 Row = dict[str, Any]
 
 
@@ -97,12 +99,9 @@ def without_engine(requests: list[CompletionRequest]) -> float:
     return time.perf_counter() - start
 
 
-def microseconds(work: Callable[[], object], times: int = 2000) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    for _ in range(times):
-        work()
-    return (time.perf_counter() - start) / times * 1e6
+def microseconds(work: Callable[[], object]) -> float:
+    """Of one call: the fastest of 20 rounds of 100, since what is as short as this is measured beside what else runs."""
+    return min(timeit.repeat(work, number=100, repeat=20)) / 100 * 1e6
 
 
 def main() -> None:
@@ -140,7 +139,7 @@ def main() -> None:
         },
         arguments.repeats,
     )
-    named = {**medians(reading), "original_as_measured_elsewhere": ORIGINAL_EXTRACTION_US}
+    named = {**medians(reading), "original": ORIGINAL_EXTRACTION_US}
     print_result(
         compare("judge_reading", "us", named, more_is_better=False, context={"characters": len(REPLY)}),
         as_json=arguments.json,
