@@ -100,7 +100,7 @@ def without_engine(requests: list[CompletionRequest]) -> float:
 
 
 def microseconds(work: Callable[[], object]) -> float:
-    """Of one call: the fastest of 20 rounds of 100, since what is as short as this is measured beside what else runs."""
+    """Of one call, in the fastest of 20 rounds of 100: other programs disturb what is as short as this."""
     return min(timeit.repeat(work, number=100, repeat=20)) / 100 * 1e6
 
 
