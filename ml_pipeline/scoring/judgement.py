@@ -19,6 +19,7 @@ AVERAGE = "avg"
 _MAX_REPLY_CHARS = 100_000
 _MAX_OBJECTS = 50
 _MAX_EXPLANATION_CHARS = 1000
+_LAST_COMMA = re.compile(r",\s*[}\]]")
 # A string in full, also one that never ends, or a comma that nothing follows: in one pass, whatever the text.
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*[}\]])', re.DOTALL)
 
@@ -107,10 +108,9 @@ def mean_of_dimensions(scores: Mapping[str, float | None]) -> tuple[float | None
 
 def _judgement(text: str, names: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
     """The object that has the most of these fields, or why there is none to go by."""
+    if _LAST_COMMA.search(text):  # first of all: an object inside one that cannot be parsed is not the judgement
+        text = _STRING_OR_LAST_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text)
     objects = [(sum(name in found for name in names), found) for found in _objects(text)]
-    if not any(count for count, _ in objects):
-        mended = _STRING_OR_LAST_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text)
-        objects += [(sum(name in found for name in names), found) for found in _objects(mended)]
     if not objects:
         return None, "no JSON object in the judge's reply"
     most = max(count for count, _ in objects)

@@ -181,6 +181,8 @@ def test_judge_hash_follows_the_rubric() -> None:
         GOOD.replace("7", "7.0").replace(" ", "\n\t"),
         GOOD.replace("}", ",}"),
         f"```json\n{GOOD.replace('}', ' , }')}\n```",
+        GOOD.replace("}", ', "of others": {"reasoning": 1, "correctness": 1, "clarity": 1},}'),
+        GOOD.replace("}", ', "note": ",} {,]"}'),
         f"{GOOD}\nOnce more: {GOOD}",
         f"<html><body><pre>{GOOD}</pre></body></html>",
     ],
