@@ -72,7 +72,7 @@ def answers(count: int) -> tuple[Suite, list[Row]]:
 
 def instant() -> ScriptedBackend:
     """A judge that replies at once, eight at a time."""
-    return ScriptedBackend(lambda request: REPLY, at_once=8)
+    return ScriptedBackend(lambda request: REPLY, at_once=8, remembered=0)
 
 
 def seconds_to_judge(backend: Backend, suite: Suite, rows: list[Row]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from ml_pipeline.backends.fan_out import fan_out
@@ -30,10 +31,19 @@ def completion(request: CompletionRequest, text: str = "", error: str | None = N
 
 class ScriptedBackend:
     """Answers each request with what `reply` returns for it: a text, an exception that ended the answer, or None for
-    an answer that only a cancellation ends. `asked` lists the requests, `most` how many ran at once."""
+    an answer that only a cancellation ends. `asked` holds the requests (the last `remembered` of them), `most` how
+    many ran at once."""
 
-    def __init__(self, reply: Reply, name: str = "scripted", *, at_once: int = 8, constrains_json: bool = True) -> None:
-        self.asked: list[CompletionRequest] = []
+    def __init__(
+        self,
+        reply: Reply,
+        name: str = "scripted",
+        *,
+        at_once: int = 8,
+        constrains_json: bool = True,
+        remembered: int | None = None,
+    ) -> None:
+        self.asked: deque[CompletionRequest] = deque(maxlen=remembered)
         self.most = 0
         self.closed = False
         self._reply, self._name, self._at_once = reply, name, at_once

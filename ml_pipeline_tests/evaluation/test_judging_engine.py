@@ -114,7 +114,7 @@ def test_no_answers_ask_nobody() -> None:
     backend = ScriptedBackend(lambda request: GOOD)
     assert judged(backend, answers=[]) == Judged()
     assert judged(answers=ANSWERS) == Judged()
-    assert backend.asked == []
+    assert not backend.asked
 
 
 def test_a_judge_that_refuses_every_request_leaves_reasons_and_no_scores() -> None:
