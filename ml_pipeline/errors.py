@@ -8,6 +8,7 @@
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
+    ├── RunCancelledError    whoever asked for the work wants no more of it
     └── StoreError           scores could not be written or read
         ├── StoreLockedError   another process holds the DuckDB file
         └── StoreFullError     the disk is full
@@ -65,6 +66,10 @@ class BackendError(MlPipelineError):
 
 class SuiteError(MlPipelineError):
     """A suite or rubric file is wrong."""
+
+
+class RunCancelledError(MlPipelineError):
+    """Whoever asked for the work wants no more of it. What was finished is in the completion cache."""
 
 
 class StoreError(MlPipelineError):

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.loading import ReadyModel, ready_model
 from ml_pipeline.evaluation.placement import Placement
 from ml_pipeline.evaluation.prepare import Preparer
@@ -43,6 +44,10 @@ class BackendResource(dg.ConfigurableResource[None]):
     ) -> AbstractContextManager[ReadyModel]:
         """As much of a base model as these stages need, for as long as the context lasts; see `ready_model`."""
         return ready_model(settings, place, stages, preparer, Path(self.cache_file))
+
+    def judges(self, settings: Settings) -> Judges:
+        """The judges that the settings name, for as long as the context lasts."""
+        return Judges(settings, Path(self.cache_file))
 
 
 def build_resources(config: Path, settings: Settings) -> dict[str, Any]:

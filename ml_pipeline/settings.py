@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
+from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
 from ml_pipeline.source_settings import AnySource, Section
 
 BASE_SOURCE = "base"
@@ -43,20 +44,6 @@ class Family(Section):
     prefix: str = Field(min_length=1, description="How the run's name starts.")
     model: str = Field(min_length=1, description="Model tag: a name under base_models.")
     short: str = Field(min_length=1, max_length=20, description="Short name used in labels.")
-
-
-class JudgeSettings(Section):
-    """Who judges. 'embedded' is the base model of the checkpoint itself, without adapter."""
-
-    backend: Literal["embedded", "none"] = Field(
-        "embedded", description="`embedded`: the checkpoint's own base model; `none`: no judge."
-    )
-    max_tokens: int = Field(160, ge=16, description="Longest judgement, in tokens.")
-    seed: int = Field(0, description="Seed of the judge's sampler.")
-    answers_per_suite: int | None = Field(
-        None, ge=1, description="Judge so many answers of each suite, of the same probes every time; unset: all."
-    )
-    explain: bool = Field(True, description="Ask the judge for a sentence beside its figures.")
 
 
 class GenerationOverride(Section):
@@ -182,6 +169,7 @@ class Settings(Section):
             source = getattr(backend, "source", None)
             if source is not None and source not in self.sources:
                 problems.append(f"{place}.source: no source called {source!r}{suggest(source, self.sources)}")
+        problems += self._judge_problems()
         for suite in self.suites.generation:
             if suite not in self.suites.enabled:
                 problems.append(
@@ -190,6 +178,25 @@ class Settings(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _judge_problems(self) -> list[str]:
+        judge, known = self.judge, [EMBEDDED, *self.backends, *self.base_models]
+        named = [("judge.backend", judge.backend)] if judge.backend != NO_JUDGE else []
+        named += [(f"judge.panel[{index}]", name) for index, name in enumerate(judge.panel)]
+        problems = [
+            f"{place}: no backend and no base model called {name!r}{suggest(name, known)}"
+            for place, name in named
+            if name not in known
+        ]
+        for place, name in named:
+            if name in self.backends and name in self.base_models:
+                problems.append(f"{place}: {name!r} is both a backend and a base model; rename one of them")
+            elif name in self.backends and judge.base_model is None:
+                problems.append(f"judge.base_model: needed for {place}: the name under base_models of what it runs")
+        if judge.base_model is not None and judge.base_model not in self.base_models:
+            hint = suggest(judge.base_model, self.base_models)
+            problems.append(f"judge.base_model: no base model called {judge.base_model!r}{hint}")
+        return problems
 
     def path(self, value: Path) -> Path:
         """An absolute path out of one that may be relative to pipeline.yaml's folder."""

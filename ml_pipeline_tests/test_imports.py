@@ -10,12 +10,13 @@ import pytest
 import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
-ALWAYS = {"errors", "settings", "source_settings", "backend_settings", "base_models"}
+ALWAYS = {"errors", "settings", "source_settings", "backend_settings", "judge_settings", "base_models"}
 ALLOWED = {
     "errors": set(),
     "settings": ALWAYS,
     "source_settings": set(),
     "backend_settings": {"source_settings"},
+    "judge_settings": {"source_settings"},
     "base_models": ALWAYS,
     "settings_file": ALWAYS,
     "progress": set(),

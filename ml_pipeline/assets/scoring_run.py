@@ -18,6 +18,7 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.naming import partition_key
 from ml_pipeline.errors import CheckpointError, MlPipelineError, SettingsError
 from ml_pipeline.evaluation.evaluator import Evaluator
+from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.placement import Placement, placement
 from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.evaluation.stages import STAGES, needs_adapter, needs_model
@@ -74,10 +75,13 @@ class ScoringRun:
         places = self._places(here)
         fetched = needs_adapter(self._stages)
         ahead = [c for c in here if fetched and c.key in places and places[c.key].source is None]
-        with Preparer(self._settings, catalogue, self._listener, ahead) as preparer:
+        with (
+            Preparer(self._settings, catalogue, self._listener, ahead) as preparer,
+            self._backend.judges(self._settings) as judges,
+        ):
             placed = [checkpoint for checkpoint in here if checkpoint.key in places]
             for place, group in groupby(placed, key=lambda checkpoint: places[checkpoint.key]):
-                yield from self._score_group(preparer, place, list(group))
+                yield from self._score_group(preparer, judges, place, list(group))
 
     def _places(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Placement]:
         """Where each checkpoint is scored, by key; those whose base model is not configured fail."""
@@ -89,8 +93,10 @@ class ScoringRun:
                 self._fail(checkpoint.key, error)
         return places
 
-    def _score_group(self, preparer: Preparer, place: Placement, checkpoints: Sequence[Checkpoint]) -> Iterator[Event]:
-        if needs_model(self._stages):
+    def _score_group(
+        self, preparer: Preparer, judges: Judges, place: Placement, checkpoints: Sequence[Checkpoint]
+    ) -> Iterator[Event]:
+        if needs_model(self._stages, self._settings.judge):
             where = f"on the host of source {place.source}" if place.source else "here"
             self._listener.note(f"Loading {place.base_model} {where} for {len(checkpoints)} checkpoints")
         try:
@@ -101,6 +107,7 @@ class ScoringRun:
                     model=model,
                     stored_rows=self._stored_rows,
                     listener=self._listener,
+                    judges=judges,
                 )
                 for number, checkpoint in enumerate(checkpoints, start=1):
                     yield from self._score_one(evaluator, checkpoint, f"{number} of {len(checkpoints)}")

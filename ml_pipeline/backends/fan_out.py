@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -26,16 +27,22 @@ def fan_out(
     iterator is closed, and when an exception goes through it.
     """
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="model-request")
+    # A queue of what has ended: waiting for a set of futures costs a step for each of them, every time.
+    ended: SimpleQueue[Future[Result]] = SimpleQueue()
     stopped = False
     try:
         waiting = {pool.submit(work, item): item for item in items}
+        for future in waiting:
+            future.add_done_callback(ended.put)
         while waiting:
-            done, _ = wait(waiting, _LOOK_EVERY_S, FIRST_COMPLETED)
             if not stopped and cancelled():
                 stopped = True
                 stop()
-            for future in done:
-                yield waiting.pop(future), future.result()
+            try:
+                future = ended.get(timeout=_LOOK_EVERY_S)
+            except Empty:
+                continue
+            yield waiting.pop(future), future.result()
     except BaseException:
         stop()
         raise

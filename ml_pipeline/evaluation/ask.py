@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_pipeline.backends.interface import Backend, Completion, CompletionRequest, GenerationOptions, Message
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.evaluation.answering import answering, demand_all
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.settings import SuitesSettings
 from ml_pipeline.suites.suite import Probe, Suite
@@ -38,13 +39,16 @@ def suite_samples(suite: Suite, settings: SuitesSettings) -> int:
 
 
 def ask(
-    backend: Backend, evaluations: Sequence[Evaluation], progress: Callable[[int, int], None]
+    backend: Backend,
+    evaluations: Sequence[Evaluation],
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Ask every probe of every evaluation's suite in one batch, as often as the evaluation says; rows come back in the
     suites' order.
 
     `progress` is called with answers done and in all. A prompt that could not be answered is a row too, with what
-    there is of its answer and the error.
+    there is of its answer and the error. Raises RunCancelledError when `cancelled` became true before all had ended.
     """
     requests = {
         request.id: (evaluation, probe, sample, request)
@@ -55,9 +59,11 @@ def ask(
     }
     done: dict[str, Completion] = {}
     progress(0, len(requests))
-    for completion in backend.complete([request for *_, request in requests.values()]):
-        done[completion.request_id] = completion
-        progress(len(done), len(requests))
+    with answering(backend, [request for *_, request in requests.values()], cancelled) as completions:
+        for completion in completions:
+            done[completion.request_id] = completion
+            progress(len(done), len(requests))
+    demand_all(done.values(), "answers")
     return [_row(evaluation, probe, sample, done[name]) for name, (evaluation, probe, sample, _) in requests.items()]
 
 

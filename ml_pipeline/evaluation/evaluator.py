@@ -8,16 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ml_pipeline.adapters.adapter import Adapter
-from ml_pipeline.backends.interface import AppliedProof, Backend, GenerationOptions
+from ml_pipeline.backends.interface import AppliedProof, Backend
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import StoreError
+from ml_pipeline.evaluation.agreement import vote_facts
 from ml_pipeline.evaluation.ask import ask, suite_options, suite_samples
 from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts
 from ml_pipeline.evaluation.identity import Evaluation
-from ml_pipeline.evaluation.judging import Judge, judge_answers
+from ml_pipeline.evaluation.judges import Judge, Judges, panel_name
+from ml_pipeline.evaluation.judging import judge_answers
 from ml_pipeline.evaluation.loading import ReadyModel
 from ml_pipeline.evaluation.mark import checkpoint_scores, degeneration, heuristic_scores, probe_results
 from ml_pipeline.evaluation.stages import STAGES, needs_adapter
+from ml_pipeline.evaluation.votes import Judged
+from ml_pipeline.judge_settings import EMBEDDED
 from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 from ml_pipeline.suites.suite import Suite
@@ -39,7 +43,8 @@ class Evaluator:
     """Runs the stages with one loaded model, or without what none of them needs.
 
     `stored_rows(table, partition_key)` gives rows that an earlier run stored: a stage whose input is not made in this
-    run works on those, so that a changed check or rubric needs no new answers.
+    run works on those, so that a changed check or rubric needs no new answers. Once `cancelled` is true, the stage
+    under way raises RunCancelledError; what it finished is in the completion cache.
     """
 
     settings: Settings
@@ -47,6 +52,8 @@ class Evaluator:
     model: ReadyModel
     stored_rows: Callable[[str, str], list[Row]]
     listener: ProgressListener
+    judges: Judges
+    cancelled: Callable[[], bool] = lambda: False
 
     def evaluate(self, checkpoint: Checkpoint, stages: Collection[str]) -> Iterator[StageResult]:
         """Run the chosen stages in order, yielding each result as it is made.
@@ -65,8 +72,9 @@ class Evaluator:
                 yield StageResult("converted_adapter", facts=converted_facts(converted))
             if "responses" in stages:
                 proof = self._backend.use_adapter(converted)
-                evaluations = self._evaluations(checkpoint, adapter, proof)
-                responses = ask(self._backend, evaluations, self._progress(f"{checkpoint.label} answers"))
+                evaluations = self._evaluations(checkpoint, adapter, proof, self._judge_model(stages))
+                title = f"{checkpoint.label} answers"
+                responses = ask(self._backend, evaluations, self._progress(title), self.cancelled)
                 yield StageResult(
                     "responses",
                     {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},
@@ -77,8 +85,11 @@ class Evaluator:
             responses = self._stored("responses", checkpoint.key)
         for stage in rest:
             assert responses is not None
-            rows = self._judgements(checkpoint, responses) if stage == "judgements" else self._mark(stage, responses)
-            yield StageResult(stage, {stage: rows}, score_facts(stage, rows))
+            if stage == "judgements":
+                yield self._judge(checkpoint, responses)
+            else:
+                rows = self._mark(stage, responses)
+                yield StageResult(stage, {stage: rows}, score_facts(stage, rows))
 
     @property
     def _backend(self) -> Backend:
@@ -86,7 +97,7 @@ class Evaluator:
         return self.model.backend
 
     def _evaluations(
-        self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None
+        self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None, judge_model: str | None
     ) -> list[Evaluation]:
         now = datetime.now(UTC)
         return [
@@ -98,7 +109,7 @@ class Evaluator:
                 backend=self._backend.identity(),
                 adapter=adapter,
                 proof=proof,
-                judge_model=self._judge_name() if suite.rubric else None,
+                judge_model=judge_model if suite.rubric else None,
                 scored_at=now,
             )
             for suite in self.suites
@@ -114,26 +125,26 @@ class Evaluator:
             return [row for rows in results.values() for row in rows]
         return [row for rows in results.values() for row in checkpoint_scores(rows)]
 
-    def _judgements(self, checkpoint: Checkpoint, responses: Sequence[Row]) -> list[Row]:
-        name = self._judge_name()
-        if name is None:
-            return []
-        self._backend.use_adapter(None)
-        settings = self.settings.judge
-        judge = Judge(
-            self._backend,
-            name,
-            GenerationOptions(temperature=0.0, max_tokens=settings.max_tokens, seed=settings.seed),
-            answers_per_suite=settings.answers_per_suite,
-            explain=settings.explain,
-        )
-        return judge_answers(judge, self.suites, responses, self._progress(f"{checkpoint.label} judged"))
-
-    def _judge_name(self) -> str | None:
-        if self.settings.judge.backend == "none":
+    def _judge_model(self, stages: Collection[str]) -> str | None:
+        """Who is to judge; no backend is opened for its name alone."""
+        if "judgements" not in stages and self.settings.judge.members != (EMBEDDED,):
             return None
-        identity = self._backend.identity()
-        return f"{identity.base_model} {identity.quantisation}".strip()
+        return panel_name(self.judges.present(self._backend)) or None
+
+    def _judge(self, checkpoint: Checkpoint, responses: Sequence[Row]) -> StageResult:
+        judged, how = Judged(), self.settings.judge
+        if judges := self._present_judges():
+            progress = self._progress(f"{checkpoint.label} judged")
+            judged = judge_answers(judges, how, self.suites, responses, progress, self.cancelled)
+        facts = score_facts("judgements", judged.judgements) | vote_facts(judged.votes)
+        return StageResult("judgements", {"judgements": judged.judgements, "judge_votes": judged.votes}, facts)
+
+    def _present_judges(self) -> list[Judge]:
+        """All judges, ready: the checkpoint's own base model judges without the checkpoint's adapter."""
+        if not self.judges.needs_embedded:
+            return self.judges.present(None)
+        self._backend.use_adapter(None)
+        return self.judges.present(self._backend)
 
     def _stored(self, table: str, key: str) -> list[Row]:
         rows = self.stored_rows(table, key)

@@ -1,128 +1,241 @@
-"""Has a judge mark answers and turns what it says into rows of the table `judgements`."""
+"""Has judges mark answers: every judge, every repeat, and again where a reply cannot be read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ml_pipeline.backends.fan_out import fan_out
 from ml_pipeline.backends.interface import Backend, Completion, CompletionRequest, GenerationOptions
-from ml_pipeline.evaluation.mark import first_answers, row_identity, stored_completion
+from ml_pipeline.errors import MlPipelineError, RunCancelledError
+from ml_pipeline.evaluation.answering import answering, demand_all
+from ml_pipeline.evaluation.judges import Judge, panel_name
+from ml_pipeline.evaluation.mark import first_answers, stored_completion
+from ml_pipeline.evaluation.votes import Judged, Vote, judgement_rows, vote_rows
+from ml_pipeline.judge_settings import JudgeSettings
 from ml_pipeline.scoring import JudgeReading, judge_request, read_judgement, reask_request, unjudgeable_reason, unjudged
-from ml_pipeline.suites.suite import Rubric, Suite
+from ml_pipeline.suites.suite import Probe, Rubric, Suite
 
 Row = dict[str, Any]
+_BATCH = 1000
+"""Answers before the judges at a time: bounds the prompts in memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """Who judges, under which name it is recorded, and how it is asked.
+class _Case:
+    """One answer that is to be judged; `unjudgeable` says why it is not put to the judges."""
 
-    `answers_per_suite` None judges every answer; a number judges so many, of the same probes every time, spread evenly
-    over the suite. With `explain` the judge gives a sentence beside its figures.
-    """
-
-    backend: Backend
-    name: str
-    options: GenerationOptions
-    answers_per_suite: int | None = None
-    explain: bool = True
+    id: str
+    response: Row
+    probe: Probe
+    rubric: Rubric
+    unjudgeable: str | None
 
 
 @dataclass(slots=True)
-class _Case:
-    """One answer before the judge: what is asked, and the replies and their reading so far."""
+class _Ballot:
+    """One judge's vote on one case as it comes about."""
 
-    response: Row
-    rubric: Rubric
-    request: CompletionRequest | None
-    reading: JudgeReading
-    transcript: str = ""
+    case: _Case
+    request: CompletionRequest
+    vote: Vote
+    heard: bool = False
+
+    def hear(self, completion: Completion) -> JudgeReading:
+        """Read a reply into the vote; a later reply only ever adds to what an earlier one said."""
+        reading, vote = read_judgement(self.case.rubric, completion), self.vote
+        if not self.heard or len(reading.reasons) < len(vote.reading.reasons):
+            vote.reading = reading
+        vote.transcript = f"{vote.transcript}\n---\n{completion.text}" if self.heard else completion.text
+        self.heard = True
+        return reading
 
 
 def judge_answers(
-    judge: Judge, suites: Sequence[Suite], responses: Sequence[Row], progress: Callable[[int, int], None]
-) -> list[Row]:
-    """Judge the first answer to every probe whose suite has a rubric.
+    judges: Sequence[Judge],
+    how: JudgeSettings,
+    suites: Sequence[Suite],
+    responses: Sequence[Row],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Judged:
+    """Judge the first answer to every probe whose suite has a rubric; the answers may be those of many models.
 
-    A judge whose reply cannot be read in full is asked once more with the error shown; what is missing then stays
-    unscored, with the reason. An answer that an error ended, or that is empty, is not put to the judge.
+    `progress` is called with votes done and in all. An answer that an error ended, or that is empty, is not put to
+    the judges. A judge whose reply cannot be read in full is asked again with the error shown; what is missing then
+    stays unscored, with the reason. So does the whole vote of a judge that fails while another one does not.
+
+    Raises the error of the first judge when all of them fail, and RunCancelledError when `cancelled` became true
+    before all had ended.
     """
-    cases = _cases(judge, {suite.name: suite for suite in suites}, responses)
-    asked = [case for case in cases if case.request is not None]
-    progress(0, len(asked))
-    first = _hear(judge, asked, lambda done: progress(min(done, len(asked) - 1), len(asked)))
-    again = []
-    for case, completion in first:
-        assert case.request is not None
-        case.request = reask_request(case.request, completion, case.reading)
-        if case.request is not None:
-            again.append(case)
-    _hear(judge, again, lambda done: None)
-    if asked:
-        progress(len(asked), len(asked))
-    return [row for case in cases for row in _rows(case, judge.name)]
+    judged = Judged()
+    for batch in judge_in_batches(judges, how, suites, responses, progress, cancelled):
+        judged.judgements += batch.judgements
+        judged.votes += batch.votes
+    return judged
 
 
-def _cases(judge: Judge, suites: Mapping[str, Suite], responses: Sequence[Row]) -> list[_Case]:
+def judge_in_batches(
+    judges: Sequence[Judge],
+    how: JudgeSettings,
+    suites: Sequence[Suite],
+    responses: Sequence[Row],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Judged]:
+    """As `judge_answers`, a thousand answers at a time, so that millions of them need not fit in memory."""
+    cases = _cases(how, suites, responses)
+    total = sum(case.unjudgeable is None for case in cases) * len(judges) * how.repeats
+    count = _Count(progress, total)
+    several, name = len(judges) * how.repeats > 1, panel_name(judges)
+    for start in range(0, len(cases) if judges else 0, _BATCH):
+        batch = cases[start : start + _BATCH]
+        votes = _votes(judges, how, batch, count, cancelled)
+        judged = Judged()
+        for case in batch:
+            own = votes[case.id]
+            judged.judgements += judgement_rows(case.response, case.rubric, name, own, case.unjudgeable)
+            if several:
+                judged.votes += [row for vote in own for row in vote_rows(case.response, case.rubric, vote)]
+        yield judged
+    count.end()
+
+
+def _cases(how: JudgeSettings, suites: Sequence[Suite], responses: Sequence[Row]) -> list[_Case]:
+    chosen = {suite.name: (suite.rubric, _chosen_probes(suite, how.answers_per_suite)) for suite in suites}
+    seen: Counter[str] = Counter()
     cases = []
-    chosen = {name: _chosen_probes(suite, judge.answers_per_suite) for name, suite in suites.items()}
     for response in first_answers(responses):
-        suite = suites.get(response["suite"])
-        if suite is None or suite.rubric is None or response["probe_id"] not in chosen[suite.name]:
+        rubric, probes = chosen.get(response["suite"], (None, {}))
+        probe = probes.get(response["probe_id"])
+        if rubric is None or probe is None:
             continue
-        if reason := unjudgeable_reason(stored_completion(response)):
-            cases.append(_Case(response, suite.rubric, None, unjudged(suite.rubric, reason)))
-            continue
-        probe = next(probe for probe in suite.probes if probe.id == response["probe_id"])
-        request = judge_request(
-            suite.rubric,
-            probe,
-            response["response"],
-            request_id=f"judge/{suite.name}/{probe.id}",
-            options=judge.options,
-            explain=judge.explain,
-        )
-        cases.append(_Case(response, suite.rubric, request, unjudged(suite.rubric, "the judge did not answer")))
+        name = f"judge/{response['partition_key']}/{response['suite']}/{probe.id}"
+        seen[name] += 1
+        if seen[name] > 1:
+            name = f"{name}/{seen[name]}"
+        cases.append(_Case(name, response, probe, rubric, unjudgeable_reason(stored_completion(response))))
     return cases
 
 
-def _chosen_probes(suite: Suite, count: int | None) -> set[str]:
+def _chosen_probes(suite: Suite, count: int | None) -> dict[str, Probe]:
     total = len(suite.probes)
     if count is None or count >= total:
-        return {probe.id for probe in suite.probes}
-    return {suite.probes[index * total // count].id for index in range(count)}
+        return {probe.id: probe for probe in suite.probes}
+    return {probe.id: probe for probe in (suite.probes[index * total // count] for index in range(count))}
 
 
-def _hear(judge: Judge, cases: Sequence[_Case], progress: Callable[[int], None]) -> list[tuple[_Case, Completion]]:
-    """Put each case's request to the judge and read its reply; a second reading only ever adds to the first."""
-    by_id = {case.request.id: case for case in cases if case.request is not None}
-    requests = [case.request for case in cases if case.request is not None]
-    if not judge.backend.constrains_json:  # the prompt names the form, and the reply is checked either way
-        requests = [replace(request, json_schema=None) for request in requests]
-    heard = []
-    for completion in judge.backend.complete(requests):
-        case = by_id[completion.request_id]
-        reading = read_judgement(case.rubric, completion)
-        if case.transcript == "" or len(reading.reasons) < len(case.reading.reasons):
-            case.reading = reading
-        case.transcript = f"{case.transcript}\n---\n{completion.text}" if case.transcript else completion.text
-        heard.append((case, completion))
-        progress(len(heard))
-    return heard
+def _votes(
+    judges: Sequence[Judge], how: JudgeSettings, cases: Sequence[_Case], count: _Count, cancelled: Callable[[], bool]
+) -> dict[str, list[Vote]]:
+    """All votes on each case, by its id; none on a case that cannot be judged."""
+    failures: dict[str, MlPipelineError] = {}
+
+    def ask(judge: Judge, cancelled: Callable[[], bool]) -> list[_Ballot]:
+        ballots = _ballots(judge, how, cases)
+        try:
+            if isinstance(judge.backend, MlPipelineError):
+                raise judge.backend
+            _ask(judge.backend, how, ballots, count, cancelled)
+        except RunCancelledError:
+            raise
+        except MlPipelineError as error:
+            failures[judge.name] = error
+            for ballot in ballots:
+                if not ballot.heard:
+                    ballot.vote.reading = unjudged(ballot.case.rubric, f"the judge failed: {error}")
+        return ballots
+
+    if len(judges) == 1:
+        asked = {judges[0].name: ask(judges[0], cancelled)}
+    else:
+        stopping = threading.Event()
+        ended = fan_out(
+            lambda judge: ask(judge, lambda: stopping.is_set() or cancelled()),
+            judges,
+            at_once=how.panel_at_once,
+            cancelled=cancelled,
+            stop=stopping.set,
+        )
+        asked = {judge.name: ballots for judge, ballots in ended}
+    if len(failures) == len(judges):
+        raise failures[judges[0].name]
+    votes: dict[str, list[Vote]] = {case.id: [] for case in cases}
+    for judge in judges:
+        for ballot in asked[judge.name]:
+            votes[ballot.case.id].append(ballot.vote)
+    return votes
 
 
-def _rows(case: _Case, judge_name: str) -> list[Row]:
-    return [
-        {
-            **row_identity(case.response),
-            "rubric": f"{case.rubric.name} {case.rubric.version}",
-            "dimension": dimension,
-            "score": score,
-            "unscored_reason": case.reading.reasons.get(dimension),
-            "judge_model": judge_name,
-            "explanation": case.reading.explanation or None,
-            "transcript": case.transcript,
-        }
-        for dimension, score in case.reading.scores.items()
-    ]
+def _ballots(judge: Judge, how: JudgeSettings, cases: Sequence[_Case]) -> list[_Ballot]:
+    """One for every case that can be judged and every repeat. Repeats are drawn, each with a seed of its own."""
+    temperature = how.repeat_temperature if how.repeats > 1 else 0.0
+    ballots = []
+    for case in cases:
+        if case.unjudgeable is not None:
+            continue
+        request = judge_request(
+            case.rubric,
+            case.probe,
+            case.response["response"],
+            request_id=case.id,
+            options=GenerationOptions(temperature=temperature, max_tokens=how.max_tokens),
+            explain=how.explain,
+        )
+        for repeat in range(1, how.repeats + 1):
+            drawn = replace(request.options, seed=how.seed + repeat - 1)
+            vote = Vote(judge.name, repeat, unjudged(case.rubric, "the judge did not answer"))
+            ballots.append(_Ballot(case, replace(request, id=f"{case.id}/{repeat}", options=drawn), vote))
+    return ballots
+
+
+def _ask(
+    backend: Backend, how: JudgeSettings, ballots: Sequence[_Ballot], count: _Count, cancelled: Callable[[], bool]
+) -> None:
+    """Put the ballots to one judge, and again those whose reply cannot be read in full."""
+    asked = {ballot.request.id: ballot for ballot in ballots}
+    requests = [ballot.request for ballot in ballots]
+    for tries in range(1, how.reasks + 2):
+        if not requests:
+            return
+        if not backend.constrains_json:  # the prompt names the form, and the reply is checked either way
+            requests = [replace(request, json_schema=None) for request in requests]
+        ended: list[Completion] = []
+        again: dict[str, _Ballot] = {}
+        requests_again = []
+        with answering(backend, requests, cancelled) as completions:
+            for completion in completions:
+                ended.append(completion)
+                ballot = asked[completion.request_id]
+                reading = ballot.hear(completion)
+                request = reask_request(ballot.request, completion, reading, tries + 1) if tries <= how.reasks else None
+                if request is None:
+                    count.one_more()
+                else:
+                    again[request.id] = ballot
+                    requests_again.append(request)
+        demand_all(ended, "judgements")
+        asked, requests = again, requests_again
+
+
+class _Count:
+    """Tells how many votes are in; judges of a panel work at the same time."""
+
+    def __init__(self, progress: Callable[[int, int], None], total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+        progress(0, total)
+
+    def one_more(self) -> None:
+        """One vote is in."""
+        with self._lock:
+            self._done += 1
+            self._progress(self._done, self._total)
+
+    def end(self) -> None:
+        """All are in, those included that nobody gave."""
+        if self._done < self._total:
+            self._progress(self._total, self._total)

@@ -10,6 +10,7 @@ from pathlib import Path
 import paramiko
 
 from ml_pipeline.backend_settings import (
+    AnyBackend,
     HttpSettings,
     LlamaCppSettings,
     LlamaServerSettings,
@@ -49,21 +50,26 @@ def ready_model(
 
     Finished completions are kept in `cache_file`. Raises SettingsError, BackendError, StoreError.
     """
-    if not needs_model(stages) and not needs_adapter(stages):
+    ask = needs_model(stages, settings.judge)
+    if not ask and not needs_adapter(stages):
         yield ReadyModel(None, None)
-    elif not needs_model(stages) and (adapters := _prepared_adapters(settings, place, preparer)):
+    elif not ask and (adapters := _prepared_adapters(settings, place, preparer)):
         yield ReadyModel(None, adapters)
     else:
+        runner = backend_settings(settings, place.base_model)
         with (
-            closing(load_backend(settings, place)) as backend,
+            closing(open_backend(settings, runner, place)) as backend,
             closing(CompletionCache(cache_file)) as cache,
         ):
             yield ReadyModel(CachedBackend(backend, cache), _adapters_for(settings, place, preparer, backend))
 
 
-def load_backend(settings: Settings, place: Placement) -> Backend:
-    """The backend that runs a base model there, loaded; raises SettingsError, BackendError."""
-    runner, name = backend_settings(settings, place.base_model), place.base_model
+def open_backend(settings: Settings, runner: AnyBackend, place: Placement) -> Backend:
+    """Load a bare base model with the backend that is to run it; the caller closes it.
+
+    Raises SettingsError, BackendError.
+    """
+    name = place.base_model
     match runner:
         case LlamaCppSettings():
             options = runner.model_dump(exclude={"type"})

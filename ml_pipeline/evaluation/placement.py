@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ml_pipeline.backend_settings import MlxServerSettings
+from ml_pipeline.backend_settings import AnyBackend, MlxServerSettings
 from ml_pipeline.base_models import backend_settings
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import SettingsError
@@ -27,8 +27,15 @@ def placement(settings: Settings, checkpoint: Checkpoint) -> Placement:
     if not isinstance(backend, MlxServerSettings):
         return Placement(checkpoint.base_model, None)
     if checkpoint.is_base:
-        return Placement(checkpoint.base_model, backend.source or next(iter(settings.sources)))
+        return base_placement(settings, checkpoint.base_model, backend)
     return Placement(checkpoint.base_model, checkpoint.source)
+
+
+def base_placement(settings: Settings, name: str, backend: AnyBackend) -> Placement:
+    """Where a bare base model runs on this backend."""
+    if not isinstance(backend, MlxServerSettings):
+        return Placement(name, None)
+    return Placement(name, backend.source or next(iter(settings.sources)))
 
 
 def host_of(settings: Settings, source: str) -> LocalSource | SshSource:

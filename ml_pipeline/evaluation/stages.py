@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ml_pipeline.judge_settings import EMBEDDED, JudgeSettings
+
 STAGES = (
     "adapter",
     "converted_adapter",
@@ -14,7 +16,6 @@ STAGES = (
     "checkpoint_scores",
     "judgements",
 )
-_NEEDS_MODEL = {"responses", "judgements"}
 _NEEDS_ADAPTER = {"adapter", "converted_adapter", "responses"}
 
 
@@ -23,6 +24,6 @@ def needs_adapter(stages: Collection[str]) -> bool:
     return bool(_NEEDS_ADAPTER & set(stages))
 
 
-def needs_model(stages: Collection[str]) -> bool:
-    """Whether any of these stages has to load the base model."""
-    return bool(_NEEDS_MODEL & set(stages))
+def needs_model(stages: Collection[str], judge: JudgeSettings) -> bool:
+    """Whether any of these stages has to load the checkpoint's base model."""
+    return "responses" in stages or ("judgements" in stages and EMBEDDED in judge.members)

@@ -1,5 +1,6 @@
 """Scoring: pure functions from answers to figures. Checks, heuristic, judge and statistics; no Dagster, no I/O."""
 
+from ml_pipeline.scoring.agreement import krippendorff_alpha, median_reading
 from ml_pipeline.scoring.checks import CheckResult, check_answer, expected_answer
 from ml_pipeline.scoring.heuristic import HeuristicScore, score_heuristic
 from ml_pipeline.scoring.judge import (
@@ -29,6 +30,8 @@ __all__ = [
     "judge_request",
     "judge_schema",
     "judge_sha256",
+    "krippendorff_alpha",
+    "median_reading",
     "read_judgement",
     "reask_request",
     "remove_thinking",

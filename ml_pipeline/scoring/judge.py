@@ -24,9 +24,15 @@ MAX_ANSWER_CHARS = 6000
 MAX_EXPLANATION_CHARS = 120
 _MAX_REPLY_CHARS = 600
 
-_FENCE_LIKE = re.compile(r"={5,}")
+# Signs that look like the fence's, with or without those between them that nobody sees.
+_FENCE_LIKE = re.compile(
+    "(?:[=\N{FULLWIDTH EQUALS SIGN}\N{SMALL EQUALS SIGN}\N{SUPERSCRIPT EQUALS SIGN}\N{SUBSCRIPT EQUALS SIGN}"
+    "\N{BOX DRAWINGS DOUBLE HORIZONTAL}][\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*){5,}"
+)
 _CONTROL_TOKEN = re.compile(
-    r"<(?=[|\N{FULLWIDTH VERTICAL LINE}]|/?(?:s|bos|eos|pad|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
+    r"<(?=[|\N{FULLWIDTH VERTICAL LINE}]|/?(?:s|bos|eos|pad|unk|mask|start_of_\w+|end_of_\w+|tool_call|tool_response)>)"
+    r"|<(?=</?SYS>>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
+    re.IGNORECASE,
 )
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -59,12 +65,12 @@ def judge_request(
             fence=FENCE,
             form=_form(rubric, explain),
         ),
-        wording["material"].format(question=probe.prompt),
+        wording["material"].format(question=_clean(probe.prompt)),
     ]
     if probe.check is not None:
         parts.append(wording["expected"].format(expected=expected_answer(probe.check)))
     if probe.ground_truth:
-        parts.append(wording["facts"].format(facts=probe.ground_truth))
+        parts.append(wording["facts"].format(facts=_clean(probe.ground_truth)))
     if probe.propaganda_markers:
         parts.append(wording["propaganda"].format(markers="; ".join(probe.propaganda_markers)))
     if probe.truth_markers:
@@ -88,25 +94,26 @@ def judge_schema(rubric: Rubric, *, explain: bool = True) -> dict[str, Any]:
 
 
 def reask_request(
-    request: CompletionRequest, completion: Completion, reading: JudgeReading
+    request: CompletionRequest, completion: Completion, reading: JudgeReading, number: int = 2
 ) -> CompletionRequest | None:
-    """The one second try for a judgement that could not be read in full, showing the judge what was wrong.
+    """Another try for a judgement that could not be read in full, showing the judge its reply and what was wrong.
 
-    None when there is nothing to mend, when the judge itself failed, or when `request` was a second try already. The
-    new request's id is the old one with "#2".
+    None when there is nothing to mend or when the judge itself failed. `number` counts the tries, the first being 1,
+    and makes the new request's id: the old one with "#2". However often it is asked again, a judge sees only its last
+    reply, so that the prompt does not grow.
     """
-    if reading.complete or len(request.messages) > 1 or unfinished_reason(completion) is not None:
+    if reading.complete or unfinished_reason(completion) is not None:
         return None
     problems = "\n".join(f"- {name}: {reason}" for name, reason in reading.reasons.items() if name != "avg")
     schema = request.json_schema or {}
     form = json.dumps({name: "..." if name == "explanation" else 0 for name in schema.get("properties", {})})
     return replace(
         request,
-        id=f"{request.id}#2",
+        id=f"{request.id}#{number}",
         messages=(
             *request.messages,
             Message("assistant", _clean(completion.text)[:_MAX_REPLY_CHARS] or "(nothing)"),
-            Message("user", _wording()["reask"].format(problems=problems, form=form).rstrip()),
+            Message("user", _wording()["reask"].format(problems=_clean(problems), form=form).rstrip()),
         ),
     )
 
@@ -118,8 +125,13 @@ def unjudgeable_reason(completion: Completion) -> str | None:
 
 def judge_sha256(rubric: Rubric) -> str:
     """Hash of everything that a judge is told besides probe and answer: the rubric and the frame around it."""
+    return _in_frame(rubric.sha256)
+
+
+@lru_cache(maxsize=64)
+def _in_frame(rubric_sha256: str) -> str:
     frame = json.dumps(_wording(), sort_keys=True)
-    return hashlib.sha256(f"{rubric.sha256}\n{frame}\n{FENCE}".encode()).hexdigest()
+    return hashlib.sha256(f"{rubric_sha256}\n{frame}\n{FENCE}".encode()).hexdigest()
 
 
 def _form(rubric: Rubric, explain: bool) -> str:
@@ -137,12 +149,12 @@ def _range_schema(dimension: Dimension) -> dict[str, Any]:
 
 
 def _fenced(answer: str, max_chars: int) -> str:
-    answer = _clean(answer)
+    answer = answer.strip()
     if len(answer) > max_chars:
         head, tail = max_chars * 2 // 3, max_chars // 3
         left_out = len(answer) - head - tail
         answer = f"{answer[:head]}\n[... {left_out} characters left out ...]\n{answer[len(answer) - tail :]}"
-    return answer
+    return _clean(answer)
 
 
 def _clean(text: str) -> str:

@@ -30,3 +30,8 @@ def remove_thinking(text: str) -> str:
         kept.append(text[position:])
     answer = "".join(kept).strip()
     return answer if answer else text
+
+
+def holds_thinking(text: str) -> bool:
+    """Whether there is a thinking tag in the text: after `remove_thinking` only where there was nothing else."""
+    return _TAG.search(text) is not None

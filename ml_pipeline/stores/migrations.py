@@ -19,6 +19,8 @@ from ml_pipeline.stores.tables import (
     CHECKPOINT_TABLES,
     DEGENERATION,
     HEURISTIC_SCORES,
+    JUDGE_VOTES,
+    JUDGEMENTS,
     PROBE_RESULTS,
     RESPONSES,
     TRAINING_LOSS,
@@ -53,20 +55,20 @@ def create_table(table: Table) -> tuple[str, ...]:
     return (
         f"CREATE TABLE {name} ({', '.join([*columns, key])})",
         f"COMMENT ON TABLE {name} IS {_text(table.description)}",
-        *(f"COMMENT ON COLUMN {name}.{quoted(c.name)} IS {_text(c.description)}" for c in table.columns),
+        *(_comment(table, c.name, c.description) for c in table.columns),
     )
 
 
 def add_columns(table: Table, *names: str) -> tuple[str, ...]:
-    """Statements that add columns, which may be empty, to a table that an older program made."""
-    name = quoted(table.name)
+    """Statements that add the last columns of a table, which may be empty, where they are missing yet: a database that
+    is made today has them from the start."""
     return tuple(
         statement
-        for column in table.columns
-        if column.name in names
+        for c in table.columns
+        if c.name in names
         for statement in (
-            f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {quoted(column.name)} {sql_type(column.type)}",
-            f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {_text(column.description)}",
+            f"ALTER TABLE {quoted(table.name)} ADD COLUMN IF NOT EXISTS {quoted(c.name)} {sql_type(c.type)}",
+            _comment(table, c.name, c.description),
         )
     )
 
@@ -78,6 +80,11 @@ def readings_and_degeneration() -> tuple[str, ...]:
         *add_columns(HEURISTIC_SCORES, "lek_normalised"),
         *create_table(DEGENERATION),
     )
+
+
+def judges_votes() -> tuple[str, ...]:
+    """Statements that let a judgement be the median of several votes, and keep each of those."""
+    return (*add_columns(JUDGEMENTS, "rubric_sha256", "votes", "votes_asked"), *create_table(JUDGE_VOTES))
 
 
 def create_view(view: View) -> tuple[str, ...]:
@@ -138,6 +145,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
     Migration(3, "strict and flexible readings, normalised LEK, degeneration", readings_and_degeneration),
     Migration(4, "several samples of a probe, and templates", several_samples),
+    Migration(5, "judges' votes", judges_votes),
 )
 
 
@@ -210,6 +218,10 @@ def drift(connected: duckdb.DuckDBPyConnection, tables: Iterable[Table]) -> list
 
 def _shape(column: tuple[str, bool] | None) -> str:
     return "no such column" if column is None else f"{column[0]}{'' if column[1] else ' NOT NULL'}"
+
+
+def _comment(table: Table, column: str, description: str) -> str:
+    return f"COMMENT ON COLUMN {quoted(table.name)}.{quoted(column)} IS {_text(description)}"
 
 
 def _text(value: str) -> str:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
@@ -85,6 +85,10 @@ _ASKED = (
     Column("template", _TEXT, "The template that made the probe; empty for one written out.", nullable=True),
 )
 _REASON = Column("unscored_reason", _TEXT, "Why there is no score; empty when there is one.", nullable=True)
+_RUBRIC = Column("rubric", _TEXT, "Name and version of the rubric.")
+_RUBRIC_HASH = Column("rubric_sha256", _TEXT, "Hash of the rubric and of the frame around it.", nullable=True)
+_DIMENSION = Column("dimension", _TEXT, "What was judged; 'avg' is the mean of the others.")
+_FIGURE = Column("score", _FLOAT, "The judge's figure in the rubric's range; empty when unscored.", nullable=True)
 
 EVALUATIONS = Table(
     "evaluations",
@@ -181,19 +185,41 @@ HEURISTIC_SCORES = Table(
 
 JUDGEMENTS = Table(
     "judgements",
-    "A judge's figure for every probe's first answer and dimension.",
+    "The figure for every probe's first answer and dimension: the judge's, or the median of a panel and of repeats.",
     (
         *IDENTITY,
         *_PROBE,
-        Column("rubric", _TEXT, "Name and version of the rubric."),
-        Column("dimension", _TEXT, "What was judged; 'avg' is the mean of the others."),
-        Column("score", _FLOAT, "The judge's figure in the rubric's range; empty when unscored.", nullable=True),
+        _RUBRIC,
+        _DIMENSION,
+        _FIGURE,
         _REASON,
-        Column("judge_model", _TEXT, "Model that judged."),
+        Column("judge_model", _TEXT, "Model that judged; of a panel all, with ' + ' between them."),
         Column("explanation", _TEXT, "The judge's own words.", nullable=True),
-        Column("transcript", _TEXT, "The judge's whole answer."),
+        Column("transcript", _TEXT, "The judge's whole answer; that of each vote stands in judge_votes."),
+        _RUBRIC_HASH,
+        Column("votes", _INT, "Votes with a figure, whose median this is.", nullable=True),
+        Column("votes_asked", _INT, "Votes asked for: judges times repeats.", nullable=True),
     ),
     key=("partition_key", "suite", "probe_id", "dimension"),
+)
+
+JUDGE_VOTES = Table(
+    "judge_votes",
+    "What each judge of a panel said, in each repeat; empty where one judge is asked once.",
+    (
+        *IDENTITY,
+        *_PROBE,
+        _RUBRIC,
+        _DIMENSION,
+        Column("judge_model", _TEXT, "Model that judged."),
+        Column("repeat", _INT, "How often this judge had been asked by then, from 1."),
+        _FIGURE,
+        _REASON,
+        Column("explanation", _TEXT, "The judge's own words.", nullable=True),
+        Column("transcript", _TEXT, "The judge's whole answer."),
+        _RUBRIC_HASH,
+    ),
+    key=("partition_key", "suite", "probe_id", "dimension", "judge_model", "repeat"),
 )
 
 CHECKPOINT_SCORES = Table(
@@ -238,6 +264,10 @@ CHECKPOINT_TABLES: tuple[Table, ...] = (
     CHECKPOINT_SCORES,
     DEGENERATION,
 )
+"""What reports are made of."""
+
+DETAIL_TABLES: tuple[Table, ...] = (JUDGE_VOTES,)
+"""What stands behind the figures of those."""
 
 TRAINING_LOSS = Table(
     "training_loss",
@@ -271,5 +301,7 @@ TRAINING_LOSS = Table(
 RUN_TABLES: tuple[Table, ...] = (TRAINING_LOSS,)
 """Tables whose partition is a training run, not a checkpoint."""
 
-TABLES: Mapping[str, Table] = MappingProxyType({table.name: table for table in (*CHECKPOINT_TABLES, *RUN_TABLES)})
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RUN_TABLES)}
+)
 """Every table by its name, which is also the name of its Dagster asset where it has one."""

@@ -1,6 +1,6 @@
 """Suites: probes and judge rubrics as versioned YAML, with the loader that validates and hashes them."""
 
-from ml_pipeline.suites.loader import available_suites, load_rubric, load_suites
+from ml_pipeline.suites.loader import available_suites, load_rubric, load_rubrics, load_suites
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric, Suite, SuiteKind
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "SuiteKind",
     "available_suites",
     "load_rubric",
+    "load_rubrics",
     "load_suites",
 ]

@@ -57,6 +57,25 @@ def load_suites(names: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Sui
     return tuple(suites)
 
 
+def load_rubrics(names: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Rubric, ...]:
+    """Load rubrics by name, in the order asked for, from the subfolder `rubrics` of the built-in suites or of a
+    folder of the user's; raises SuiteError naming every problem."""
+    places = [place / _RUBRICS for place in (_BUILT_IN, *folders)]
+    files = _find(places, "rubric")
+    rubrics: list[Rubric] = []
+    problems: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            if name not in files:
+                raise SuiteError(_unknown("rubric", name, files, places))
+            rubrics.append(load_rubric(files[name]))
+        except SuiteError as error:
+            problems.append(str(error))
+    if problems:
+        raise SuiteError("\n".join(problems))
+    return tuple(rubrics)
+
+
 def load_rubric(path: Path) -> Rubric:
     """Load and hash one rubric file; raises SuiteError naming every problem."""
     file = read_yaml(path)

@@ -99,6 +99,9 @@ def judgement_rows(who: Row, probe_id: str, **scores: float | None) -> list[Row]
             "judge_model": "judge",
             "explanation": None,
             "transcript": "...",
+            "rubric_sha256": "r",
+            "votes": int(score is not None),
+            "votes_asked": 1,
         }
         for dimension, score in scores.items()
     ]

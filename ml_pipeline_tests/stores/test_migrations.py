@@ -11,9 +11,9 @@ from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
 from ml_pipeline.stores.rows import conform
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES, Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES, Table
 from ml_pipeline.stores.views import VIEWS
-from ml_pipeline_tests.stores.samples import identity, key, partition, without
+from ml_pipeline_tests.stores.samples import Row, identity, judgement_rows, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
 
 
@@ -27,13 +27,14 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) -> None:
-    assert store.migrate() == [1, 2, 3]
+    assert store.migrate() == [migration.version for migration in MIGRATIONS]
     assert store.migrate() == []
     assert store.query("SELECT version, name FROM schema_migrations").to_pylist() == [
         {"version": 1, "name": "tables and views"},
         {"version": 2, "name": "training loss"},
         {"version": 3, "name": "strict and flexible readings, normalised LEK, degeneration"},
         {"version": 4, "name": "several samples of a probe, and templates"},
+        {"version": 5, "name": "judges' votes"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -61,80 +62,84 @@ def test_an_older_database_is_brought_up_by_reading_or_writing(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_partition(key(), arrow(partition(identity(), a=True)))
-    fourth = Migration(4, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, fourth))
-    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, fourth))
+    number = len(MIGRATIONS) + 1
+    further = Migration(number, "count", lambda: ("CREATE VIEW counted AS SELECT count(*) AS n FROM responses",))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, further))
+    monkeypatch.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", (*MIGRATIONS, further))
     assert store.query("FROM counted").to_pylist() == [{"n": 2}]
-    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist() == [1, 2, 3, 4]
+    assert store.query("SELECT version FROM schema_migrations ORDER BY 1")["version"].to_pylist()[-1] == number
     monkeypatch.undo()
     for use in (lambda: store.query("SELECT 1"), store.migrate):
-        with pytest.raises(StoreError, match=r"newer ml_pipeline \(schema 4, this one knows 3\).*Upgrade"):
+        with pytest.raises(
+            StoreError, match=rf"newer ml_pipeline \(schema {number}, this one knows {number - 1}\).*Upgrade"
+        ):
             use()
 
 
-def as_of(store: DuckDBStore, version: int) -> None:
-    """Take out of the database what the migrations after `version` put in."""
-    changes = {
-        3: [
-            "DROP TABLE degeneration",
-            "ALTER TABLE heuristic_scores DROP lek_normalised",
-            *(
-                f"ALTER TABLE probe_results DROP {a}_{b}"
-                for a in ("strict", "flexible")
-                for b in ("extracted", "passed")
-            ),
-        ],
-        2: ["DROP TABLE training_loss"],
+CAME_WITH: dict[int, dict[str, list[str] | None]] = {
+    3: {
+        "degeneration": None,
+        "heuristic_scores": ["lek_normalised"],
+        "probe_results": ["strict_extracted", "strict_passed", "flexible_extracted", "flexible_passed"],
+    },
+    4: {"responses": ["sample", "template"], "probe_results": ["sample", "template"]},
+    5: {"judge_votes": None, "judgements": ["rubric_sha256", "votes", "votes_asked"]},
+}
+"""What each migration after the first two added: columns by table, None for the whole table."""
+
+
+def tables_as_of(version: int) -> dict[str, Table]:
+    """The tables of checkpoints as they were in this version of the schema."""
+    tables = {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES)}
+    for number, changes in CAME_WITH.items():
+        for name, added in changes.items() if number > version else ():
+            if added is None:
+                del tables[name]
+                continue
+            old = tables[name]
+            columns = tuple(column for column in old.columns if column.name not in added)
+            tables[name] = replace(old, columns=columns, key=tuple(part for part in old.key if part not in added))
+    return tables
+
+
+def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the database of an older version, with a partition in it."""
+    tables = tables_as_of(version)
+    kept = {
+        name: conform(table, key(), [{c.name: row[c.name] for c in table.columns} for row in rows.get(name, [])])
+        for name, table in tables.items()
     }
-    with duckdb.connect(str(store.path)) as connected:
-        for number in range(len(MIGRATIONS), version, -1):
-            for statement in [*changes[number], f"DELETE FROM schema_migrations WHERE version = {number}"]:
-                connected.execute(statement)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
-    store: DuckDBStore, version: int
-) -> None:
-    store.write_partition(key(), arrow(partition(identity(), a=True)))
-    as_of(store, version)
-    for name in ("training_loss", "degeneration"):
-        assert store.read(name).num_rows == 0
-    rows = store.read("probe_results").to_pylist()
-    assert [(row["passed"], row["flexible_passed"]) for row in rows] == [(True, None)]
-    store.write_partition(key(), arrow(partition(identity(), a=True)))
-    assert store.read("probe_results")["flexible_passed"].to_pylist() == [True]
-    assert {row["lek_normalised"] for row in store.read("heuristic_scores").to_pylist()} <= {None, 0.5}
-
-
-def test_a_database_from_before_samples_keeps_its_answers_as_the_first_ones(
-    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = {
-        name: replace(
-            table,
-            columns=tuple(column for column in table.columns if column.name not in ("sample", "template")),
-            key=tuple(column for column in table.key if column != "sample"),
-        )
-        for name, table in TABLES.items()
-    }
-    rows = partition(identity(), a=True, b=None)
-    for name in ("responses", "probe_results"):
-        rows[name] = without(without(rows[name], "sample"), "template")
     with monkeypatch.context() as before:
-        checkpoint_tables = tuple(old[table.name] for table in CHECKPOINT_TABLES)
-        before.setattr(migrations, "MIGRATIONS", MIGRATIONS[:2])
-        before.setattr(migrations, "CHECKPOINT_TABLES", checkpoint_tables)
-        before.setattr(migrations, "VIEWS", ())
-        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", MIGRATIONS[:2])
-        before.setattr("ml_pipeline.stores.duckdb.TABLES", old)
-        store.write_partition(key(), {name: conform(old[name], key(), rows[name]) for name in rows})
-    assert store.migrate() == [3]
-    found = store.query("SELECT probe_id, passed, sample, template FROM probe_results ORDER BY probe_id").to_pylist()
-    assert found == [
+        made = tuple(one for table in tables.values() for one in migrations.create_table(table))
+        if version >= 4:  # the migration to 4 makes the views anew
+            made += tuple(one for view in VIEWS for one in migrations.create_view(view))
+        first = Migration(1, "as it was", lambda: made)
+        done = (replace(known, statements=tuple) for known in MIGRATIONS[2:version])
+        older = (first, MIGRATIONS[1], *done)
+        before.setattr(migrations, "MIGRATIONS", older)
+        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", older)
+        before.setattr("ml_pipeline.stores.duckdb.TABLES", tables)
+        store.write_partition(key(), kept)
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
+    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    rows = partition(identity(), a=True, b=None) | {"judgements": judgement_rows(identity(), "a", clarity=7.0)}
+    write_as_of(store, version, rows, monkeypatch)
+    assert store.migrate() == list(range(version + 1, len(MIGRATIONS) + 1))
+    for name, table in TABLES.items():
+        found = store.read(name)
+        assert found.column_names == list(table.schema.names)
+        assert found.num_rows == (len(rows.get(name, [])) if name in tables_as_of(version) else 0)
+    asked = store.query("SELECT probe_id, passed, sample, template FROM probe_results ORDER BY probe_id").to_pylist()
+    assert asked == [
         {"probe_id": "a", "passed": True, "sample": 1, "template": None},
         {"probe_id": "b", "passed": None, "sample": 1, "template": None},
     ]
+    assert store.read("judgements")["score"].to_pylist() == [7.0]
+    assert store.query("SELECT count(*) AS n FROM duckdb_views() WHERE NOT internal")["n"].to_pylist() == [len(VIEWS)]
     again = [row | {"sample": sample} for row in partition(identity(), a=True)["probe_results"] for sample in (1, 2)]
     store.write_partition(key(), arrow(partition(identity(), a=True) | {"probe_results": again}))
     assert store.query("SELECT sample FROM probe_results ORDER BY 1")["sample"].to_pylist() == [1, 2]
@@ -142,7 +147,7 @@ def test_a_database_from_before_samples_keeps_its_answers_as_the_first_ones(
 
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.migrate()
-    bad = Migration(4, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
+    bad = Migration(99, "bad", lambda: ("CREATE TABLE half (a INT)", "CREATE TABLE half (a INT)"))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, bad))
     with pytest.raises(StoreError, match="half"):
         store.migrate()
