@@ -24,7 +24,7 @@ demo: setup ## Score the sample checkpoints, print the table, write the report
 	@echo "       pipeline.yaml            name your own folder of runs under 'sources', then make demo again"
 
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow and not peft"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not peft"
 
 slow: setup ## Run the slow tests too: whole runs with a real model, killed, locked, on a full disk, under the daemon
 	@$(BIN)/python -m pytest -m slow

@@ -29,7 +29,7 @@ ALLOWED = {
     "stores": {*ALWAYS, "files", "suites", "scoring"},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
-    "evaluation": {*ALWAYS, "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},
+    "evaluation": {*ALWAYS, "files", "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},
 }
 MAY_USE_DAGSTER = {"stores/io_managers.py", "resources.py", "definitions.py", "assets", "automation", "cli"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY, Table
+from ml_pipeline.stores.table import Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY
 
 EVALUATION_KEY = ["partition_key", "suite", "evaluation_id"]
 IDENTITY_COLUMNS = [column.name for column in IDENTITY]

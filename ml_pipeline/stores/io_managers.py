@@ -24,7 +24,7 @@ from ml_pipeline.stores.influx_buffer import FlushReport, InfluxBuffer, LineSend
 from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
 from ml_pipeline.stores.points import ScorePoint, lines_by_batch
 from ml_pipeline.stores.score_store import ScoreStore, table_named
-from ml_pipeline.stores.tables import Table
+from ml_pipeline.stores.table import Table
 
 
 def table_schema(table: Table) -> dg.TableSchema:

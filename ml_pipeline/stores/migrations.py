@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
+from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import (
     CHECKPOINT_TABLES,
     DEGENERATION,
@@ -24,7 +25,6 @@ from ml_pipeline.stores.tables import (
     PROBE_RESULTS,
     RESPONSES,
     TRAINING_LOSS,
-    Table,
 )
 from ml_pipeline.stores.views import VIEWS, View
 

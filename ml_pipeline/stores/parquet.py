@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from ml_pipeline.errors import StoreError
 from ml_pipeline.files import is_temporary, keep_as, remove_leftovers, store_errors, write_atomically
 from ml_pipeline.stores.rows import Rows, check_partition_key, conform
-from ml_pipeline.stores.tables import SCHEMA_VERSION, Table
+from ml_pipeline.stores.table import Table
+from ml_pipeline.stores.tables import SCHEMA_VERSION
 
 SUPERSEDED = "_superseded"
 _SUFFIX = ".parquet"

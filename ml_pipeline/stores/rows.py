@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.tables import Column, Table
+from ml_pipeline.stores.table import Column, Table
 
 _PARTITION_KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*")
 _MAX_KEY_LENGTH = 200

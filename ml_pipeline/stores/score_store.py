@@ -8,7 +8,8 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
 from ml_pipeline.stores.rows import Rows, conform
-from ml_pipeline.stores.tables import TABLES, Table
+from ml_pipeline.stores.table import Table
+from ml_pipeline.stores.tables import TABLES
 
 
 class ScoreStore:

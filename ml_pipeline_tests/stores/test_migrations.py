@@ -11,7 +11,8 @@ from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
 from ml_pipeline.stores.rows import conform
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES, Table
+from ml_pipeline.stores.table import Table
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES
 from ml_pipeline.stores.views import VIEWS
 from ml_pipeline_tests.stores.samples import Row, identity, judgement_rows, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow

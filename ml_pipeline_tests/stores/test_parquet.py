@@ -13,7 +13,7 @@ from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.stores import parquet as module
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.rows import conform
-from ml_pipeline.stores.tables import CHECKPOINT_SCORES, JUDGEMENTS, RESPONSES
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES, JUDGEMENTS, RESPONSES, SCHEMA_VERSION
 from ml_pipeline_tests.stores.processes import run_python
 from ml_pipeline_tests.stores.samples import identity, key, response_rows, score_rows
 
@@ -26,7 +26,7 @@ from pathlib import Path
 import ml_pipeline.{module} as module
 {step} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 from ml_pipeline.stores.parquet import ParquetStore
-from ml_pipeline.stores.tables import CHECKPOINT_SCORES
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES, SCHEMA_VERSION
 from ml_pipeline_tests.stores.test_parquet import NEW
 ParquetStore(Path(sys.argv[1])).write(CHECKPOINT_SCORES, NEW[0]["partition_key"], NEW)
 """
@@ -45,7 +45,7 @@ def test_rows_come_back_as_written_with_their_metadata(store: ParquetStore) -> N
     data = receipt.path.read_bytes()
     assert (receipt.rows, receipt.size_bytes, receipt.sha256) == (2, len(data), hashlib.sha256(data).hexdigest())
     footer = pq.read_metadata(receipt.path).metadata
-    assert footer[b"ml_pipeline.schema_version"] == b"3"
+    assert footer[b"ml_pipeline.schema_version"] == str(SCHEMA_VERSION).encode()
     assert json.loads(footer[b"ml_pipeline.evaluation_ids"]) == ["e1-g1-lek-100-capability"]
 
 
@@ -156,10 +156,13 @@ def test_a_damaged_file_is_kept_aside_and_can_be_replaced(store: ParquetStore) -
 
 
 def test_a_file_of_a_newer_program_is_refused(store: ParquetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SCHEMA_VERSION", 7)
+    monkeypatch.setattr(module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     store.write(CHECKPOINT_SCORES, key(), OLD)
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"newer ml_pipeline \(tables 7, this one knows 3\).*Upgrade"):
+    with pytest.raises(
+        StoreError,
+        match=rf"newer ml_pipeline \(tables {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION}\).*Upgrade",
+    ):
         store.read(CHECKPOINT_SCORES, key())
 
 
