@@ -135,7 +135,7 @@ def tokens_of(backend: MlxBackend, request: CompletionRequest) -> list[int]:
         add(token)
 
     job._detokenizer.add_token = take
-    for _ in backend._run(backend.model, [job], lambda: False):
+    for _ in backend._run([job], lambda: False):
         pass
     return taken
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from ml_pipeline.adapters.base_gguf import file_sha256
+from ml_pipeline.backends.batched import BatchedBackend
 from ml_pipeline.backends.interface import (
     AdapterFile,
     AdapterForm,
@@ -17,7 +17,6 @@ from ml_pipeline.backends.interface import (
     Completion,
     CompletionRequest,
     Message,
-    Piece,
 )
 from ml_pipeline.backends.llama_cpp.adapter_slot import AdapterSlot
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
@@ -28,7 +27,6 @@ from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import KvType, LoadedModel
 from ml_pipeline.backends.llama_cpp.samplers import SamplerFactory
 from ml_pipeline.backends.llama_cpp.scheduler import Scheduler
-from ml_pipeline.backends.one_at_a_time import OneAtATime
 from ml_pipeline.errors import BackendError
 
 DEFAULT_SEQUENCES = 8
@@ -36,7 +34,7 @@ DEFAULT_CONTEXT_TOKENS = 2048
 DEFAULT_MIN_SHARED_PREFIX = 16
 
 
-class LlamaCppBackend:
+class LlamaCppBackend(BatchedBackend[Job]):
     """Implements `Backend` with llama.cpp's low-level API. Not thread-safe; one answer iterator at a time.
 
     `context_tokens` is for each sequence: a prompt and its answer together must fit it, and memory for `sequences` of
@@ -66,6 +64,7 @@ class LlamaCppBackend:
         kv_type: KvType = "f16",
         min_shared_prefix: int = DEFAULT_MIN_SHARED_PREFIX,
     ) -> None:
+        super().__init__()
         self.base_model = base_model
         self.model = LoadedModel(
             gguf,
@@ -86,52 +85,10 @@ class LlamaCppBackend:
         self._scheduler = Scheduler(self.model, self._memory, self._batch)
         self._adapters = AdapterSlot(self.model, self._memory, self._batch)
         self._classifier = Classifier(self.model, self._memory, self._batch)
-        self._calls = OneAtATime()
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages."""
         return self._template.render(messages)
-
-    def complete(
-        self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[Completion]:
-        """Answer all requests, yielding each as it ends. See `Backend.complete`.
-
-        What a single request does wrong comes back as its completion's error. Closing the iterator, or an exception
-        inside it (Ctrl-C too), frees what it holds and leaves the backend ready.
-        """
-        if len({request.id for request in requests}) < len(requests):
-            raise BackendError("complete: two requests share an id. Give each request of a batch its own.")
-        with self._calls.during("complete"):
-            jobs: list[Job] = []
-            try:
-                for request in requests:
-                    job = self._prepare(request)
-                    if isinstance(job, Completion):
-                        yield job
-                    else:
-                        jobs.append(job)
-                with closing(self._scheduler.run(jobs, cancelled)) as steps:
-                    for ended in steps:
-                        yield from ended
-            finally:
-                for job in jobs:
-                    job.sampler.close()
-
-    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
-        """Yield the answer piece by piece; text that may begin a stop string is held back until that is known."""
-        with self._calls.during("stream"):
-            job = self._prepare(request)
-            if isinstance(job, Completion):
-                yield Piece("", job)
-                return
-            with closing(self._scheduler.run([job], lambda: False)) as steps:
-                for ended in steps:
-                    piece = job.answer.take(ended=bool(ended))
-                    if ended:
-                        yield Piece(piece, ended[0])
-                    elif piece:
-                        yield Piece(piece)
 
     def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Log-probability of each label as the continuation of each text, without the chat template.
@@ -172,8 +129,13 @@ class LlamaCppBackend:
         self._adapters.clear()
         self.model.close()
 
+    def _run(self, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> Generator[list[Completion], None, None]:
+        return self._scheduler.run(jobs, cancelled)
+
+    def _release(self, job: Job) -> None:
+        job.sampler.close()
+
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
-        """Make the job of a request, or the completion that says why it cannot be one."""
         prompt = ""
         size = 0
         try:

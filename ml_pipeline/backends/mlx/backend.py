@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from ml_pipeline.backend_settings import MlxSettings
+from ml_pipeline.backends.batched import BatchedBackend
 from ml_pipeline.backends.guarded.guard import model_facts, versions
 from ml_pipeline.backends.interface import (
     AdapterFile,
@@ -17,10 +17,8 @@ from ml_pipeline.backends.interface import (
     Completion,
     CompletionRequest,
     Message,
-    Piece,
 )
 from ml_pipeline.backends.mlx_server.identity import base_identity
-from ml_pipeline.backends.one_at_a_time import OneAtATime
 from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
 from ml_pipeline.errors import BackendError
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from ml_pipeline.backends.mlx.job import Job
 
 
-class MlxBackend:
+class MlxBackend(BatchedBackend["Job"]):
     """Implements `Backend` with mlx-lm. Not thread-safe; one answer iterator at a time.
 
     `model` is a folder as mlx-lm writes it, or the hub id of a model that was downloaded to this machine. Adapters are
@@ -55,14 +53,14 @@ class MlxBackend:
             raise BackendError(
                 f"mlx-lm cannot be imported: {error}. Run: pip install 'mlx-lm>=0.32' llguidance"
             ) from error
+        super().__init__()
         self.base_model = base_model
         self.model = LoadedModel(model, settings)
-        self._new_job, self._new_choice, self._run = job.Job, token_choice.TokenChoice, batch_run.run
+        self._new_job, self._new_choice, self._run_batch = job.Job, token_choice.TokenChoice, batch_run.run
         self._adapter = adapter_slot.AdapterSlot(self.model)
         self._constraints = json_constraint.SchemaConstraints(self.model.tokenizer)
         self._classifier = classifier.Classifier(self.model)
         self._identity: BackendIdentity | None = None
-        self._calls = OneAtATime()
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages."""
@@ -74,43 +72,6 @@ class MlxBackend:
         # A template is a program out of a file: anything may come out of it.
         except Exception as error:
             raise BackendError(f"{self.model.folder}: the chat template refuses these messages: {error}") from error
-
-    def complete(
-        self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[Completion]:
-        """Answer all requests, yielding each as it ends. See `Backend.complete`.
-
-        What a single request does wrong comes back as its completion's error. Closing the iterator, or an exception
-        inside it (Ctrl-C too), frees what it holds and leaves the backend ready.
-        """
-        if len({request.id for request in requests}) < len(requests):
-            raise BackendError("complete: two requests share an id. Give each request of a batch its own.")
-        with self._calls.during("complete"):
-            jobs: list[Job] = []
-            for request in requests:
-                job = self._prepare(request)
-                if isinstance(job, Completion):
-                    yield job
-                else:
-                    jobs.append(job)
-            with closing(self._run(self.model, jobs, cancelled)) as steps:
-                for ended in steps:
-                    yield from ended
-
-    def stream(self, request: CompletionRequest) -> Iterator[Piece]:
-        """Yield the answer piece by piece; text that may begin a stop string is held back until that is known."""
-        with self._calls.during("stream"):
-            job = self._prepare(request)
-            if isinstance(job, Completion):
-                yield Piece("", job)
-                return
-            with closing(self._run(self.model, [job], lambda: False)) as steps:
-                for ended in steps:
-                    piece = job.answer.take(ended=bool(ended))
-                    if ended:
-                        yield Piece(piece, ended[0])
-                    elif piece:
-                        yield Piece(piece)
 
     def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Log-probability of each label as the continuation of each text, without the chat template.
@@ -140,8 +101,10 @@ class MlxBackend:
             self._adapter.clear()
             self.model.close()
 
+    def _run(self, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> Generator[list[Completion], None, None]:
+        return self._run_batch(self.model, jobs, cancelled)
+
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
-        """Make the job of a request, or the completion that says why it cannot be one."""
         prompt = ""
         tokens: list[int] = []
         try:
