@@ -348,3 +348,19 @@ def test_mlxs_limits_are_set_and_given_back(llama: tuple[TinyModel, MlxBackend])
     assert mx.set_memory_limit(2_000_000_000) == 2_000_000_000
     backend.close()
     assert mx.set_cache_limit(before) == 123_456_789
+
+
+def test_a_full_fine_tune_as_transformers_saves_it(llama: tuple[TinyModel, MlxBackend], tmp_path: Path) -> None:
+    base, backend = llama
+    bare = logits(backend)
+    checkpoint = full(base, tmp_path / "as mlx-lm does")
+    expected = by_mlx_lm(backend, checkpoint, tmp_path / "reference")
+    folder = tmp_path / "checkpoint-500"
+    folder.mkdir()
+    save_file(load_file(checkpoint), folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((backend.model.folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    put_on(backend, folder / "model.safetensors", config=folder / "config.json")
+    np.testing.assert_array_equal(logits(backend), mlx_logits(expected.model))
+    backend.use_adapter(None)
+    np.testing.assert_array_equal(logits(backend), bare)
