@@ -53,7 +53,7 @@ class Server:
 
     def model_loads(self, run: dg.DagsterRun) -> int:
         with self.instance() as instance:
-            return sum("Loading smollm2-135m from" in entry.user_message for entry in instance.all_logs(run.run_id))
+            return sum("Loading smollm2-135m here for" in entry.user_message for entry in instance.all_logs(run.run_id))
 
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.get()
