@@ -22,6 +22,7 @@ from ml_pipeline.backends.http import HttpBackend
 from ml_pipeline.backends.interface import Backend
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.backends.llama_server import LlamaServerBackend
+from ml_pipeline.backends.mlx import MlxBackend
 from ml_pipeline.backends.mlx_server import LocalLauncher, MlxServerBackend, SshLauncher
 from ml_pipeline.base_models import backend_settings, gguf_path, mlx_model, mlx_model_here
 from ml_pipeline.checkpoints.ssh.connection import POOL
@@ -77,8 +78,6 @@ def open_backend(settings: Settings, runner: AnyBackend, place: Placement) -> Ba
         case LlamaServerSettings():
             return LlamaServerBackend(gguf_path(settings, name), name, runner)
         case MlxSettings():
-            from ml_pipeline.backends.mlx import MlxBackend  # mlx takes a second to import
-
             return MlxBackend(mlx_model_here(settings, name), name, runner)
         case MlxServerSettings():
             return MlxServerBackend(_launcher(settings, place), mlx_model(settings, name), name, runner)
