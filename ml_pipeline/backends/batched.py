@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from ml_pipeline.backends.answer_text import AnswerText
-from ml_pipeline.backends.interface import Completion, CompletionRequest, Piece
+from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason, Piece
 from ml_pipeline.backends.one_at_a_time import OneAtATime
 from ml_pipeline.errors import BackendError
 
 
-class BatchedJob(Protocol):
-    """A request on its way."""
+class BatchedJob:
+    """A request on its way: its prompt, how many tokens that has, and the answer so far."""
 
-    answer: AnswerText
+    def __init__(self, request: CompletionRequest, prompt: str, prompt_tokens: int) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.answer = AnswerText(request.options.stop)
+        self.answer_tokens = 0
+        self._prompt_tokens = prompt_tokens
+        self._log_probabilities: list[float] = []
+        self._started: float | None = None
+
+    def completion(self, reason: FinishReason, error: str | None = None) -> Completion:
+        """Close the job with what it has."""
+        seconds = 0.0 if self._started is None else time.perf_counter() - self._started
+        return Completion(
+            request_id=self.request.id,
+            prompt=self.prompt,
+            text=self.answer.text,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self.answer_tokens,
+            finish_reason=reason,
+            seconds=seconds,
+            error=error,
+            log_probabilities=tuple(self._log_probabilities) if self.request.log_probabilities else None,
+        )
 
 
 JobType = TypeVar("JobType", bound=BatchedJob)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.backends.answer_text import AnswerText
+from ml_pipeline.backends.batched import BatchedJob
 from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason
 from ml_pipeline.backends.llama_cpp.log_softmax import log_softmax
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
@@ -15,19 +15,14 @@ from ml_pipeline.backends.llama_cpp.samplers import Sampler
 from ml_pipeline.backends.token_prefixes import Tokens
 
 
-class Job:
+class Job(BatchedJob):
     """A request with its tokens, its sampler and the answer so far."""
 
     def __init__(self, request: CompletionRequest, prompt: str, tokens: Tokens, sampler: Sampler) -> None:
-        self.request = request
-        self.prompt = prompt
+        super().__init__(request, prompt, len(tokens))
         self.tokens = tokens
         self.sampler = sampler
-        self.answer = AnswerText(request.options.stop)
-        self.answer_tokens = 0
         self.next_token: int | None = None
-        self._log_probabilities: list[float] = []
-        self._started: float | None = None
 
     @property
     def generating(self) -> bool:
@@ -63,15 +58,4 @@ class Job:
     def completion(self, reason: FinishReason, error: str | None = None) -> Completion:
         """Close the job with what it has, and free its sampler."""
         self.sampler.close()
-        seconds = 0.0 if self._started is None else time.perf_counter() - self._started
-        return Completion(
-            request_id=self.request.id,
-            prompt=self.prompt,
-            text=self.answer.text,
-            prompt_tokens=len(self.tokens),
-            completion_tokens=self.answer_tokens,
-            finish_reason=reason,
-            seconds=seconds,
-            error=error,
-            log_probabilities=tuple(self._log_probabilities) if self.request.log_probabilities else None,
-        )
+        return super().completion(reason, error)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 
-from ml_pipeline.backends.answer_text import AnswerText
+from ml_pipeline.backends.batched import BatchedJob
 from ml_pipeline.backends.interface import Completion, CompletionRequest, FinishReason
 from ml_pipeline.backends.mlx.model import LoadedModel
 from ml_pipeline.backends.mlx.token_choice import TokenChoice
 from ml_pipeline.errors import BackendError
 
 
-class Job:
+class Job(BatchedJob):
     """A request with its tokens, the way its tokens are chosen, and the answer so far.
 
     `most_tokens` is the longest answer that the request and the context allow.
@@ -21,17 +21,12 @@ class Job:
     def __init__(
         self, model: LoadedModel, request: CompletionRequest, prompt: str, tokens: list[int], choice: TokenChoice
     ) -> None:
-        self.request = request
-        self.prompt = prompt
+        super().__init__(request, prompt, len(tokens))
         self.tokens = tokens
         self.choice = choice
-        self.answer = AnswerText(request.options.stop)
-        self.answer_tokens = 0
         self.most_tokens = min(request.options.max_tokens, model.context_tokens - len(tokens))
         self._context_tokens = model.context_tokens
         self._detokenizer = model.tokenizer.detokenizer
-        self._log_probabilities: list[float] = []
-        self._started: float | None = None
 
     def start(self) -> None:
         """Begin to take the time."""
@@ -63,21 +58,10 @@ class Job:
 
     def completion(self, reason: FinishReason, error: str | None = None) -> Completion:
         """Close the job with what it has."""
-        seconds = 0.0 if self._started is None else time.perf_counter() - self._started
         if not self.answer.stopped:
             self._detokenizer.finalize()
             self._add_text()
-        return Completion(
-            request_id=self.request.id,
-            prompt=self.prompt,
-            text=self.answer.text,
-            prompt_tokens=len(self.tokens),
-            completion_tokens=self.answer_tokens,
-            finish_reason=reason,
-            seconds=seconds,
-            error=error,
-            log_probabilities=tuple(self._log_probabilities) if self.request.log_probabilities else None,
-        )
+        return super().completion(reason, error)
 
     def _add_text(self) -> bool:
         """Take over what the tokens so far spell; True when a stop string is complete."""
