@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completion TEXT NOT NULL) WITHOUT ROWID"
 _BUSY_TIMEOUT_S = 30.0
+_BUSY_RETRY_S = 0.01
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _LOOKUP_SIZE = 500
 _KEPT = ("stop", "length")
@@ -86,7 +87,7 @@ class CompletionCache:
         # One statement a transaction; the caller's thread may change between runs, never within one.
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
         except sqlite3.DatabaseError:
@@ -236,6 +237,24 @@ def _from_json(text: str) -> Completion | None:
     return Completion(**values)
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # SQLite's own timeout does not cover this change: two processes that open a new file together would both hold the
+    # lock that the other one waits for, so one of them is refused at once.
+    give_up_at = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_BUSY_RETRY_S)
+
+
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return _code(error) in _DAMAGED
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
     # Extended codes carry the plain one in their low byte.
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGED
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

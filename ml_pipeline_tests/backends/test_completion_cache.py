@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,23 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     cache = CompletionCache(path)
     assert len(cache.get([f"{name}{number}" for name in "ab" for number in range(300)])) == 600
     cache.close()
+
+
+def _open_a_hundred(folder: Path, together: Barrier) -> None:
+    for number in range(100):
+        together.wait(timeout=60)
+        CompletionCache(folder / f"{number}.sqlite").close()
+
+
+def test_two_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(2)
+    openers = [context.Process(target=_open_a_hundred, args=(tmp_path, together)) for _ in range(2)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join(timeout=120)
+    assert [opener.exitcode for opener in openers] == [0, 0]
 
 
 RUNNER = """
