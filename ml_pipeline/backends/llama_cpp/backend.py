@@ -40,7 +40,8 @@ class LlamaCppBackend(BatchedBackend[Job]):
     `context_tokens` is for each sequence: a prompt and its answer together must fit it, and memory for `sequences` of
     them is taken at the start. `threads` None uses the physical cores this process may run on; `gpu_layers` is how many
     layers go to the GPU (a negative number: all). `kv_type` f32 is for comparisons of logits. Prompts of one `complete`
-    call that begin with the same `min_shared_prefix` tokens or more have those decoded once.
+    call that begin with the same `min_shared_prefix` tokens or more have those decoded once. `decoded` is the copy of
+    `gguf` that `decoded_weights` made: it answers for the original, and the identity says so.
 
     Repeat penalty looks at the last 64 tokens of the answer, not at the prompt, as llama-cpp-python does. Control
     tokens written out in a message are read as control tokens.
@@ -63,9 +64,11 @@ class LlamaCppBackend(BatchedBackend[Job]):
         gpu_layers: int = 0,
         kv_type: KvType = "f16",
         min_shared_prefix: int = DEFAULT_MIN_SHARED_PREFIX,
+        decoded: Path | None = None,
     ) -> None:
         super().__init__()
         self.base_model = base_model
+        self._quantisation_suffix = "" if decoded in (None, gguf) else " in f16"
         self.model = LoadedModel(
             gguf,
             sequences=sequences,
@@ -73,6 +76,7 @@ class LlamaCppBackend(BatchedBackend[Job]):
             threads=threads,
             gpu_layers=gpu_layers,
             kv_type=kv_type,
+            weights=decoded,
         )
         try:
             self._template = ChatTemplate(self.model)
@@ -117,7 +121,7 @@ class LlamaCppBackend(BatchedBackend[Job]):
             backend_version=f"llama-cpp-python {version}, llama.cpp {native}, kv {self.model.kv_type}",
             base_model=self.base_model,
             base_sha256=file_sha256(self.model.path),
-            quantisation=self.model.facts.quantisation,
+            quantisation=self.model.facts.quantisation + self._quantisation_suffix,
             chat_template_sha256=self._template.sha256,
         )
 

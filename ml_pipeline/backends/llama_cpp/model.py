@@ -29,7 +29,8 @@ class LoadedModel:
 
     Every sequence has a key-value buffer of its own (llama.cpp's `kv_unified = false`): attention then looks at one
     sequence's tokens only, which measured 17 % faster at 8 sequences than one shared buffer, and no request can take
-    another's room.
+    another's room. `weights` is a file to read the weights from instead, which holds the same model; see
+    `decoded_weights`.
 
     Raises:
         BackendError: the file is missing or damaged, the context does not fit, or a number makes no sense.
@@ -44,6 +45,7 @@ class LoadedModel:
         threads: int | None = None,
         gpu_layers: int = 0,
         kv_type: KvType = "f16",
+        weights: Path | None = None,
     ) -> None:
         self.facts = read_base_facts(gguf)
         self.path = gguf
@@ -55,7 +57,7 @@ class LoadedModel:
         self.lib = load_library()
         self.batch_tokens = max(_BATCH_TOKENS, sequences)
         self.output_rows = max(_OUTPUT_ROWS, sequences)
-        self.pointer = self._load(gpu_layers)
+        self.pointer = self._load(weights or gguf, gpu_layers)
         try:
             self._check_trained_context()
             self.context = self._make_context()
@@ -68,15 +70,15 @@ class LoadedModel:
         self._pieces: dict[int, bytes] = {}
         self._closed = False
 
-    def _load(self, gpu_layers: int) -> Any:
+    def _load(self, weights: Path, gpu_layers: int) -> Any:
         params = self.lib.llama_model_default_params()
         # llama.cpp takes a negative number for "all layers".
         params.n_gpu_layers = gpu_layers
         forget_log()
-        pointer = self.lib.llama_model_load_from_file(str(self.path).encode(), params)
+        pointer = self.lib.llama_model_load_from_file(str(weights).encode(), params)
         if not pointer:
             raise BackendError(
-                f"{self.path}: llama.cpp cannot load this base model: {last_log_lines()}. "
+                f"{weights}: llama.cpp cannot load this base model: {last_log_lines()}. "
                 "Fetch the file again, or update llama-cpp-python if the architecture is newer than it."
             )
         return pointer
