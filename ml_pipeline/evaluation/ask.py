@@ -54,7 +54,7 @@ def ask(
         request.id: (evaluation, probe, sample, request)
         for evaluation in evaluations
         for probe in evaluation.suite.probes
-        if not is_scored(probe)
+        if not probe.scores_choices
         for sample in range(1, evaluation.samples + 1)
         for request in [_request(evaluation, probe, sample)]
     }
@@ -70,11 +70,6 @@ def ask(
     return [
         response_row(evaluation, probe, sample, done[name]) for name, (evaluation, probe, sample, _) in requests.items()
     ]
-
-
-def is_scored(probe: Probe) -> bool:
-    """Whether the probe's choices are scored by their log-likelihood, so that no answer is written."""
-    return probe.check is not None and probe.check["type"] == "log_likelihood"
 
 
 def _request(evaluation: Evaluation, probe: Probe, sample: int) -> CompletionRequest:

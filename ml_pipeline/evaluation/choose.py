@@ -11,10 +11,10 @@ from typing import Any
 
 from ml_pipeline.backends.interface import Backend, Completion
 from ml_pipeline.errors import BackendError, RunCancelledError
-from ml_pipeline.evaluation.ask import is_scored, response_row
+from ml_pipeline.evaluation.ask import response_row
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.scoring.log_likelihood import labels, score_choices
-from ml_pipeline.suites.suite import Probe
+from ml_pipeline.suites.suite import Probe, Suite
 
 _BATCH = 32
 _CHOSEN = (
@@ -37,49 +37,57 @@ def choose(
 
     Raises RunCancelledError when `cancelled` became true before all had ended.
     """
-    cases = [(evaluation, probe) for evaluation in evaluations for probe in evaluation.suite.probes if is_scored(probe)]
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, (_, probe) in enumerate(cases):
-        assert probe.check is not None
-        groups[labels(probe.check)].append(place)
-    rows: dict[int, dict[str, Any]] = {}
-    only_picks = False
-    for choices, places in groups.items():
-        for start in range(0, len(places), _BATCH):
-            progress(len(rows), len(cases))
+    rows: list[dict[str, Any]] = []
+    total = sum(probe.scores_choices for evaluation in evaluations for probe in evaluation.suite.probes)
+    for evaluation in evaluations:
+        made: dict[str, dict[str, Any]] = {}
+        only_picks = False
+        for batch in _batches(evaluation.suite):
+            done = len(rows) + len(made)
+            progress(done, total)
             if cancelled():
                 raise RunCancelledError(
-                    f"cancelled: {len(cases) - len(rows)} of {len(cases)} multiple-choice probes were not scored. "
-                    "Run again to score them all."
+                    f"cancelled: {total - done} of {total} multiple-choice probes were not scored. Run again to score "
+                    "them all."
                 )
-            batch = places[start : start + _BATCH]
-            texts = [_text(cases[place][1]) for place in batch]
             began = time.perf_counter()
-            outcomes = [_CHOSEN] * len(batch) if only_picks else list(_scores(backend, texts, choices))
+            outcomes = [_CHOSEN] * len(batch) if only_picks else list(_scores(backend, batch))
             seconds = (time.perf_counter() - began) / len(batch)
-            for place, text, outcome in zip(batch, texts, outcomes, strict=True):
-                rows[place] = _row(*cases[place], text, outcome, seconds)
             only_picks = _CHOSEN in outcomes
-    if cases:
-        progress(len(cases), len(cases))
-    return [rows[place] for place in range(len(cases))]
+            for probe, outcome in zip(batch, outcomes, strict=True):
+                made[probe.id] = _row(evaluation, probe, outcome, seconds)
+        rows += [made[probe.id] for probe in evaluation.suite.probes if probe.id in made]
+    if total:
+        progress(total, total)
+    return rows
+
+
+def _batches(suite: Suite) -> Iterator[list[Probe]]:
+    """Its probes whose choices are scored, those with the same choices together."""
+    groups: dict[tuple[str, ...], list[Probe]] = defaultdict(list)
+    for probe in suite.probes:
+        if probe.scores_choices:
+            groups[labels(probe.check or {})].append(probe)
+    for probes in groups.values():
+        for start in range(0, len(probes), _BATCH):
+            yield probes[start : start + _BATCH]
 
 
 def _text(probe: Probe) -> str:
     return f"{probe.system}\n\n{probe.prompt}" if probe.system else probe.prompt
 
 
-def _scores(backend: Backend, texts: Sequence[str], choices: Sequence[str]) -> Iterator[list[float] | str]:
-    """The log-probabilities of each text's choices, or why there are none."""
+def _scores(backend: Backend, probes: Sequence[Probe]) -> Iterator[list[float] | str]:
+    """The log-probabilities of the choices of each probe, or why there are none; all have the same choices."""
     try:
-        found = backend.classify(texts, choices)
+        found = backend.classify([_text(probe) for probe in probes], labels(probes[0].check or {}))
     except BackendError as error:
         # One text that is too long must not cost the others their scores.
-        if len(texts) == 1:
+        if len(probes) == 1:
             yield str(error)
         else:
-            for text in texts:
-                yield from _scores(backend, [text], choices)
+            for probe in probes:
+                yield from _scores(backend, [probe])
         return
     for scores in found.log_probabilities:
         if found.method != "scored":
@@ -90,11 +98,11 @@ def _scores(backend: Backend, texts: Sequence[str], choices: Sequence[str]) -> I
             yield f"the model's log-probabilities are not finite: {scores}"
 
 
-def _row(evaluation: Evaluation, probe: Probe, text: str, scores: list[float] | str, seconds: float) -> dict[str, Any]:
-    assert probe.check is not None
+def _row(evaluation: Evaluation, probe: Probe, scores: list[float] | str, seconds: float) -> dict[str, Any]:
+    check, text = probe.check or {}, _text(probe)
     if isinstance(scores, str):
-        completion = Completion(probe.id, text, "", 0, 0, "error", seconds, scores)
-        return response_row(evaluation, probe, 1, completion) | {"choice_log_probabilities": "[]"}
-    likeliest = str(probe.check["choices"][score_choices(probe.check, scores).likeliest])
-    completion = Completion(probe.id, text, likeliest, 0, 0, "stop", seconds)
-    return response_row(evaluation, probe, 1, completion) | {"choice_log_probabilities": json.dumps(scores)}
+        completion, kept = Completion(probe.id, text, "", 0, 0, "error", seconds, scores), []
+    else:
+        likeliest = str(check["choices"][score_choices(check, scores).likeliest])
+        completion, kept = Completion(probe.id, text, likeliest, 0, 0, "stop", seconds), scores
+    return response_row(evaluation, probe, 1, completion) | {"choice_log_probabilities": json.dumps(kept)}

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ml_pipeline.backends.interface import Completion
-from ml_pipeline.evaluation.ask import is_scored
 from ml_pipeline.scoring import accuracy_by_category, score_probe, unfinished_reason
 from ml_pipeline.scoring.checks import shortened
 from ml_pipeline.scoring.degeneration import Answer, degeneration_rates
@@ -34,7 +33,7 @@ def probe_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
         if response["suite"] == suite.name
         and (probe := probes.get(response["probe_id"])) is not None
         and (check := probe.check) is not None
-        and not is_scored(probe)
+        and not probe.scores_choices
     ]
     texts = text_column(response["response"] for response, _, _ in checked)
     readings = exact_results(texts, [check for _, _, check in checked], suite.filters)
@@ -50,7 +49,7 @@ def probe_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
 
 
 def _choice_results(suite: Suite, responses: Sequence[Row]) -> list[Row]:
-    probes = {probe.id: probe for probe in suite.probes if is_scored(probe)}
+    probes = {probe.id: probe for probe in suite.probes if probe.scores_choices}
     rows = []
     for response in responses:
         if response["suite"] != suite.name or (probe := probes.get(response["probe_id"])) is None:

@@ -1,4 +1,4 @@
-"""Multiple choice by log-likelihood: which choice a model finds the likeliest to follow, as other harnesses report it."""
+"""Multiple choice by log-likelihood: which choice does a model find the likeliest to follow the prompt?"""
 
 from __future__ import annotations
 

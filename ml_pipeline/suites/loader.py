@@ -141,8 +141,7 @@ def _check_problems(
     types = {str(probe.check["type"]) for probe in made if probe.check is not None}
     if content.filters is not None and (unread := sorted(types - {*FILTERED_CHECKS})):
         yield f"line {file.line(('filters',))}: 'filters' cannot read for checks of type {', '.join(unread)}; drop it."
-    scored = any(probe.check is not None and probe.check["type"] == "log_likelihood" for probe in probes)
-    if content.rubric is not None and scored:
+    if content.rubric is not None and any(probe.scores_choices for probe in probes):
         yield (
             f"line {file.line(('rubric',))}: checks of type 'log_likelihood' leave no answer to judge; drop 'rubric', "
             "or put those probes into a suite of their own."

@@ -30,6 +30,11 @@ class Probe:
     truth_markers: tuple[str, ...] = ()
     template: str = ""
 
+    @property
+    def scores_choices(self) -> bool:
+        """Whether its choices are scored by their log-likelihood, so that no answer is written."""
+        return self.check is not None and self.check["type"] == "log_likelihood"
+
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
