@@ -138,7 +138,7 @@ def _choices(row: Row, data: DataFile, suite: SuiteKind) -> Item:
     assert data.choices is not None
     assert data.answer is not None
     prompt, choices = _text(row, data.prompt), _texts(row, data.choices)
-    return _scored(prompt, prompt, choices, _index(row, data.answer, choices), _own_category(row, data))
+    return _scored(prompt, prompt, choices, _index_or_text(row, data.answer, choices), _own_category(row, data))
 
 
 def _table(row: Row, data: DataFile, suite: SuiteKind) -> Item:
@@ -177,21 +177,32 @@ def _instructed(question: str, data: DataFile) -> str:
 
 
 def _index(row: Row, name: str, choices: Sequence[str]) -> int:
-    """Which choice is right: its number from 0, its letter, or its text."""
+    """Which choice is right: its number from 0 or its letter."""
     value = row.get(name)
     if isinstance(value, str):
         value = value.strip()
-        if value in choices:
-            value = choices.index(value)
-        elif len(value) == 1 and value in string.ascii_letters:
+        if len(value) == 1 and value in string.ascii_letters:
             value = string.ascii_lowercase.index(value.lower())
         elif value.isascii() and value.isdigit():
             value = int(value[:9])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(choices):
-        raise RowError(
-            f"{name!r} is none of the {len(choices)} choices: give its number from 0, its letter or its text"
-        )
+        raise RowError(f"{name!r} is none of the {len(choices)} choices: {str(row.get(name))[:40]!r}")
     return value
+
+
+def _index_or_text(row: Row, name: str, choices: Sequence[str]) -> int:
+    """Which choice is right: its number from 0, its letter, or its text where that cannot be taken for another's."""
+    value = row.get(name)
+    if not isinstance(value, str) or value.strip() not in choices:
+        return _index(row, name, choices)
+    found = choices.index(value.strip())
+    try:
+        other = _index(row, name, choices)
+    except RowError:
+        return found
+    if other != found:
+        raise RowError(f"{name!r} {value[:40]!r} is the text of one choice and the number or letter of another one")
+    return found
 
 
 def _text(row: Row, name: str) -> str:

@@ -69,11 +69,19 @@ def test_choices_are_scored_as_other_harnesses_word_them(
         assert probe.scores_choices
 
 
-@pytest.mark.parametrize("answer", [1, "1", "B", "b", "Mercury"])
-def test_the_right_choice_may_be_a_number_a_letter_or_its_text(tmp_path: Path, answer: object) -> None:
-    write_jsonl(tmp_path / "d.jsonl", [sets.MMLU | {"answer": answer}])
-    (probe,) = load_data(tmp_path, "file: d.jsonl, kind: mmlu").probes
-    assert probe.check == likelihood(["A", "B", "C", "D"], 1)
+@pytest.mark.parametrize("answer", [1, "1", "B", "b"])
+def test_the_right_choice_may_be_a_number_or_a_letter(tmp_path: Path, answer: object) -> None:
+    for choices in (["Venus", "Mercury"], ["B", "A"], ["1", "0"]):
+        write_jsonl(tmp_path / "d.jsonl", [sets.MMLU | {"answer": answer, "choices": choices}])
+        (probe,) = load_data(tmp_path, "file: d.jsonl, kind: mmlu").probes
+        assert probe.check == likelihood(["A", "B"], 1)
+
+
+@pytest.mark.parametrize("answer", [1, "1", "B", "Mercury"])
+def test_of_a_table_also_its_text(tmp_path: Path, answer: object) -> None:
+    write_jsonl(tmp_path / "d.jsonl", [{"q": "?", "options": ["Venus", "Mercury"], "right": answer}])
+    (probe,) = load_data(tmp_path, f"file: d.jsonl, {CHOICES}").probes
+    assert probe.check == likelihood(["Venus", "Mercury"], 1)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +187,8 @@ def test_a_table_is_checked_as_it_says(tmp_path: Path, check: str, answer: objec
         ("kind: arc", sets.ARC | {"answerKey": "C"}, "'answerKey' 'C' is not one of the labels of its 2 choices"),
         ("kind: arc", sets.ARC | {"choices": {"text": ["a"], "label": []}}, "'label' must be a list"),
         ("kind: truthfulqa_mc1", {"question": "?", "mc1_targets": {"choices": ["a"], "labels": [1, 1]}}, "one 1"),
+        ("kind: mmlu", sets.MMLU | {"answer": "Mercury"}, "'answer' is none of the 4 choices: 'Mercury'"),
+        (CHOICES, {"q": "?", "options": ["1", "0"], "right": "1"}, "the text of one choice and the number"),
         (TABLE, {"q": "?", "a": None, "topic": "x"}, "'a' must be text, not NoneType"),
         (TABLE, {"q": "?", "a": [], "topic": "x"}, "'a' must be a list of 1 to 200 texts"),
         (f"{TABLE}, check: number", {"q": "?", "a": "many", "topic": "x"}, "'a' is no number: 'many'"),
