@@ -37,11 +37,15 @@ def data_probes(data: DataFile, folder: Path, suite: SuiteKind) -> DataProbes:
     """
     if suite not in (allowed := KINDS[data.kind].suites):
         raise DataError(f"data of kind {data.kind!r} belongs to suites of kind {allowed[0]!r}")
-    path = folder / Path(data.file).expanduser()
+    try:
+        path = folder / Path(data.file).expanduser()
+        files = data_files(path, data.split)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{data.file}: cannot be read: {error}") from error
     items: dict[str, Item] = {}
     problems: list[str] = []
     left_out: Counter[str] = Counter()
-    for row in read_rows(data_files(path, data.split), columns_of(data)):
+    for row in read_rows(files, columns_of(data)):
         try:
             item = _item(row, data, suite)
         except RowError as error:
@@ -67,7 +71,11 @@ def data_probes(data: DataFile, folder: Path, suite: SuiteKind) -> DataProbes:
     if data.sample is not None and data.sample > len(items):
         raise DataError(f"{path}: a sample of {data.sample:,} out of {len(items):,} rows; lower 'sample' or drop it")
     chosen = sampled({name: item.category for name, item in items.items()}, data.sample, data.seed)
-    return DataProbes(tuple(_probe(name, items[name]) for name in chosen), _counts(left_out))
+    probes = (
+        Probe(name, (item := items[name]).category, item.prompt, check=item.check, ground_truth=item.ground_truth)
+        for name in chosen
+    )
+    return DataProbes(tuple(probes), _counts(left_out))
 
 
 def sampled(categories: Mapping[str, str], size: int | None, seed: int) -> list[str]:
@@ -112,8 +120,3 @@ def _id(item: Item, data: DataFile) -> str:
     """An id out of what is asked and what is right, so that it outlives a new order of the rows or other wording."""
     content = json.dumps([item.question, item.check, item.ground_truth], sort_keys=True)
     return f"{data.kind}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-
-
-def _probe(name: str, item: Item) -> Probe:
-    check = None if item.check is None else CHECK.validate_python(item.check).model_dump()
-    return Probe(name, item.category, item.prompt, check=check, ground_truth=item.ground_truth)

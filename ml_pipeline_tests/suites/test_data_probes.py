@@ -167,6 +167,7 @@ def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("data", "kind", "more", "message"),
     [
         ("file: gone.jsonl, kind: gsm8k", "capability", "", "gone.jsonl: there is no such file or folder"),
+        ("file: ~no-such-user/x.jsonl, kind: gsm8k", "capability", "", "~no-such-user/x.jsonl: cannot be read"),
         ("file: d.jsonl, kind: gsm9k", "capability", "", "Did you mean 'gsm8k'?"),
         ("file: d.jsonl, kind: gsm8k, sampel: 3", "capability", "", "did you mean 'sample'?"),
         ("file: d.jsonl, kind: gsm8k, sample: 2", "capability", "", "a sample of 2 out of 1 rows"),
