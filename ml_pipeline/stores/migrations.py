@@ -87,6 +87,11 @@ def judges_votes() -> tuple[str, ...]:
     return (*add_columns(JUDGEMENTS, "rubric_sha256", "votes", "votes_asked"), *create_table(JUDGE_VOTES))
 
 
+def scored_choices() -> tuple[str, ...]:
+    """Statements that keep what multiple choice by log-likelihood gives."""
+    return (*add_columns(RESPONSES, "choice_log_probabilities"), *add_columns(PROBE_RESULTS, "passed_normalised"))
+
+
 def create_view(view: View) -> tuple[str, ...]:
     """Statements that make one view, or make it anew."""
     return (
@@ -146,6 +151,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "strict and flexible readings, normalised LEK, degeneration", readings_and_degeneration),
     Migration(4, "several samples of a probe, and templates", several_samples),
     Migration(5, "judges' votes", judges_votes),
+    Migration(6, "multiple choice by log-likelihood", scored_choices),
 )
 
 

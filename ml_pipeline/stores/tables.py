@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ml_pipeline.stores.table import Column, Table
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
@@ -90,6 +90,13 @@ RESPONSES = Table(
         Column("finish_reason", _TEXT, "stop, length, error or cancelled."),
         Column("seconds", _FLOAT, "Wall time from first prompt token to last answer token."),
         Column("error", _TEXT, "What ended the answer early.", nullable=True),
+        Column(
+            "choice_log_probabilities",
+            _TEXT,
+            "Where choices are scored and nothing is written: the natural logarithm of each one's probability as JSON, "
+            "[] if it could not be had; the response is then the likeliest choice.",
+            nullable=True,
+        ),
     ),
     key=("partition_key", "suite", "probe_id", "sample"),
 )
@@ -113,6 +120,13 @@ PROBE_RESULTS = Table(
                 Column(f"{name}_extracted", _TEXT, f"What the {name} filters read out of it.", nullable=True),
                 Column(f"{name}_passed", _BOOL, f"Whether that is right; empty without {name} filters.", nullable=True),
             )
+        ),
+        Column(
+            "passed_normalised",
+            _BOOL,
+            "Whether the right choice has the highest log-probability for each byte (acc_norm; `passed` is acc); empty "
+            "where an answer was written.",
+            nullable=True,
         ),
     ),
     key=("partition_key", "suite", "probe_id", "sample"),

@@ -36,6 +36,7 @@ def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) 
         {"version": 3, "name": "strict and flexible readings, normalised LEK, degeneration"},
         {"version": 4, "name": "several samples of a probe, and templates"},
         {"version": 5, "name": "judges' votes"},
+        {"version": 6, "name": "multiple choice by log-likelihood"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -85,6 +86,7 @@ CAME_WITH: dict[int, dict[str, list[str] | None]] = {
     },
     4: {"responses": ["sample", "template"], "probe_results": ["sample", "template"]},
     5: {"judge_votes": None, "judgements": ["rubric_sha256", "votes", "votes_asked"]},
+    6: {"responses": ["choice_log_probabilities"], "probe_results": ["passed_normalised"]},
 }
 """What each migration after the first two added: columns by table, None for the whole table."""
 
@@ -123,7 +125,7 @@ def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], mo
         store.write_partition(key(), kept)
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
