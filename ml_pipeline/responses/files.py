@@ -64,7 +64,7 @@ def find_response_files(folder: Path, *, now_ns: int, settle_s: float) -> FoundF
         try:
             check_partition_key(key)
         except StoreError as error:
-            found.problems.append(f"{ascii(name):.300} in {folder} cannot be scored. Rename it: {error}")
+            found.problems.append(f"{name!a:.300} in {folder} cannot be scored. Rename it: {error}")
             continue
         if abs(now_ns - info.st_mtime_ns) < settle_s * 1e9:
             found.growing += 1
@@ -96,7 +96,7 @@ def open_plain(path: Path) -> BinaryIO:
         ResponseFileError: it is one of those, or cannot be opened.
     """
     try:
-        file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")  # noqa: SIM115 - the caller's
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     except OSError as error:
         raise ResponseFileError(f"{path} cannot be read: {error.strerror}. Put the file back, or mend it.") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

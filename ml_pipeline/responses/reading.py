@@ -144,7 +144,7 @@ def _name(fields: dict[str, Any], name: str) -> str:
     value = _text(fields, name).strip()
     if len(value) > _MAX_NAME_CHARS or not value.isprintable():
         raise ValueError(
-            f"the field {name!r} must be at most {_MAX_NAME_CHARS} printable characters, not {ascii(value):.40}"
+            f"the field {name!r} must be at most {_MAX_NAME_CHARS} printable characters, not {value!a:.40}"
         )
     return value
 

@@ -105,8 +105,8 @@ def normalised_lek(lek: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def well_formed(text: str) -> str:
-    """A text that UTF-8 can hold: a lone surrogate becomes U+FFFD, and a pair of them the sign that it stands for, as in
-    the original, whose JSON reader does so."""
+    """A text that UTF-8 can hold: a lone surrogate becomes U+FFFD, and a pair of them the sign that it stands for, as
+    in the original, whose JSON reader does so."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
