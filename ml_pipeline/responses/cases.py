@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +172,7 @@ def _numbers(answers: Sequence[str]) -> list[tuple[float, bool] | None]:
     ]
 
 
-def _text_check(expected: str) -> Mapping[str, Any] | None:
+def _text_check(expected: str) -> Row | None:
     """The check for an expected answer that is no number."""
     if letter := _LETTER.fullmatch(expected):
         return {"type": "choice", "answer": letter[1], "choices": {letter[1]: letter[1]}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ml_pipeline.checkpoints.naming import escaped, unescaped
 from ml_pipeline.errors import ResponseFileError, StoreError
@@ -89,7 +89,12 @@ def file_name(partition_key: str) -> str:
     return f"{stem}{_SUFFIX}"
 
 
-def open_plain(path: Path) -> BinaryIO:
+def shown_name(path: Path) -> str:
+    """A file's name as text, whatever its bytes are."""
+    return path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def open_plain(path: Path) -> BufferedReader:
     """Open a file for reading that is neither a link nor a device nor a pipe.
 
     Raises:

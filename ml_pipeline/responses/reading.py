@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ml_pipeline.errors import ResponseFileError
-from ml_pipeline.responses.files import open_plain
+from ml_pipeline.responses.files import open_plain, shown_name
 from ml_pipeline.scoring.heuristic import well_formed
 
 UNKNOWN_MODEL = "unknown"
@@ -97,7 +97,7 @@ class ResponseReader:
         self.bad_lines += 1
         if len(self.problems) < _PROBLEMS_KEPT:
             why = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            self.problems.append(f"{self.path.name}:{number}: {why:.300}")
+            self.problems.append(f"{shown_name(self.path)}:{number}: {why:.300}")
 
 
 def _response(number: int, line: bytes) -> Response:
