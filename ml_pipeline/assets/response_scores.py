@@ -58,8 +58,8 @@ def response_judgements(
     settings = judges_of_files(pipeline.settings())
     if settings is None:
         raise SettingsError(
-            "judge.backend names no judge for files of responses: 'embedded' is a checkpoint's own base model, and they "
-            "have none. Name a base model or a backend there."
+            "judge.backend names no judge for files of responses: 'embedded' is a checkpoint's own base model, and "
+            "they have none. Name a base model or a backend there."
         )
     store = duckdb_io_manager.store()
     scorer = ResponseScorer(settings, pipeline.suites(), store)

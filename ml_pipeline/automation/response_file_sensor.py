@@ -24,7 +24,7 @@ def build_response_file_sensor(interval_s: int) -> dg.SensorDefinition:
         jobs=[score_responses_job, judge_responses_job],
         minimum_interval_seconds=interval_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Looks for files of responses in the folder `responses` of data_dir; new and changed ones are scored.",
+        description="Looks for files of responses in data_dir's folder `responses`; new and changed ones are scored.",
     )
     def response_file_sensor(
         context: dg.SensorEvaluationContext, pipeline: PipelineResource
@@ -45,6 +45,7 @@ def build_response_file_sensor(interval_s: int) -> dg.SensorDefinition:
                 f"Nothing new: {len(found.files)} files of responses known, {found.growing} still being written, "
                 f"{len(found.problems)} problems."
             )
+        known_versions = {file.key: seen[file.key] for file in found.files if file.key in seen}
         jobs = [score_responses_job, *([judge_responses_job] if judges_of_files(settings) else [])]
         known = set(context.instance.get_dynamic_partitions(str(RESPONSE_FILE_PARTITIONS.name)))
         new = [file.key for file in changed if file.key not in known]
@@ -58,7 +59,7 @@ def build_response_file_sensor(interval_s: int) -> dg.SensorDefinition:
                 for file in changed
                 for job in jobs
             ],
-            cursor=_CURSOR.dump_json({**seen, **{file.key: _version(file) for file in changed}}).decode(),
+            cursor=_CURSOR.dump_json({**known_versions, **{f.key: _version(f) for f in changed}}).decode(),
         )
 
     return response_file_sensor

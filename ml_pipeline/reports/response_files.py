@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rich.table import Table
+from rich.text import Text
+
 from ml_pipeline.errors import StoreError
 from ml_pipeline.reports.comparison import compare
 from ml_pipeline.reports.intervals import Estimate
+from ml_pipeline.reports.wording import NONE
 from ml_pipeline.scoring.means import mean_interval
 from ml_pipeline.scoring.statistics import wilson_interval
 from ml_pipeline.scoring.student import t_quantile_95
@@ -87,10 +91,31 @@ def compare_files(store: DuckDBStore, old_key: str, new_key: str) -> list[ModelC
         pairs = [(old_models[0], new_models[0])]
     if not pairs:
         raise StoreError(
-            f"{old_key} and {new_key} have no model in common (field 'model': {_some(old_models)}; {_some(new_models)}). "
+            f"{old_key} and {new_key} have no model in common: {_some(old_models)}; {_some(new_models)}. "
             "Files of one model each are compared whatever it is called: cut them by model."
         )
     return [ModelComparison(old, new, _figures(store, (old_key, old), (new_key, new))) for old, new in pairs]
+
+
+def scored_versions(store: DuckDBStore) -> dict[str, tuple[int, int]]:
+    """Size in bytes and modification time in ns of every file as it was scored, by partition."""
+    rows = store.query("SELECT partition_key, size_bytes, mtime_ns FROM response_files").to_pylist()
+    return {row["partition_key"]: (row["size_bytes"], row["mtime_ns"]) for row in rows}
+
+
+def comparison_table(compared: ModelComparison) -> Table:
+    """A comparison for the terminal; what is clearly not chance is bold."""
+    same = compared.old_model == compared.new_model
+    table = Table(title=Text(compared.new_model if same else f"{compared.old_model} -> {compared.new_model}"))
+    for name in ("suite", "figure", "old", "new", "delta", "95% interval", "responses"):
+        table.add_column(name, justify="left" if name in ("suite", "figure") else "right")
+    for figure in compared.figures:
+        interval = NONE if figure.low is None else f"{figure.low:+.3f} to {figure.high:+.3f}"
+        count = f"{figure.paired} pairs" if figure.paired else f"{figure.old_count}, {figure.new_count}"
+        means = (f"{figure.old:.3f}", f"{figure.new:.3f}", f"{figure.delta:+.3f}")
+        cells = (figure.suite or NONE, figure.dimension, *means, interval, count)
+        table.add_row(*map(Text, cells), style="bold" if figure.clear else None)
+    return table
 
 
 def _models(store: DuckDBStore, partition_key: str) -> list[str]:
