@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from rich.table import Table
 from rich.text import Text
 
@@ -170,8 +169,8 @@ def _figure(
 
 def _paired_interval(dimension: str, before: Floats, after: Floats) -> tuple[float, float] | None:
     if dimension in _PASSES and np.isin([before, after], (0, 1)).all():
-        passes = ({str(i): bool(v) for i, v in enumerate(values)} for values in (before, after))
-        if compared := compare(*passes):
+        reference, candidate = ({str(i): bool(v) for i, v in enumerate(values)} for values in (before, after))
+        if compared := compare(reference, candidate):
             return compared.low, compared.high
     return mean_interval(after - before)
 
