@@ -6,12 +6,13 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from ml_pipeline.responses.reading import Response
+from ml_pipeline.scoring.checks import shortened
 from ml_pipeline.scoring.filter_numbers import number_values
 from ml_pipeline.scoring.filters import extract
 from ml_pipeline.stores.tables import IDENTITY
@@ -32,15 +33,17 @@ _LETTER = re.compile(r"\(?([A-Z])\)?[.)]?")
 class Case:
     """What a response is held against: a probe and its suite, which may be made for it. None where nothing applies.
 
-    `suite` names them; `problem` says why the answer that should be cannot be told, and `expected` what the file
-    says of it.
+    `suite` names them. `number` is the check for a number that the file expects, which filters alone read: a million
+    of them must not take an hour. `expected` is what the file says of the right answer, and `problem` why that is of
+    no use.
     """
 
     suite: str | None = None
     check: tuple[Suite, Probe] | None = None
     judged: tuple[Suite, Probe] | None = None
-    problem: str | None = None
+    number: Row | None = None
     expected: str | None = None
+    problem: str | None = None
 
 
 class Cases:
@@ -54,7 +57,6 @@ class Cases:
                 self._by_id[probe.id].append((suite, probe))
         self._standard = {rubric.name: _made_suite(rubric.name, rubric) for rubric in rubrics}
         self._exact = _made_suite(EXACT, None)
-        self._exact_number = _made_suite(EXACT, None, EXACT_FILTERS)
 
     def of(self, responses: Sequence[Response]) -> list[Case]:
         """The case of each response."""
@@ -67,7 +69,7 @@ class Cases:
             problem = _unlike(response, found)
             if problem is None and found is not None:
                 return _probe_case(*found)
-            return Case(response.suite, problem=problem, expected=response.correct_answer[:_LONGEST_PHRASE])
+            return Case(response.suite, problem=problem, expected=_shown(response.correct_answer))
         if not response.suite and response.prompt:
             for suite, probe in self._by_id.get(response.id, ()):
                 if probe.prompt.strip() == response.prompt.strip():
@@ -79,17 +81,15 @@ class Cases:
         name = response.suite or (judged[0].name if judged else None)
         if not response.correct_answer.strip():
             return Case(name, judged=judged)
-        expected = response.correct_answer.strip()
+        expected = _shown(response.correct_answer)
         if number is not None:
             value, percent = number
-            suite = self._exact_number
             check: Row | None = {"type": "number", "value": value, "tolerance": _TOLERANCE, "percent": percent}
-        else:
-            suite, check = self._exact, _text_check(expected)
-        if check is None:
-            problem = f"correct_answer is no number and no text of one line and at most {_LONGEST_PHRASE} characters"
-            return Case(name or EXACT, judged=judged, problem=problem, expected=expected[:_LONGEST_PHRASE])
-        return Case(name or EXACT, (suite, _made_probe(response, check=check)), judged)
+            return Case(name or EXACT, None, judged, check, expected)
+        if (check := _text_check(response.correct_answer.strip())) is not None:
+            return Case(name or EXACT, (self._exact, _made_probe(response, check=check)), judged)
+        problem = f"correct_answer is no number and no text of one line and at most {_LONGEST_PHRASE} characters"
+        return Case(name or EXACT, judged=judged, expected=expected, problem=problem)
 
     def _judged(self, response: Response) -> tuple[Suite, Probe] | None:
         if response.best_answer.strip():
@@ -129,13 +129,11 @@ def answer_row(response: Response, suite: str, probe: Probe) -> Row:
 
 def with_probes(suite: Suite, probes: Sequence[Probe]) -> Suite:
     """The suite as it is, or one that was made for responses with their probes in it."""
-    return suite if suite.probes else _made_suite(suite.name, suite.rubric, suite.filters, tuple(probes))
+    return suite if suite.probes else replace(suite, probes=tuple(probes))
 
 
-def _made_suite(
-    name: str, rubric: Rubric | None, filters: FilterPipelines | None = None, probes: tuple[Probe, ...] = ()
-) -> Suite:
-    return Suite(name, "1", "capability", "", 0.0, 1, rubric, probes, "", filters=filters)
+def _made_suite(name: str, rubric: Rubric | None) -> Suite:
+    return Suite(name, "1", "capability", "", 0.0, 1, rubric, (), "")
 
 
 def _made_probe(response: Response, *, facts: str = "", check: Row | None = None) -> Probe:
@@ -157,6 +155,10 @@ def _unlike(response: Response, found: tuple[Suite, Probe] | None) -> str | None
     if response.prompt and response.prompt.strip() != found[1].prompt.strip():
         return f"the prompt is not that of probe {response.id!r} of suite {response.suite!r} as it is now"
     return None
+
+
+def _shown(expected: str) -> str:
+    return shortened(expected.strip())
 
 
 def _numbers(answers: Sequence[str]) -> list[tuple[float, bool] | None]:
