@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ml_pipeline.responses.reading import Response
 from ml_pipeline.scoring.checks import shortened
+from ml_pipeline.scoring.exact import DEFAULT_PIPELINES
 from ml_pipeline.scoring.filter_numbers import number_values
 from ml_pipeline.scoring.filters import extract
 from ml_pipeline.stores.tables import IDENTITY
@@ -22,8 +23,11 @@ from ml_pipeline.suites.suite import Probe, Rubric, Suite
 Row = dict[str, Any]
 EXACT, TRUTHFULQA, DO_NOT_ANSWER, TOXIGEN = "exact", "truthfulqa", "do_not_answer", "toxigen"
 STANDARD_RUBRICS = (TRUTHFULQA, DO_NOT_ANSWER, TOXIGEN)
-EXACT_FILTERS = FilterPipelines.of("strip_thinking plain marked number", "strip_thinking plain marked last_number")
-"""For expected numbers, as the original reads them: what follows "####" (a box, or "the answer is"), else the last."""
+EXACT_FILTERS = {
+    "number": FilterPipelines.of("strip_thinking plain marked number", "strip_thinking plain marked last_number"),
+    "choice": DEFAULT_PIPELINES["choice"],
+}
+"""By type of check. Numbers as the original reads them: what follows "####" (a box, "the answer is"), else the last."""
 _TOLERANCE = 0.01
 _LONGEST_PHRASE = 200
 _LETTER = re.compile(r"\(?([A-Z])\)?[.)]?")
@@ -33,15 +37,15 @@ _LETTER = re.compile(r"\(?([A-Z])\)?[.)]?")
 class Case:
     """What a response is held against: a probe and its suite, which may be made for it. None where nothing applies.
 
-    `suite` names them. `number` is the check for a number that the file expects, which filters alone read: a million
-    of them must not take an hour. `expected` is what the file says of the right answer, and `problem` why that is of
+    `suite` names them. `read` is the check for a number or letter that the file expects, which filters alone read: a
+    million of them must not take an hour. `expected` is what the file says of the right answer, and `problem` why that is of
     no use.
     """
 
     suite: str | None = None
     check: tuple[Suite, Probe] | None = None
     judged: tuple[Suite, Probe] | None = None
-    number: Row | None = None
+    read: Row | None = None
     expected: str | None = None
     problem: str | None = None
 
@@ -84,11 +88,13 @@ class Cases:
         expected = _shown(response.correct_answer)
         if number is not None:
             value, percent = number
-            check: Row | None = {"type": "number", "value": value, "tolerance": _TOLERANCE, "percent": percent}
-            return Case(name or EXACT, None, judged, check, expected)
+            read: Row = {"type": "number", "value": value, "tolerance": _TOLERANCE, "percent": percent}
+            return Case(name or EXACT, None, judged, read, expected)
+        if letter := _LETTER.fullmatch(expected):
+            return Case(name or EXACT, None, judged, {"type": "choice", "answer": letter[1]}, letter[1])
         if (check := _text_check(response.correct_answer.strip())) is not None:
             return Case(name or EXACT, (self._exact, _made_probe(response, check=check)), judged)
-        problem = f"correct_answer is no number and no text of one line and at most {_LONGEST_PHRASE} characters"
+        problem = f"correct_answer is no number, and no text of one line and at most {_LONGEST_PHRASE} characters"
         return Case(name or EXACT, judged=judged, expected=expected, problem=problem)
 
     def _judged(self, response: Response) -> tuple[Suite, Probe] | None:
@@ -175,9 +181,7 @@ def _numbers(answers: Sequence[str]) -> list[tuple[float, bool] | None]:
 
 
 def _text_check(expected: str) -> Row | None:
-    """The check for an expected answer that is no number."""
-    if letter := _LETTER.fullmatch(expected):
-        return {"type": "choice", "answer": letter[1], "choices": {letter[1]: letter[1]}}
+    """The check for an expected answer that is neither number nor letter."""
     if expected.casefold() in ("yes", "no"):
         return {"type": "yes_no", "answer": expected.casefold()}
     if len(expected) <= _LONGEST_PHRASE and "\n" not in expected:

@@ -115,7 +115,7 @@ class ResponseScorer:
         content = {
             "file": file_sha256,
             "scorer": _SCORER_VERSION,
-            "exact": EXACT_FILTERS.model_dump(),
+            "exact": {kind: filters.model_dump() for kind, filters in EXACT_FILTERS.items()},
             "suites": {suite.name: suite.sha256 for suite in self._suites},
             **scored_by,
         }

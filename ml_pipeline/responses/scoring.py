@@ -12,7 +12,7 @@ import pyarrow as pa
 from ml_pipeline.evaluation.mark import probe_results
 from ml_pipeline.responses.cases import EXACT_FILTERS, Case, answer_row, with_probes
 from ml_pipeline.responses.reading import Response
-from ml_pipeline.scoring.exact import exact_results
+from ml_pipeline.scoring.exact import ExactResult, exact_results
 from ml_pipeline.scoring.heuristic import heuristic_columns, text_column
 from ml_pipeline.stores.response_tables import RESPONSE_SCORES
 from ml_pipeline.suites.suite import Probe, Suite
@@ -72,17 +72,16 @@ def _marks(responses: Sequence[Response], cases: Sequence[Case]) -> list[Row]:
         {"unscored_reason": case.problem or _error(response), "expected": case.expected or None}
         for response, case in zip(responses, cases, strict=True)
     ]
-    numbers = [(place, case.number) for place, case in enumerate(cases) if case.number and not responses[place].error]
-    texts = text_column(responses[place].text for place, _ in numbers)
-    readings = exact_results(texts, [check for _, check in numbers], EXACT_FILTERS)
-    for (place, _), reading in zip(numbers, readings, strict=True):
-        if reading is not None:
-            marks[place] |= {
-                "passed": reading.flexible.passed,
-                "extracted": reading.flexible.extracted,
-                "strict_passed": reading.strict.passed,
-                "flexible_passed": reading.flexible.passed,
-            }
+    for kind, filters in EXACT_FILTERS.items():
+        read = [
+            (place, case.read)
+            for place, case in enumerate(cases)
+            if case.read and case.read["type"] == kind and not responses[place].error
+        ]
+        texts = text_column(responses[place].text for place, _ in read)
+        readings = exact_results(texts, [check for _, check in read], filters)
+        for (place, _), reading in zip(read, readings, strict=True):
+            marks[place] |= _mark(reading)
     for suite, places in _by_suite([case.check for case in cases]):
         probes = [probe for _, probe in places]
         rows = [answer_row(responses[place], suite.name, probe) for place, probe in places]
@@ -90,6 +89,16 @@ def _marks(responses: Sequence[Response], cases: Sequence[Case]) -> list[Row]:
         for (place, _), result in zip(places, results, strict=True):
             marks[place] = result
     return marks
+
+
+def _mark(reading: ExactResult | None) -> Row:
+    assert reading is not None, "there are filters"
+    return {
+        "passed": reading.flexible.passed,
+        "extracted": reading.flexible.extracted,
+        "strict_passed": reading.strict.passed,
+        "flexible_passed": reading.flexible.passed,
+    }
 
 
 def _by_suite(cases: Sequence[tuple[Suite, Probe] | None]) -> Iterator[tuple[Suite, list[tuple[int, Probe]]]]:
