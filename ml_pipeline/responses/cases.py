@@ -38,8 +38,8 @@ class Case:
     """What a response is held against: a probe and its suite, which may be made for it. None where nothing applies.
 
     `suite` names them. `read` is the check for a number or letter that the file expects, which filters alone read: a
-    million of them must not take an hour. `expected` is what the file says of the right answer, and `problem` why that is of
-    no use.
+    million of them must not take an hour. `expected` is what the file says of the right answer, and `problem` why
+    that is of no use.
     """
 
     suite: str | None = None
