@@ -107,8 +107,8 @@ def test_a_dropped_file_is_scored_once_and_a_changed_one_again(lab: Lab) -> None
     metadata = {name: value.value for name, value in event.materialization.metadata.items()}
     assert event.partition == "my=20answers"
     assert (metadata["responses"], metadata["bad_lines"], metadata["dagster/row_count"]) == (2, 1, 2)
-    assert "my answers.jsonl:3: not JSON" in metadata["problems"]
-    assert "| m | exact | passed | 0.5 |" in metadata["averages"]
+    assert "my answers.jsonl:3: not JSON" in str(metadata["problems"])
+    assert "| m | exact | passed | 0.5 |" in str(metadata["averages"])
     assert lab.instance.get_materialized_partitions(SCORES) == {"my=20answers"}
     lab.put("my answers.jsonl", response(1), response(2), response(3), age_s=1800)
     (again,) = lab.tick()
