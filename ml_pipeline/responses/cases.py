@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ EXACT_FILTERS = {
 """By type of check. Numbers as the original reads them: what follows "####" (a box, "the answer is"), else the last."""
 _TOLERANCE = 0.01
 _LONGEST_PHRASE = 200
+_LONGEST_PROSE = 20_000
+"""Characters of what a judge is told about a response, as in a suite's file."""
 _LETTER = re.compile(r"\(?([A-Z])\)?[.)]?")
 
 
@@ -138,13 +140,26 @@ def with_probes(suite: Suite, probes: Sequence[Probe]) -> Suite:
     return suite if suite.probes else replace(suite, probes=tuple(probes))
 
 
+def by_suite(cases: Sequence[tuple[Suite, Probe] | None]) -> Iterator[tuple[Suite, list[tuple[int, Probe]]]]:
+    """The places of the cases of each suite, and their probes. A suite of a user's may bear the name of a made one."""
+    places: defaultdict[int, list[tuple[int, Probe]]] = defaultdict(list)
+    suites: dict[int, Suite] = {}
+    for place, case in enumerate(cases):
+        if case is not None:
+            suites[id(case[0])] = case[0]
+            places[id(case[0])].append((place, case[1]))
+    for key, suite in suites.items():
+        yield suite, places[key]
+
+
 def _made_suite(name: str, rubric: Rubric | None) -> Suite:
     return Suite(name, "1", "capability", "", 0.0, 1, rubric, (), "")
 
 
 def _made_probe(response: Response, *, facts: str = "", check: Row | None = None) -> Probe:
     # Two lines may bear one id, with other answers expected.
-    return Probe(f"line-{response.line}", "responses", response.prompt, check=check, ground_truth=facts)
+    prompt, facts = response.prompt[:_LONGEST_PROSE], facts[:_LONGEST_PROSE]
+    return Probe(f"line-{response.line}", "responses", prompt, check=check, ground_truth=facts)
 
 
 def _probe_case(suite: Suite, probe: Probe) -> Case:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,12 +11,11 @@ import pyarrow as pa
 from ml_pipeline.evaluation.judges import Judge
 from ml_pipeline.evaluation.judging import judge_answers
 from ml_pipeline.judge_settings import EMBEDDED, JudgeSettings
-from ml_pipeline.responses.cases import Case, answer_row, with_probes
+from ml_pipeline.responses.cases import Case, answer_row, by_suite, with_probes
 from ml_pipeline.responses.reading import Response
 from ml_pipeline.responses.scoring import response_columns
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.response_tables import RESPONSE_JUDGEMENTS
-from ml_pipeline.suites.suite import Probe, Suite
 
 Row = dict[str, Any]
 _SAID = (
@@ -45,15 +44,16 @@ class ResponseJudging:
         self._judges = judges
         self._limit = how.answers_per_suite
         self._how = how
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._seen: Counter[tuple[str | None, str]] = Counter()
 
     def judge(self, responses: Sequence[Response], cases: Sequence[Case], version: Row) -> pa.Table:
         """Judge a batch; raises as `judge_answers`. `version` holds what all rows of a file share."""
         by_line = {response.line: response for response in responses}
         rows: list[Row] = []
-        for suite, asked in self._by_suite(responses, cases):
-            answers = [answer_row(response, suite.name, probe) for response, probe in asked]
-            filled = with_probes(suite, [probe for _, probe in asked])
+        chosen = [case.judged if self._is_chosen(r, case) else None for r, case in zip(responses, cases, strict=True)]
+        for suite, places in by_suite(chosen):
+            answers = [answer_row(responses[place], suite.name, probe) for place, probe in places]
+            filled = with_probes(suite, [probe for _, probe in places])
             # Those of a suite that was made for them are chosen already.
             how = self._how if filled is suite else self._how.model_copy(update={"answers_per_suite": None})
             rows += judge_answers(self._judges, how, [filled], answers).judgements
@@ -64,20 +64,9 @@ class ResponseJudging:
         }
         return pa.table({c.name: pa.array(columns[c.name], c.type) for c in RESPONSE_JUDGEMENTS.columns})
 
-    def _by_suite(
-        self, responses: Sequence[Response], cases: Sequence[Case]
-    ) -> Iterator[tuple[Suite, list[tuple[Response, Probe]]]]:
-        asked: defaultdict[str, list[tuple[Response, Probe]]] = defaultdict(list)
-        suites: dict[str, Suite] = {}
-        for response, case in zip(responses, cases, strict=True):
-            if case.judged is None:
-                continue
-            suite, probe = case.judged
-            self._seen[suite.name, response.model] += 1
-            made = not suite.probes
-            if made and self._limit is not None and self._seen[suite.name, response.model] > self._limit:
-                continue
-            suites[suite.name] = suite
-            asked[suite.name].append((response, probe))
-        for name, suite in suites.items():
-            yield suite, asked[name]
+    def _is_chosen(self, response: Response, case: Case) -> bool:
+        if self._limit is None or case.judged is None or case.judged[0].probes:
+            return True
+        name = case.suite, response.model
+        self._seen[name] += 1
+        return self._seen[name] <= self._limit

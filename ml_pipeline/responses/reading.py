@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from ml_pipeline.errors import ResponseFileError
 from ml_pipeline.responses.files import open_plain, shown_name
+from ml_pipeline.scoring.checks import shortened
 from ml_pipeline.scoring.heuristic import well_formed
 
 UNKNOWN_MODEL = "unknown"
@@ -41,6 +42,11 @@ class Response:
     correct_answer: str
     best_answer: str
     risk_area: str
+
+    @property
+    def chars(self) -> int:
+        """Characters that it keeps in memory."""
+        return sum(map(len, (self.text, self.prompt, self.correct_answer, self.best_answer, self.risk_area)))
 
 
 class ResponseReader:
@@ -118,7 +124,7 @@ def _response(number: int, line: bytes) -> Response:
         id=_name(fields, "id") or _missing("id"),
         model=_name(fields, "model") or UNKNOWN_MODEL,
         text=text,
-        error=error_text or ("there is no response" if fields.get("response") is None else None),
+        error=shortened(error_text) or ("there is no response" if fields.get("response") is None else None),
         prompt=_text(fields, "prompt"),
         suite=_name(fields, "suite"),
         domain=_name(fields, "domain"),

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from ml_pipeline.evaluation.mark import probe_results
-from ml_pipeline.responses.cases import EXACT_FILTERS, Case, answer_row, with_probes
+from ml_pipeline.responses.cases import EXACT_FILTERS, Case, answer_row, by_suite, with_probes
 from ml_pipeline.responses.reading import Response
 from ml_pipeline.scoring.exact import ExactResult, exact_results
 from ml_pipeline.scoring.heuristic import heuristic_columns, text_column
 from ml_pipeline.stores.response_tables import RESPONSE_SCORES
-from ml_pipeline.suites.suite import Probe, Suite
 
 Row = dict[str, Any]
 _BATCH_RESPONSES, _BATCH_CHARS = 5000, 2**22
@@ -29,7 +27,7 @@ def in_batches(responses: Iterable[Response]) -> Iterator[list[Response]]:
     chars = 0
     for response in responses:
         batch.append(response)
-        chars += len(response.text) + len(response.prompt)
+        chars += response.chars
         if len(batch) == _BATCH_RESPONSES or chars >= _BATCH_CHARS:
             yield batch
             batch, chars = [], 0
@@ -82,7 +80,7 @@ def _marks(responses: Sequence[Response], cases: Sequence[Case]) -> list[Row]:
         readings = exact_results(texts, [check for _, check in read], filters)
         for (place, _), reading in zip(read, readings, strict=True):
             marks[place] |= _mark(reading)
-    for suite, places in _by_suite([case.check for case in cases]):
+    for suite, places in by_suite([case.check for case in cases]):
         probes = [probe for _, probe in places]
         rows = [answer_row(responses[place], suite.name, probe) for place, probe in places]
         results = probe_results(with_probes(suite, probes), rows)
@@ -99,18 +97,6 @@ def _mark(reading: ExactResult | None) -> Row:
         "strict_passed": reading.strict.passed,
         "flexible_passed": reading.flexible.passed,
     }
-
-
-def _by_suite(cases: Sequence[tuple[Suite, Probe] | None]) -> Iterator[tuple[Suite, list[tuple[int, Probe]]]]:
-    """The places of the cases of each suite, and their probes."""
-    places: defaultdict[int, list[tuple[int, Probe]]] = defaultdict(list)
-    suites: dict[int, Suite] = {}
-    for place, case in enumerate(cases):
-        if case is not None:
-            suites[id(case[0])] = case[0]
-            places[id(case[0])].append((place, case[1]))
-    for key, suite in suites.items():
-        yield suite, places[key]
 
 
 def _error(response: Response) -> str | None:

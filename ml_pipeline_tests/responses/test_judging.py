@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_a_probe_is_judged_by_its_suites_rubric(lab: Lab) -> None:
     assert len(rows) == 2 * len(content.rubric.dimensions if content.rubric else ())
     assert {(row["line"], row["model"]) for row in rows} == {(1, "m"), (2, "n")}
     assert {(row["prompt_id"], row["suite"], row["score"]) for row in rows} == {(probe.id, "content", 8.0)}
+
+
+def test_a_suite_of_ones_own_may_bear_a_standard_ones_name(lab: Lab) -> None:
+    (content,) = lab.suites
+    lab.suites = [replace(content, name="truthfulqa")]
+    probe = content.probes[0]
+    lab.put("a", [{"id": probe.id, "suite": "truthfulqa", "response": "Much."}, TRUTH])
+    lab.judge("a", Judge("big", ScriptedBackend(reply, "big")))
+    rubrics = {row["line"]: row["rubric"] for row in lab.rows("response_judgements", "line, rubric")}
+    assert rubrics == {1: "content 1.0", 2: "truthfulqa 1.0"}
 
 
 def test_so_many_answers_of_each_model_are_judged_as_the_settings_say(lab: Lab) -> None:
