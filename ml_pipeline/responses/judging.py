@@ -44,7 +44,7 @@ class ResponseJudging:
         self._judges = judges
         self._limit = how.answers_per_suite
         self._how = how
-        self._seen: Counter[tuple[str | None, str]] = Counter()
+        self._seen: Counter[tuple[str, str]] = Counter()
 
     def judge(self, responses: Sequence[Response], cases: Sequence[Case], version: Row) -> pa.Table:
         """Judge a batch; raises as `judge_answers`. `version` holds what all rows of a file share."""
@@ -67,6 +67,6 @@ class ResponseJudging:
     def _is_chosen(self, response: Response, case: Case) -> bool:
         if self._limit is None or case.judged is None or case.judged[0].probes:
             return True
-        name = case.suite, response.model
+        name = case.judged[0].name, response.model
         self._seen[name] += 1
         return self._seen[name] <= self._limit
