@@ -215,8 +215,8 @@ class ParquetStore:
             )
         if "evaluation_ids" in old and set(json.loads(old["evaluation_ids"])) <= set(ids):
             return None
-        with store_errors("read", path):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        with store_errors("read", path), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         at = datetime.fromisoformat(old["scored_at"]).strftime("%Y%m%dT%H%M%S.%fZ") if old else "damaged"
         kept = self.folder / SUPERSEDED / table.name / partition_key / f"{at}-{digest}{_SUFFIX}"
         keep_as(path, kept)
