@@ -16,15 +16,22 @@ from pathlib import Path
 import dagster as dg
 
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
-from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
-from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
+from ml_pipeline.automation.jobs import (
+    judge_responses_job,
+    publish_scores_job,
+    score_checkpoints_job,
+    score_responses_job,
+)
+from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.duckdb import DuckDBStore
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
+_FILES = str(RESPONSE_FILE_PARTITIONS.name)
 _POLL_S = 2.0
 
 
@@ -113,6 +120,40 @@ def score(
             raise KeyboardInterrupt
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
+    return outcome
+
+
+def score_files(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    keys: Sequence[str],
+    settings: Settings,
+    note: Callable[[str], None],
+) -> Outcome:
+    """Score files of responses in this process, and have them judged where a judge is named for them.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it. What was finished is stored.
+    """
+    known = set(instance.get_dynamic_partitions(_FILES))
+    if new := [key for key in keys if key not in known]:
+        instance.add_dynamic_partitions(_FILES, new)
+    jobs = [score_responses_job.name, *([judge_responses_job.name] if judges_of_files(settings) else [])]
+    outcome = Outcome()
+    for key in keys:
+        for name in jobs:
+            note(f"{name.removesuffix('_responses_job')} {key}")
+            if name == judge_responses_job.name:
+                _wait_for_the_model(instance, settings.run_locks_path, note)
+            result = definitions.resolve_job_def(name).execute_in_process(
+                instance=instance, partition_key=key, run_config=_QUIET, raise_on_error=False
+            )
+            if _was_interrupted(instance, result.run_id):
+                raise KeyboardInterrupt
+            if not result.success:
+                reasons = failure_reasons(instance, result.run_id)
+                outcome.failures[key] = reasons.get(key, f"see run {result.run_id} in the Dagster UI")
+                break
     return outcome
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
+from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Column, Table
 
 SCHEMA_VERSION = 6
@@ -276,6 +277,6 @@ RUN_TABLES: tuple[Table, ...] = (TRAINING_LOSS,)
 """Tables whose partition is a training run, not a checkpoint."""
 
 TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RUN_TABLES)}
+    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RUN_TABLES, *RESPONSE_TABLES)}
 )
 """Every table by its name, which is also the name of its Dagster asset where it has one."""

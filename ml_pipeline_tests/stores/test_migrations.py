@@ -13,7 +13,7 @@ from ml_pipeline.stores.migrations import MIGRATIONS, Migration
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES
-from ml_pipeline.stores.views import VIEWS
+from ml_pipeline.stores.views import CHECKPOINT_VIEWS, VIEWS
 from ml_pipeline_tests.stores.samples import Row, identity, judgement_rows, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
 
@@ -37,6 +37,7 @@ def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) 
         {"version": 4, "name": "several samples of a probe, and templates"},
         {"version": 5, "name": "judges' votes"},
         {"version": 6, "name": "multiple choice by log-likelihood"},
+        {"version": 7, "name": "files of responses"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -115,7 +116,7 @@ def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], mo
     with monkeypatch.context() as before:
         made = tuple(one for table in tables.values() for one in migrations.create_table(table))
         if version >= 4:  # the migration to 4 makes the views anew
-            made += tuple(one for view in VIEWS for one in migrations.create_view(view))
+            made += tuple(one for view in CHECKPOINT_VIEWS for one in migrations.create_view(view))
         first = Migration(1, "as it was", lambda: made)
         done = (replace(known, statements=tuple) for known in MIGRATIONS[2:version])
         older = (first, MIGRATIONS[1], *done)
