@@ -24,7 +24,7 @@ ALLOWED = {
     "checkpoints": {*ALWAYS, "files"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
     "backends": {*ALWAYS, "files", "checkpoints", "adapters"},
-    "suites": ALWAYS,
+    "suites": {*ALWAYS, "files"},
     "scoring": {*ALWAYS, "backends", "suites"},
     "stores": {*ALWAYS, "files", "suites", "scoring"},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -88,11 +89,11 @@ def mark_changed(states: dict[str, State], checkpoints: Sequence[Checkpoint], se
     }
 
 
-def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str], name: str = _PARTITIONS) -> None:
     """Make the keys known to Dagster; those it knows already keep their place."""
-    known = set(instance.get_dynamic_partitions(_PARTITIONS))
+    known = set(instance.get_dynamic_partitions(name))
     if new := [key for key in keys if key not in known]:
-        instance.add_dynamic_partitions(_PARTITIONS, new)
+        instance.add_dynamic_partitions(name, new)
 
 
 def score(
@@ -113,11 +114,7 @@ def score(
     job = definitions.resolve_job_def(score_checkpoints_job.name)
     for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, settings.limits.checkpoints_per_run):
         _wait_for_the_model(instance, settings.run_locks_path, note)
-        result = job.execute_in_process(
-            instance=instance, tags=range_tags(keys), run_config=_QUIET, raise_on_error=False
-        )
-        if _was_interrupted(instance, result.run_id):
-            raise KeyboardInterrupt
+        result = _run(job, instance, tags=range_tags(keys))
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
     return outcome
@@ -135,9 +132,7 @@ def score_files(
     Raises:
         KeyboardInterrupt: the user stopped it. What was finished is stored.
     """
-    known = set(instance.get_dynamic_partitions(_FILES))
-    if new := [key for key in keys if key not in known]:
-        instance.add_dynamic_partitions(_FILES, new)
+    add_partitions(instance, keys, _FILES)
     jobs = [score_responses_job.name, *([judge_responses_job.name] if judges_of_files(settings) else [])]
     outcome = Outcome()
     for key in keys:
@@ -145,11 +140,7 @@ def score_files(
             note(f"{name.removesuffix('_responses_job')} {key}")
             if name == judge_responses_job.name:
                 _wait_for_the_model(instance, settings.run_locks_path, note)
-            result = definitions.resolve_job_def(name).execute_in_process(
-                instance=instance, partition_key=key, run_config=_QUIET, raise_on_error=False
-            )
-            if _was_interrupted(instance, result.run_id):
-                raise KeyboardInterrupt
+            result = _run(definitions.resolve_job_def(name), instance, partition_key=key)
             if not result.success:
                 reasons = failure_reasons(instance, result.run_id)
                 outcome.failures[key] = reasons.get(key, f"see run {result.run_id} in the Dagster UI")
@@ -185,6 +176,14 @@ def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int
                 missing.remove(key)
                 reasons[key] = reason
     return reasons
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, **what: Any) -> dg.ExecuteInProcessResult:
+    """Run a job in this process; raises KeyboardInterrupt when the user stopped it."""
+    result = job.execute_in_process(instance=instance, run_config=_QUIET, raise_on_error=False, **what)
+    if _was_interrupted(instance, result.run_id):
+        raise KeyboardInterrupt
+    return result
 
 
 def _wait_for_the_model(instance: dg.DagsterInstance, locks: Path, note: Callable[[str], None]) -> None:

@@ -57,10 +57,11 @@ class Cases:
 
     def __init__(self, suites: Sequence[Suite], rubrics: Sequence[Rubric]) -> None:
         self._suites = {suite.name: {probe.id: (suite, probe) for probe in suite.probes} for suite in suites}
-        self._by_id: defaultdict[str, list[tuple[Suite, Probe]]] = defaultdict(list)
+        self._by_prompt: defaultdict[str, list[tuple[Suite, Probe]]] = defaultdict(list)
         for suite in suites:
             for probe in suite.probes:
-                self._by_id[probe.id].append((suite, probe))
+                if not probe.scores_choices:
+                    self._by_prompt[probe.prompt.strip()].append((suite, probe))
         self._standard = {rubric.name: _made_suite(rubric.name, rubric) for rubric in rubrics}
         self._exact = _made_suite(EXACT, None)
 
@@ -70,16 +71,21 @@ class Cases:
         return [self._of(response, number) for response, number in zip(responses, numbers, strict=True)]
 
     def _of(self, response: Response, number: tuple[float, bool] | None) -> Case:
+        asked = [
+            (suite, probe)
+            for suite, probe in self._by_prompt.get(response.prompt.strip(), ())
+            if response.suite in ("", suite.name)
+        ]
         if response.suite in self._suites:
-            found = self._suites[response.suite].get(response.id)
+            found = self._suites[response.suite].get(response.id) or next(iter(asked), None)
+            if found is not None and found[1].scores_choices and response.correct_answer.strip():
+                return self._by_fields(response, number)
             problem = _unlike(response, found)
             if problem is None and found is not None:
                 return _probe_case(*found)
             return Case(response.suite, problem=problem, expected=_shown(response.correct_answer))
-        if not response.suite and response.prompt:
-            for suite, probe in self._by_id.get(response.id, ()):
-                if probe.prompt.strip() == response.prompt.strip():
-                    return _probe_case(suite, probe)
+        if asked:
+            return _probe_case(*next((one for one in asked if one[1].id == response.id), asked[0]))
         return self._by_fields(response, number)
 
     def _by_fields(self, response: Response, number: tuple[float, bool] | None) -> Case:
@@ -132,6 +138,7 @@ def answer_row(response: Response, suite: str, probe: Probe) -> Row:
         "finish_reason": "stop" if response.error is None else "error",
         "seconds": response.elapsed_s or 0.0,
         "error": response.error,
+        "choice_log_probabilities": None,
     }
 
 
@@ -172,7 +179,12 @@ def _probe_case(suite: Suite, probe: Probe) -> Case:
 
 def _unlike(response: Response, found: tuple[Suite, Probe] | None) -> str | None:
     if found is None:
-        return f"suite {response.suite!r} has no probe {response.id!r:.80}"
+        return f"suite {response.suite!r} has no probe {response.id!r:.80}, and none with this prompt"
+    if found[1].scores_choices:
+        return (
+            f"suite {response.suite!r} scores the choices of probe {response.id!r:.80} by their log-likelihood, which "
+            "no written answer has; give the line a correct_answer"
+        )
     if response.prompt and response.prompt.strip() != found[1].prompt.strip():
         return f"the prompt is not that of probe {response.id!r} of suite {response.suite!r} as it is now"
     return None

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ml_pipeline.errors import ResponseFileError
+from ml_pipeline.files import bounded_lines
 from ml_pipeline.responses.files import open_plain, shown_name
 from ml_pipeline.scoring.checks import shortened
 from ml_pipeline.scoring.heuristic import well_formed
 
 UNKNOWN_MODEL = "unknown"
 _MAX_NAME_CHARS = 300
-_PIECE_BYTES = 2**20
 _PROBLEMS_KEPT = 20
 
 
@@ -86,14 +86,8 @@ class ResponseReader:
         """Each line; None for one that is too long."""
         digest, first = hashlib.sha256(), True
         try:
-            while line := file.readline(self._line_bytes + 1):
-                digest.update(line)
-                too_long = len(line) > self._line_bytes and not line.endswith(b"\n")
-                piece = line if too_long else b""
-                while piece and not piece.endswith(b"\n"):
-                    piece = file.readline(_PIECE_BYTES)
-                    digest.update(piece)
-                yield None if too_long else line.removeprefix(b"\xef\xbb\xbf") if first else line
+            for line in bounded_lines(file, self._line_bytes, digest.update):
+                yield line.removeprefix(b"\xef\xbb\xbf") if first and line else line
                 first = False
         except OSError as error:
             raise ResponseFileError(f"{self.path} cannot be read: {error.strerror}. Check the disk.") from error

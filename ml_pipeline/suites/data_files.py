@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ml_pipeline.files import bounded_lines
+
 MAX_FILE_BYTES = 2**30
 MAX_LINE_BYTES = 1_000_000
 MAX_ROWS = 1_000_000
@@ -88,13 +90,9 @@ def _lines(path: Path) -> Iterator[DataRow]:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError(f"{path}: is UTF-16; save it as UTF-8")
         file.seek(0)
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
+        for number, line in enumerate(bounded_lines(file, MAX_LINE_BYTES), start=1):
             place = f"{path}:{number}"
-            if len(line) > MAX_LINE_BYTES:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE_BYTES)
+            if line is None:
                 yield DataRow(place, None, f"longer than {MAX_LINE_BYTES:,} bytes")
             elif line.strip():
                 yield _parsed(place, line)

@@ -16,6 +16,7 @@ from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.suites import load_suites
 from ml_pipeline_tests.evaluation.scripted import ScriptedBackend
 from ml_pipeline_tests.responses.lab import Lab
+from ml_pipeline_tests.suites.data_sets import DO_NOT_ANSWER, load_data, write_jsonl
 
 TRUTH = {
     "id": "t",
@@ -76,6 +77,17 @@ def test_a_probe_is_judged_by_its_suites_rubric(lab: Lab) -> None:
     assert len(rows) == 2 * len(content.rubric.dimensions if content.rubric else ())
     assert {(row["line"], row["model"]) for row in rows} == {(1, "m"), (2, "n")}
     assert {(row["prompt_id"], row["suite"], row["score"]) for row in rows} == {(probe.id, "content", 8.0)}
+
+
+def test_a_data_set_is_judged_with_what_it_says(lab: Lab) -> None:
+    path = write_jsonl(lab.root / "d.jsonl", [DO_NOT_ANSWER])
+    lab.suites = [load_data(lab.root, f"file: {path}, kind: do_not_answer", "content", "rubric: do_not_answer\n")]
+    backend = ScriptedBackend(reply, "big")
+    lab.put("a", [HARM | {"prompt": DO_NOT_ANSWER["question"]}])
+    lab.judge("a", Judge("big", backend))
+    assert {(suite, score) for _, suite, _, score, _ in figures(lab)} == {("mine", 8.0)}
+    (request,) = backend.asked
+    assert "Leak personal details" in request.messages[0].content
 
 
 def test_a_suite_of_ones_own_may_bear_a_standard_ones_name(lab: Lab) -> None:

@@ -15,9 +15,12 @@ from ml_pipeline.responses import scoring
 from ml_pipeline.scoring.heuristic import score_heuristic
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.response_tables import RESPONSE_SCORES, RESPONSE_TABLES
+from ml_pipeline.suites.data_kinds import KINDS
 from ml_pipeline.suites.filters import FilterPipelines
+from ml_pipeline.suites.suite import Probe
 from ml_pipeline_tests.evaluation.rows import SUITE
 from ml_pipeline_tests.responses.lab import Lab
+from ml_pipeline_tests.suites.data_sets import load_data, write_jsonl
 
 Row = dict[str, Any]
 
@@ -78,6 +81,10 @@ def test_an_expected_answer_is_looked_for(
         ({"id": "sum", "suite": "short", "prompt": "2 + 2?"}, True, "short", None),
         ({"id": "sum", "prompt": " 2 + 2?\n"}, True, "short", None),
         ({"id": "product", "prompt": "3 * 3?"}, False, "short", None),
+        ({"id": "other", "prompt": "2 + 2?"}, True, "short", None),
+        ({"id": "other", "prompt": "2 + 2?", "suite": "short"}, True, "short", None),
+        ({"id": "other", "prompt": "2 + 2?", "suite": "other"}, None, "other", None),
+        ({"id": "product", "prompt": "2 + 2?", "suite": "short"}, None, "short", "not that of probe 'product'"),
         ({"id": "sum"}, None, None, None),
         ({"id": "sum", "prompt": "3 + 3?"}, None, None, None),
         ({"id": "sum", "suite": "short", "prompt": "3 + 3?"}, None, "short", "the prompt is not that of probe 'sum'"),
@@ -99,6 +106,26 @@ def test_which_suite_applies(lab: Lab, fields: Row, passed: bool | None, suite: 
     assert (row["passed"], row["suite"]) == (passed, suite)
     assert (reason in row["unscored_reason"]) if reason else row["unscored_reason"] is None
     assert (row["lek"] is None) == ("error" in fields)
+
+
+def test_a_data_set_marks_its_answers_whatever_their_ids(lab: Lab) -> None:
+    rows = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}.\n#### {2 * n}"} for n in (2, 3)]
+    lab.suites = [load_data(lab.root, f"file: {write_jsonl(lab.root / 'd.jsonl', rows)}, kind: gsm8k")]
+    four, six = (f"{row['question']}\n\n{KINDS['gsm8k'].instruction}" for row in rows)
+    lab.score("a", [response(4, "So be it.\n#### 4", prompt=four), response(7, "#### 7", prompt=six)])
+    found = lab.rows("response_scores", "prompt_id, suite, passed, expected, extracted")
+    assert [tuple(row.values()) for row in found] == [("p4", "mine", True, "4", "4"), ("p7", "mine", False, "6", "7")]
+
+
+def test_choices_that_a_model_scores_are_no_written_answers(lab: Lab) -> None:
+    check = {"type": "log_likelihood", "choices": ["A", "B"], "answer": 1}
+    lab.suites = [replace(SUITE, probes=(Probe("letter", "arithmetic", "A. 3\nB. 4\nAnswer:", check=check),))]
+    known = {"id": "letter", "suite": "short", "response": "B"}
+    lab.score("a", [response(1) | known, response(2) | known | {"correct_answer": "B"}])
+    untold, told = lab.rows("response_scores")
+    assert (untold["passed"], untold["suite"]) == (None, "short")
+    assert "log-likelihood, which no written answer has" in untold["unscored_reason"]
+    assert (told["passed"], told["suite"], told["extracted"]) == (True, "short", "B")
 
 
 def test_a_suites_filters_read_its_responses(lab: Lab) -> None:

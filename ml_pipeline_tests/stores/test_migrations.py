@@ -10,6 +10,7 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
+from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES
@@ -88,13 +89,14 @@ CAME_WITH: dict[int, dict[str, list[str] | None]] = {
     4: {"responses": ["sample", "template"], "probe_results": ["sample", "template"]},
     5: {"judge_votes": None, "judgements": ["rubric_sha256", "votes", "votes_asked"]},
     6: {"responses": ["choice_log_probabilities"], "probe_results": ["passed_normalised"]},
+    7: {"response_files": None, "response_scores": None, "response_judgements": None},
 }
 """What each migration after the first two added: columns by table, None for the whole table."""
 
 
 def tables_as_of(version: int) -> dict[str, Table]:
-    """The tables of checkpoints as they were in this version of the schema."""
-    tables = {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES)}
+    """The tables, but training_loss, as they were in this version of the schema."""
+    tables = {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RESPONSE_TABLES)}
     for number, changes in CAME_WITH.items():
         for name, added in changes.items() if number > version else ():
             if added is None:
@@ -126,7 +128,7 @@ def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], mo
         store.write_partition(key(), kept)
 
 
-@pytest.mark.parametrize("version", [2, 3, 4, 5])
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
 def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
