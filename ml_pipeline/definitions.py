@@ -8,11 +8,19 @@ import dagster as dg
 
 from ml_pipeline.assets.checkpoint_assets import build_checkpoint_assets
 from ml_pipeline.assets.published import leaderboard, score_report, score_table
-from ml_pipeline.assets.specs import training_runs
+from ml_pipeline.assets.response_scores import response_judgements, response_scores
+from ml_pipeline.assets.specs import response_files, training_runs
 from ml_pipeline.assets.training_loss import training_loss
 from ml_pipeline.automation.discovery_sensor import build_discovery_sensor
-from ml_pipeline.automation.jobs import publish_scores_job, read_training_logs_job, score_checkpoints_job
+from ml_pipeline.automation.jobs import (
+    judge_responses_job,
+    publish_scores_job,
+    read_training_logs_job,
+    score_checkpoints_job,
+    score_responses_job,
+)
 from ml_pipeline.automation.publishing import build_publish_sensor
+from ml_pipeline.automation.response_file_sensor import build_response_file_sensor
 from ml_pipeline.automation.training_log_sensor import build_training_log_sensor
 from ml_pipeline.resources import build_resources
 from ml_pipeline.settings_file import find_config, load_settings
@@ -28,15 +36,25 @@ def defs() -> dg.Definitions:
             training_runs,
             build_checkpoint_assets(settings.limits.checkpoints_per_run),
             training_loss,
+            response_files,
+            response_scores,
+            response_judgements,
             score_table,
             leaderboard,
             score_report,
         ],
-        jobs=[score_checkpoints_job, publish_scores_job, read_training_logs_job],
+        jobs=[
+            score_checkpoints_job,
+            publish_scores_job,
+            read_training_logs_job,
+            score_responses_job,
+            judge_responses_job,
+        ],
         sensors=[
             build_discovery_sensor(settings.discovery.interval_s),
             build_publish_sensor(settings.discovery.interval_s),
             build_training_log_sensor(settings.discovery.training_log_interval_s),
+            build_response_file_sensor(settings.discovery.interval_s),
         ],
         resources=build_resources(config, settings),
         # One process a run: the model is loaded once, and by nobody else.

@@ -8,6 +8,7 @@
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
+    ├── ResponseFileError    a file of responses cannot be read, or holds none
     ├── RunCancelledError    whoever asked for the work wants no more of it
     └── StoreError           scores could not be written or read
         ├── StoreLockedError   another process holds the DuckDB file
@@ -66,6 +67,10 @@ class BackendError(MlPipelineError):
 
 class SuiteError(MlPipelineError):
     """A suite or rubric file is wrong."""
+
+
+class ResponseFileError(MlPipelineError):
+    """A file of responses cannot be read, holds no response, or was written while it was read."""
 
 
 class RunCancelledError(MlPipelineError):

@@ -6,9 +6,10 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ml_pipeline.errors import StoreError, StoreFullError
 
@@ -16,6 +17,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
 _TEMPORARY_SUFFIX = ".tmp"
+_PIECE_BYTES = 2**20
 
 
 @contextmanager
@@ -147,6 +149,23 @@ def modified_ns(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def bounded_lines(
+    file: BinaryIO, most_bytes: int, seen: Callable[[bytes], object] = lambda piece: None
+) -> Iterator[bytes | None]:
+    """Each line of a file, its end included; None for one of more than `most_bytes` without its end.
+
+    Of such a line no more than a piece is ever in memory. `seen` is told every byte that is read.
+    """
+    while line := file.readline(most_bytes + 1):
+        seen(line)
+        too_long = len(line) > most_bytes and not line.endswith(b"\n")
+        piece = line if too_long else b""
+        while piece and not piece.endswith(b"\n"):
+            piece = file.readline(_PIECE_BYTES)
+            seen(piece)
+        yield None if too_long else line
 
 
 def is_temporary(path: Path) -> bool:

@@ -119,6 +119,9 @@ class LimitsSettings(Section):
     training_log_bytes: int = Field(
         64 * 2**20, ge=1024, description="Training logs are read up to this size, in bytes."
     )
+    response_line_bytes: int = Field(
+        16 * 2**20, ge=1024, description="Longest line of a file of responses; a longer one counts as a bad line."
+    )
     cache_bytes: int = Field(
         20 * 2**30, ge=1, description="Room for fetched and converted adapters; least recently used goes first."
     )
@@ -236,6 +239,11 @@ class Settings(Section):
     def requested_path(self) -> Path:
         """The database of what the discovery sensor has asked to be scored."""
         return self.data_path / "dagster" / "requested.sqlite"
+
+    @property
+    def responses_path(self) -> Path:
+        """The folder in which files of responses are looked for."""
+        return self.data_path / "responses"
 
     @property
     def log_positions_path(self) -> Path:

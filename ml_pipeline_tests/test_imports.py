@@ -24,11 +24,12 @@ ALLOWED = {
     "checkpoints": {*ALWAYS, "files"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
     "backends": {*ALWAYS, "files", "checkpoints", "adapters"},
-    "suites": ALWAYS,
+    "suites": {*ALWAYS, "files"},
     "scoring": {*ALWAYS, "backends", "suites"},
     "stores": {*ALWAYS, "files", "suites", "scoring"},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
+    "responses": {*ALWAYS, "files", "checkpoints", "suites", "scoring", "stores", "evaluation"},
     "evaluation": {*ALWAYS, "files", "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},
 }
 MAY_USE_DAGSTER = {"stores/io_managers.py", "resources.py", "definitions.py", "assets", "automation", "cli"}

@@ -123,6 +123,24 @@ CHECKPOINT_SPECS = (
     ),
 )
 
+RESPONSE_FILES = "response_files"
+
+response_files = dg.AssetSpec(
+    RESPONSE_FILES,
+    group_name="response_files",
+    kinds={"file"},
+    owners=[OWNER],
+    description="Files of responses in the folder `responses` of data_dir.",
+)
+
+RESPONSE_SCORES_SPEC, RESPONSE_JUDGEMENTS_SPEC = (
+    _spec(name, "response_files", {kind, "duckdb"}, [RESPONSE_FILES], description, "duckdb_io_manager")
+    for name, kind, description in (
+        ("response_scores", "python", "Figures of every response of a file, without any model; and averages by model."),
+        ("response_judgements", "llama.cpp", "The judge's figures for the responses of a file that a rubric is for."),
+    )
+)
+
 TRAINING_LOSS_SPEC = _spec(
     "training_loss",
     "discover",

@@ -1,10 +1,15 @@
-"""The jobs: score checkpoints, publish what follows from the scores, and read training logs."""
+"""The jobs: score checkpoints and files of responses, publish what follows from the scores, and read training logs."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from ml_pipeline.assets.specs import CHECKPOINT_SPECS, TRAINING_LOSS_SPEC
+from ml_pipeline.assets.specs import (
+    CHECKPOINT_SPECS,
+    RESPONSE_JUDGEMENTS_SPEC,
+    RESPONSE_SCORES_SPEC,
+    TRAINING_LOSS_SPEC,
+)
 
 PUBLISHED = ("score_table", "leaderboard", "score_report")
 
@@ -24,4 +29,16 @@ read_training_logs_job = dg.define_asset_job(
     "read_training_logs_job",
     selection=dg.AssetSelection.assets(TRAINING_LOSS_SPEC.key),
     description="Reads what was added to the logs of training runs.",
+)
+
+score_responses_job = dg.define_asset_job(
+    "score_responses_job",
+    selection=dg.AssetSelection.assets(RESPONSE_SCORES_SPEC.key),
+    description="The figures of files of responses that need no model.",
+)
+
+judge_responses_job = dg.define_asset_job(
+    "judge_responses_job",
+    selection=dg.AssetSelection.assets(RESPONSE_JUDGEMENTS_SPEC.key),
+    description="The judge's figures for files of responses.",
 )

@@ -12,19 +12,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
-from ml_pipeline.automation.jobs import publish_scores_job, score_checkpoints_job
-from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
+from ml_pipeline.automation.jobs import (
+    judge_responses_job,
+    publish_scores_job,
+    score_checkpoints_job,
+    score_responses_job,
+)
+from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.duckdb import DuckDBStore
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
+_FILES = str(RESPONSE_FILE_PARTITIONS.name)
 _POLL_S = 2.0
 
 
@@ -81,11 +89,11 @@ def mark_changed(states: dict[str, State], checkpoints: Sequence[Checkpoint], se
     }
 
 
-def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str], name: str = _PARTITIONS) -> None:
     """Make the keys known to Dagster; those it knows already keep their place."""
-    known = set(instance.get_dynamic_partitions(_PARTITIONS))
+    known = set(instance.get_dynamic_partitions(name))
     if new := [key for key in keys if key not in known]:
-        instance.add_dynamic_partitions(_PARTITIONS, new)
+        instance.add_dynamic_partitions(name, new)
 
 
 def score(
@@ -106,13 +114,37 @@ def score(
     job = definitions.resolve_job_def(score_checkpoints_job.name)
     for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, settings.limits.checkpoints_per_run):
         _wait_for_the_model(instance, settings.run_locks_path, note)
-        result = job.execute_in_process(
-            instance=instance, tags=range_tags(keys), run_config=_QUIET, raise_on_error=False
-        )
-        if _was_interrupted(instance, result.run_id):
-            raise KeyboardInterrupt
+        result = _run(job, instance, tags=range_tags(keys))
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
+    return outcome
+
+
+def score_files(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    keys: Sequence[str],
+    settings: Settings,
+    note: Callable[[str], None],
+) -> Outcome:
+    """Score files of responses in this process, and have them judged where a judge is named for them.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it. What was finished is stored.
+    """
+    add_partitions(instance, keys, _FILES)
+    jobs = [score_responses_job.name, *([judge_responses_job.name] if judges_of_files(settings) else [])]
+    outcome = Outcome()
+    for key in keys:
+        for name in jobs:
+            note(f"{name.removesuffix('_responses_job')} {key}")
+            if name == judge_responses_job.name:
+                _wait_for_the_model(instance, settings.run_locks_path, note)
+            result = _run(definitions.resolve_job_def(name), instance, partition_key=key)
+            if not result.success:
+                reasons = failure_reasons(instance, result.run_id)
+                outcome.failures[key] = reasons.get(key, f"see run {result.run_id} in the Dagster UI")
+                break
     return outcome
 
 
@@ -144,6 +176,14 @@ def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int
                 missing.remove(key)
                 reasons[key] = reason
     return reasons
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, **what: Any) -> dg.ExecuteInProcessResult:
+    """Run a job in this process; raises KeyboardInterrupt when the user stopped it."""
+    result = job.execute_in_process(instance=instance, run_config=_QUIET, raise_on_error=False, **what)
+    if _was_interrupted(instance, result.run_id):
+        raise KeyboardInterrupt
+    return result
 
 
 def _wait_for_the_model(instance: dg.DagsterInstance, locks: Path, note: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ import dagster as dg
 
 CHECKPOINT_PARTITIONS = dg.DynamicPartitionsDefinition(name="checkpoint")
 TRAINING_RUN_PARTITIONS = dg.DynamicPartitionsDefinition(name="training_run")
+RESPONSE_FILE_PARTITIONS = dg.DynamicPartitionsDefinition(name="response_file")
 # The tags by which Dagster runs a range of partitions as one run, so that one load of the base model serves them all.
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"

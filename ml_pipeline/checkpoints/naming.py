@@ -73,7 +73,7 @@ def partition_key(source: str, run: str, iteration: int) -> str:
 
     Raises CheckpointError when the run's name is too long for a key.
     """
-    return _checked(f"{source}.{_escaped(run)}@{iteration}", source, run)
+    return _checked(f"{source}.{escaped(run)}@{iteration}", source, run)
 
 
 def run_partition_key(source: str, run: str) -> str:
@@ -81,7 +81,7 @@ def run_partition_key(source: str, run: str) -> str:
 
     Raises CheckpointError when the run's name is too long for a key.
     """
-    return _checked(f"{source}.{_escaped(run)}", source, run)
+    return _checked(f"{source}.{escaped(run)}", source, run)
 
 
 def parse_partition_key(key: str) -> tuple[str, str, int]:
@@ -104,7 +104,7 @@ def parse_run_partition_key(key: str) -> tuple[str, str]:
     """
     match = _RUN_KEY.fullmatch(key)
     if match is not None:
-        run = _unescaped(match["run"])
+        run = unescaped(match["run"])
         inner = run.split("/")[1:]
         if len(inner) <= 1 and not {"", ".", ".."} & set(inner) and run_partition_key(match["source"], run) == key:
             return match["source"], run
@@ -113,16 +113,18 @@ def parse_run_partition_key(key: str) -> tuple[str, str]:
     )
 
 
-def _escaped(run: str) -> str:
-    escaped = _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in _bytes(match.group())), run)
-    escaped = escaped.replace("..", ".=2E")
-    if escaped.startswith("."):
-        escaped = f"=2E{escaped[1:]}"
-    return escaped.replace("/", "+")
+def escaped(run: str) -> str:
+    """A name as it stands in a partition key; bytes that are no UTF-8 are given as lone surrogates."""
+    safe = _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in _bytes(match.group())), run)
+    safe = safe.replace("..", ".=2E")
+    if safe.startswith("."):
+        safe = f"=2E{safe[1:]}"
+    return safe.replace("/", "+")
 
 
-def _unescaped(escaped: str) -> str:
-    raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), escaped.replace("+", "/").encode())
+def unescaped(name: str) -> str:
+    """The name that `escaped` made this of."""
+    raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), name.replace("+", "/").encode())
     return raw.decode("utf-8", "surrogateescape")
 
 

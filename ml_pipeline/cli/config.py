@@ -37,6 +37,8 @@ def config_check() -> None:
         samples = suite_samples(suite, settings.suites)
         often = f", {samples} answers each" if samples > 1 else ""
         console.print(f"  suite {suite.name} {suite.version}: {len(suite.probes)} probes{often}", highlight=False)
+        for reason, rows in suite.left_out:
+            console.print(f"    rows left out: {rows}, {reason}", markup=False, highlight=False, soft_wrap=True)
     for name in settings.base_models:
         try:
             console.print(f"  base model {name}: {described(settings, name)}", highlight=False, soft_wrap=True)

@@ -45,7 +45,7 @@ def ask(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Ask every probe of every evaluation's suite in one batch, as often as the evaluation says; rows come back in the
-    suites' order.
+    suites' order. Probes whose choices are scored are `choose`'s matter.
 
     `progress` is called with answers done and in all. A prompt that could not be answered is a row too, with what
     there is of its answer and the error. Raises RunCancelledError when `cancelled` became true before all had ended.
@@ -54,9 +54,12 @@ def ask(
         request.id: (evaluation, probe, sample, request)
         for evaluation in evaluations
         for probe in evaluation.suite.probes
+        if not probe.scores_choices
         for sample in range(1, evaluation.samples + 1)
         for request in [_request(evaluation, probe, sample)]
     }
+    if not requests:
+        return []
     done: dict[str, Completion] = {}
     progress(0, len(requests))
     with answering(backend, [request for *_, request in requests.values()], cancelled) as completions:
@@ -64,7 +67,9 @@ def ask(
             done[completion.request_id] = completion
             progress(len(done), len(requests))
     demand_all(done.values(), "answers")
-    return [_row(evaluation, probe, sample, done[name]) for name, (evaluation, probe, sample, _) in requests.items()]
+    return [
+        response_row(evaluation, probe, sample, done[name]) for name, (evaluation, probe, sample, _) in requests.items()
+    ]
 
 
 def _request(evaluation: Evaluation, probe: Probe, sample: int) -> CompletionRequest:
@@ -78,7 +83,8 @@ def _request(evaluation: Evaluation, probe: Probe, sample: int) -> CompletionReq
     )
 
 
-def _row(evaluation: Evaluation, probe: Probe, sample: int, completion: Completion) -> dict[str, Any]:
+def response_row(evaluation: Evaluation, probe: Probe, sample: int, completion: Completion) -> dict[str, Any]:
+    """The row of `responses` for one answer that a model wrote."""
     return {
         **evaluation.identity_columns(),
         "probe_id": probe.id,
@@ -93,4 +99,5 @@ def _row(evaluation: Evaluation, probe: Probe, sample: int, completion: Completi
         "finish_reason": completion.finish_reason,
         "seconds": completion.seconds,
         "error": completion.error,
+        "choice_log_probabilities": None,
     }

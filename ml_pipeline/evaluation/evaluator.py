@@ -13,6 +13,7 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import StoreError
 from ml_pipeline.evaluation.agreement import vote_facts
 from ml_pipeline.evaluation.ask import ask, suite_options, suite_samples
+from ml_pipeline.evaluation.choose import choose
 from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.evaluation.judges import Judge, Judges, panel_name
@@ -75,6 +76,8 @@ class Evaluator:
                 evaluations = self._evaluations(checkpoint, adapter, proof, self._judge_model(stages))
                 title = f"{checkpoint.label} answers"
                 responses = ask(self._backend, evaluations, self._progress(title), self.cancelled)
+                title = f"{checkpoint.label} choices"
+                responses += choose(self._backend, evaluations, self._progress(title), self.cancelled)
                 yield StageResult(
                     "responses",
                     {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},

@@ -79,6 +79,8 @@ def _probe_facts(rows: Sequence[Row]) -> Facts:
         "passed_strict": sum(row["strict_passed"] is True for row in rows),
         "passed_flexible": sum(row["flexible_passed"] is True for row in rows),
         "read_by_filters": sum(row["flexible_passed"] is not None for row in rows),
+        "choices_scored": sum(row["passed_normalised"] is not None for row in rows),
+        "passed_normalised_by_length": sum(row["passed_normalised"] is True for row in rows),
         "first_failures": [
             {"probe": row["probe_id"], "expected": row["expected"], "answer": row["response"]}
             for row in failed[:_SHOWN_FAILURES]

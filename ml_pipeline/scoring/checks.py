@@ -21,6 +21,7 @@ from ml_pipeline.suites.schema import (
     CHECK,
     ChoiceCheck,
     ContainsAllCheck,
+    LogLikelihoodCheck,
     NumberCheck,
     OutputCheck,
     PhraseCheck,
@@ -112,6 +113,8 @@ def _check(check: Any, text: str, prompt: str) -> CheckResult:
         case OutputCheck():
             stated = stated_output(text, check.text, prompt)
             return CheckResult(stated is not None and same_output(stated, check.text), stated, check.text)
+        case LogLikelihoodCheck():
+            raise SuiteError("a check of type 'log_likelihood' reads no text: see scoring.log_likelihood.")
         case _:
             raise AssertionError(f"a check type without a reader: {check!r}")
 

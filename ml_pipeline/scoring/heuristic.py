@@ -91,9 +91,8 @@ def heuristic_columns(texts: pa.Array | pa.ChunkedArray) -> pa.Table:
 
 
 def text_column(texts: Iterable[str | None]) -> pa.Array:
-    """Texts as Arrow takes them: a lone surrogate becomes U+FFFD, and a pair of them the sign that it stands for, as in
-    the original, whose JSON reader does so."""
-    return pa.array([None if text is None else _well_formed(text) for text in texts], pa.large_string())
+    """Texts as Arrow takes them, see `well_formed`."""
+    return pa.array([None if text is None else well_formed(text) for text in texts], pa.large_string())
 
 
 def normalised_lek(lek: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -105,7 +104,9 @@ def normalised_lek(lek: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 0.5 + 0.5 * lek / (_HALF_WAY + np.abs(lek))
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
+    """A text that UTF-8 can hold: a lone surrogate becomes U+FFFD, and a pair of them the sign that it stands for, as
+    in the original, whose JSON reader does so."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from ml_pipeline.stores.duckdb_files import connection, queued, quoted, transact
 from ml_pipeline.stores.migrations import HISTORY, MIGRATIONS, check_version, drift, migrate, version_of
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.rows import check_partition_key, conform
+from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import TABLES
 from ml_pipeline.stores.views import VIEWS
 
@@ -70,10 +71,15 @@ class DuckDBStore:
                 [f"table {name!r} is unknown" for name in unknown],
                 "Define it in ml_pipeline/stores/tables.py, and add a migration.",
             )
-        checked = {name: conform(TABLES[name], partition_key, rows) for name, rows in tables.items()}
+        self._replace(partition_key, {n: conform(TABLES[n], partition_key, rows) for n, rows in tables.items()})
 
+    def write_batches(self, partition_key: str, table: Table, batches: Iterator[pa.Table]) -> None:
+        """As `write_partition`, for rows of one table that may not fit in memory and are known to fit the table."""
+        self._replace(partition_key, {table.name: _reader(table, batches)})
+
+    def _replace(self, partition_key: str, tables: Mapping[str, pa.Table | pa.RecordBatchReader]) -> None:
         def replace(connected: duckdb.DuckDBPyConnection) -> None:
-            problems = drift(connected, [TABLES[name] for name in checked])
+            problems = drift(connected, [TABLES[name] for name in tables])
             if problems:
                 raise StoreError.from_problems(
                     str(self.path),
@@ -81,7 +87,7 @@ class DuckDBStore:
                     "Run `ml-pipeline rebuild` to make the database again, or add a migration.",
                 )
             with transaction(connected):
-                for name, rows in checked.items():
+                for name, rows in tables.items():
                     connected.execute(f"DELETE FROM {quoted(name)} WHERE partition_key = ?", [partition_key])
                     _insert(connected, name, rows)
 
@@ -188,7 +194,11 @@ class DuckDBStore:
             )
 
 
-def _insert(connected: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+def _reader(table: Table, batches: Iterator[pa.Table]) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(table.schema, (part for rows in batches for part in rows.to_batches()))
+
+
+def _insert(connected: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
     connected.register(_INCOMING, rows)
     connected.execute(f"INSERT INTO {quoted(name)} BY NAME FROM {_INCOMING}")
     connected.unregister(_INCOMING)
@@ -208,11 +218,8 @@ def _fill(
     with connection(path, 0, queue=False) as connected:
         migrate(connected, str(path))
         for table in TABLES.values():
-            keys = parquet.partitions(table)
             counts[table.name] = 0
-            # In chunks, so that answers in full of thousands of checkpoints need not fit in memory.
-            for start in range(0, len(keys), _REBUILD_CHUNK):
-                rows = parquet.read_all(table, keys[start : start + _REBUILD_CHUNK])
+            for rows in _chunks(parquet, table):
                 _insert(connected, table.name, rows)
                 counts[table.name] += rows.num_rows
         carried = _foreign_tables(old) if old is not None else ()
@@ -220,6 +227,17 @@ def _fill(
             assert old is not None
             _replace_whole(connected, name, old.sql(f"FROM {quoted(name)}").to_arrow_table())
     return counts, carried
+
+
+def _chunks(parquet: ParquetStore, table: Table) -> Iterator[pa.Table]:
+    """All rows of a table, piece by piece: answers in full of thousands of checkpoints need not fit in memory."""
+    keys = parquet.partitions(table)
+    if table.streamed:
+        for key in keys:
+            yield from parquet.read_batches(table, key)
+        return
+    for start in range(0, len(keys), _REBUILD_CHUNK):
+        yield parquet.read_all(table, keys[start : start + _REBUILD_CHUNK])
 
 
 def _foreign_tables(connected: duckdb.DuckDBPyConnection) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
+from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import (
     CHECKPOINT_TABLES,
@@ -26,7 +27,7 @@ from ml_pipeline.stores.tables import (
     RESPONSES,
     TRAINING_LOSS,
 )
-from ml_pipeline.stores.views import VIEWS, View
+from ml_pipeline.stores.views import CHECKPOINT_VIEWS, RESPONSE_VIEWS, View
 
 HISTORY = "schema_migrations"
 
@@ -44,7 +45,7 @@ def tables_and_views() -> tuple[str, ...]:
     """Statements that make the tables of checkpoints, and the views over them, in an empty database."""
     first = [table for table in CHECKPOINT_TABLES if table is not DEGENERATION]
     made = [statement for table in first for statement in create_table(table)]
-    return (*made, *(statement for view in VIEWS for statement in create_view(view)))
+    return (*made, *(statement for view in CHECKPOINT_VIEWS for statement in create_view(view)))
 
 
 def create_table(table: Table) -> tuple[str, ...]:
@@ -87,6 +88,11 @@ def judges_votes() -> tuple[str, ...]:
     return (*add_columns(JUDGEMENTS, "rubric_sha256", "votes", "votes_asked"), *create_table(JUDGE_VOTES))
 
 
+def scored_choices() -> tuple[str, ...]:
+    """Statements that keep what multiple choice by log-likelihood gives."""
+    return (*add_columns(RESPONSES, "choice_log_probabilities"), *add_columns(PROBE_RESULTS, "passed_normalised"))
+
+
 def create_view(view: View) -> tuple[str, ...]:
     """Statements that make one view, or make it anew."""
     return (
@@ -119,7 +125,13 @@ def remake_table(table: Table, added: tuple[str, ...]) -> tuple[str, ...]:
 def several_samples() -> tuple[str, ...]:
     """Statements that give answers their sample and template, and make the views over them anew."""
     made = [one for table in (RESPONSES, PROBE_RESULTS) for one in remake_table(table, ("sample", "template"))]
-    return (*made, *(statement for view in VIEWS for statement in create_view(view)))
+    return (*made, *(statement for view in CHECKPOINT_VIEWS for statement in create_view(view)))
+
+
+def files_of_responses() -> tuple[str, ...]:
+    """Statements that add the tables of files of responses, and the views over them."""
+    made = [statement for table in RESPONSE_TABLES for statement in create_table(table)]
+    return (*made, *(statement for view in RESPONSE_VIEWS for statement in create_view(view)))
 
 
 def sql_type(arrow: pa.DataType) -> str:
@@ -146,6 +158,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "strict and flexible readings, normalised LEK, degeneration", readings_and_degeneration),
     Migration(4, "several samples of a probe, and templates", several_samples),
     Migration(5, "judges' votes", judges_votes),
+    Migration(6, "multiple choice by log-likelihood", scored_choices),
+    Migration(7, "files of responses", files_of_responses),
 )
 
 

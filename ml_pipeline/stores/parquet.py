@@ -12,24 +12,22 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.files import is_temporary, keep_as, remove_leftovers, store_errors, write_atomically
+from ml_pipeline.files import is_temporary, keep_as, remove_leftovers, replacing, store_errors, write_atomically
+from ml_pipeline.stores.parquet_file import encode, read_batches, read_metadata, read_rows, reading, write_batches
 from ml_pipeline.stores.rows import Rows, check_partition_key, conform
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import SCHEMA_VERSION
 
 SUPERSEDED = "_superseded"
 _SUFFIX = ".parquet"
-_PREFIX = "ml_pipeline."
 _READERS = min(8, (os.cpu_count() or 1) + 2)
 
 
@@ -75,16 +73,7 @@ class ParquetStore:
         path = self.path(table, partition_key)
         arrow = conform(table, partition_key, rows)
         ids = tuple(sorted(arrow[table.version].unique().to_pylist()))
-        newest = pc.max(arrow[table.made_at]).as_py()
-        metadata = {
-            "schema_version": str(SCHEMA_VERSION),
-            "table": table.name,
-            "partition_key": partition_key,
-            "evaluation_ids": json.dumps(ids),
-            "scored_at": newest.isoformat() if newest else "",
-            "written_at": datetime.now(UTC).isoformat(),
-        }
-        data = _encode(arrow, metadata)
+        data = encode(arrow, _footer(table, partition_key, ids, pc.max(arrow[table.made_at]).as_py()))
         superseded = self._supersede(table, partition_key, path, ids)
         write_atomically(path, data)
         return WriteReceipt(
@@ -98,19 +87,39 @@ class ParquetStore:
             superseded,
         )
 
+    def write_batches(
+        self, table: Table, partition_key: str, batches: Iterable[Rows], evaluation_id: str, made_at: datetime
+    ) -> WriteReceipt:
+        """As `write`, for more rows than fit in memory, which all are of one version and were made at one time.
+
+        That no key is there twice is checked within each batch only.
+
+        Raises:
+            StoreError, StoreFullError: as in `write`; and whatever making the batches raises. The old rows stay.
+        """
+        path, ids = self.path(table, partition_key), (evaluation_id,)
+        conformed = (conform(table, partition_key, rows) for rows in batches)
+        with replacing(path) as temporary:
+            with temporary.open("wb") as sink:
+                footer = _footer(table, partition_key, ids, made_at)
+                count = write_batches(sink, table.schema, conformed, footer)
+            with temporary.open("rb") as written:
+                digest = hashlib.file_digest(written, "sha256").hexdigest()
+            size = temporary.stat().st_size
+            superseded = self._supersede(table, partition_key, path, ids)
+        return WriteReceipt(table.name, partition_key, path, count, size, digest, ids, superseded)
+
+    def read_batches(self, table: Table, partition_key: str) -> Iterator[pa.Table]:
+        """The current rows of one partition, some thousands at a time; raises as `read`."""
+        return read_batches(table, self._existing(table, partition_key))
+
     def read(self, table: Table, partition_key: str) -> pa.Table:
         """The current rows of one partition.
 
         Raises:
             StoreError: there is no such partition, or its file is damaged or newer than this program.
         """
-        path = self.path(table, partition_key)
-        if not path.exists():
-            raise StoreError(
-                f"{table.name} has no partition {partition_key!r}: {path} does not exist. "
-                "Materialise that partition first, or restore the file from a backup."
-            )
-        return _read(table, path)
+        return read_rows(table, self._existing(table, partition_key))
 
     def read_all(self, table: Table, keys: Iterable[str] | None = None) -> pa.Table:
         """The current rows of `keys` (default: of every partition), in the order of the keys.
@@ -122,7 +131,7 @@ class ParquetStore:
         """
         paths = [self.path(table, key) for key in (self.partitions(table) if keys is None else keys)]
         with ThreadPoolExecutor(_READERS) as pool:
-            parts = list(pool.map(lambda path: _read(table, path), [path for path in paths if path.exists()]))
+            parts = list(pool.map(lambda path: read_rows(table, path), [path for path in paths if path.exists()]))
         return pa.concat_tables(parts).combine_chunks() if parts else table.schema.empty_table()
 
     def partitions(self, table: Table) -> list[str]:
@@ -155,7 +164,7 @@ class ParquetStore:
             StoreError, StoreFullError: the file cannot be written; the old one stays.
         """
         path = self._whole(name)
-        write_atomically(path, _encode(rows, {"table": name, "written_at": datetime.now(UTC).isoformat()}))
+        write_atomically(path, encode(rows, {"table": name, "written_at": datetime.now(UTC).isoformat()}))
         return path
 
     def read_whole(self, name: str) -> pa.Table:
@@ -167,7 +176,7 @@ class ParquetStore:
         path = self._whole(name)
         if not path.exists():
             raise StoreError(f"{name} was never stored: {path} does not exist. Materialise the asset first.")
-        with _reading(path) as file:
+        with reading(path) as file:
             return file.read()
 
     def remove_leftovers(self) -> int:
@@ -178,6 +187,15 @@ class ParquetStore:
         """
         return remove_leftovers(self.folder) if self.folder.exists() else 0
 
+    def _existing(self, table: Table, partition_key: str) -> Path:
+        path = self.path(table, partition_key)
+        if not path.exists():
+            raise StoreError(
+                f"{table.name} has no partition {partition_key!r}: {path} does not exist. "
+                "Materialise that partition first, or restore the file from a backup."
+            )
+        return path
+
     def _whole(self, name: str) -> Path:
         check_partition_key(name)
         return self.folder / f"{name}{_SUFFIX}"
@@ -187,7 +205,7 @@ class ParquetStore:
         if not path.exists():
             return None
         try:
-            old = _metadata(path)
+            old = read_metadata(path)
         except StoreError:
             old = {}
         if old.get("partition_key", partition_key) != partition_key:
@@ -197,75 +215,21 @@ class ParquetStore:
             )
         if "evaluation_ids" in old and set(json.loads(old["evaluation_ids"])) <= set(ids):
             return None
-        with store_errors("read", path):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        with store_errors("read", path), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         at = datetime.fromisoformat(old["scored_at"]).strftime("%Y%m%dT%H%M%S.%fZ") if old else "damaged"
         kept = self.folder / SUPERSEDED / table.name / partition_key / f"{at}-{digest}{_SUFFIX}"
         keep_as(path, kept)
         return kept
 
 
-def _encode(rows: pa.Table, metadata: dict[str, str]) -> bytes:
-    """The bytes of a Parquet file, with `metadata` in its footer and a checksum on every page."""
-    named = {f"{_PREFIX}{name}": value for name, value in metadata.items()}
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows.replace_schema_metadata({**(rows.schema.metadata or {}), **named}),
-        sink,
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return bytes(sink.getvalue())
-
-
-def _read(table: Table, path: Path) -> pa.Table:
-    """The rows of a file of `table`; columns that came later are filled with what earlier rows have."""
-    with _reading(path) as file:
-        version = _own_metadata(file).get("schema_version", "")
-        if version.isdecimal() and int(version) > SCHEMA_VERSION:
-            raise StoreError(
-                f"{path} was written by a newer ml_pipeline (tables {version}, this one knows {SCHEMA_VERSION}). "
-                "Upgrade this installation."
-            )
-        rows = file.read()
-    columns, problems = [], []
-    for column in table.columns:
-        if column.name in rows.column_names:
-            columns.append(rows.column(column.name))
-            if columns[-1].type != column.type:
-                problems.append(f"column {column.name!r} is {columns[-1].type}, not {column.type}")
-        elif column.nullable or column.earlier is not None:
-            columns.append(pa.repeat(pa.scalar(column.earlier, column.type), rows.num_rows))
-        else:
-            problems.append(f"column {column.name!r} is missing")
-    if problems:
-        raise StoreError.from_problems(
-            f"{path} is not of table {table.name}",
-            problems,
-            "Move it away and materialise its partition again, or restore the file from a backup.",
-        )
-    return pa.Table.from_arrays(columns, schema=table.schema)
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with _reading(path) as file:
-        return _own_metadata(file)
-
-
-def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
-    stored: dict[bytes, bytes] = file.metadata.metadata or {}
-    named = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
-    return {name.removeprefix(_PREFIX): value for name, value in named.items() if name.startswith(_PREFIX)}
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file and turn every failure to read it into a StoreError with the remedy."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"cannot read {path}: {error}. The file is damaged or not Parquet. Restore it from a backup, or move it "
-            "away and materialise its partition again; then run `ml-pipeline rebuild`."
-        ) from error
+def _footer(table: Table, partition_key: str, ids: Sequence[str], newest: datetime | None) -> dict[str, str]:
+    """What a file says of itself."""
+    return {
+        "schema_version": str(SCHEMA_VERSION),
+        "table": table.name,
+        "partition_key": partition_key,
+        "evaluation_ids": json.dumps(ids),
+        "scored_at": newest.isoformat() if newest else "",
+        "written_at": datetime.now(UTC).isoformat(),
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb import DuckDBStore
@@ -41,6 +42,14 @@ class ScoreStore:
         receipts = [self.parquet.write(TABLES[name], partition_key, rows) for name, rows in checked.items()]
         self.duckdb.write_partition(partition_key, checked)
         return receipts
+
+    def write_batches(
+        self, table: Table, partition_key: str, batches: Iterable[Rows], evaluation_id: str, made_at: datetime
+    ) -> WriteReceipt:
+        """As `write_partition`, for one streamed table; raises as that and `ParquetStore.write_batches` do."""
+        receipt = self.parquet.write_batches(table, partition_key, batches, evaluation_id, made_at)
+        self.duckdb.write_batches(partition_key, table, self.parquet.read_batches(table, partition_key))
+        return receipt
 
 
 def table_named(name: str) -> Table:

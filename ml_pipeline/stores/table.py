@@ -27,7 +27,8 @@ class Table:
     """A table, its columns, and the columns that name a row within a partition.
 
     `version` is the column whose values name what rows were made from: rows of a version that is written no more are
-    superseded, and kept. `made_at` is the column that says when a row was made.
+    superseded, and kept. `made_at` is the column that says when a row was made. A partition of a `streamed` table may
+    have more rows than fit in memory: it is written and read in batches.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Table:
     key: tuple[str, ...]
     version: str = "evaluation_id"
     made_at: str = "scored_at"
+    streamed: bool = False
 
     @cached_property
     def schema(self) -> pa.Schema:

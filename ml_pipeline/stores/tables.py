@@ -10,68 +10,74 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import pyarrow as pa
-
+from ml_pipeline.stores.columns import (
+    BOOL,
+    DIMENSION,
+    EXPLANATION,
+    FIGURE,
+    FLOAT,
+    INT,
+    JUDGE_MODEL,
+    RUBRIC,
+    SCORED_AT,
+    TEXT,
+    TIME,
+)
+from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Column, Table
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
-_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_TIME = pa.timestamp("us", tz="UTC")
-
 IDENTITY: tuple[Column, ...] = (
-    Column("partition_key", _TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
-    Column("source", _TEXT, "Name of the source in pipeline.yaml; 'base' for a base model without adapter."),
-    Column("run", _TEXT, "The training run's folder in its source, without 'adapters-'."),
-    Column("run_id", _TEXT, "The run as the original tags it: '/' turned to '-', with no suite suffix."),
-    Column("label", _TEXT, "Short name of the checkpoint: '<family>[-<variant>] @<iteration>'."),
-    Column("model", _TEXT, "Model tag of the family, the base model's short name."),
-    Column("base_model", _TEXT, "Name of the base model in pipeline.yaml."),
-    Column("iteration", _INT, "Training iteration; 0 for the bare base model."),
-    Column("suite", _TEXT, "Name of the suite."),
-    Column("evaluation_id", _TEXT, "Hash of adapter, base, quantisation, backend, options, chat template and suite."),
-    Column("protocol_id", _TEXT, "The evaluation id's hash without the adapter: rows that may be compared share it."),
-    Column("scored_at", _TIME, "When this row was made (UTC)."),
+    Column("partition_key", TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
+    Column("source", TEXT, "Name of the source in pipeline.yaml; 'base' for a base model without adapter."),
+    Column("run", TEXT, "The training run's folder in its source, without 'adapters-'."),
+    Column("run_id", TEXT, "The run as the original tags it: '/' turned to '-', with no suite suffix."),
+    Column("label", TEXT, "Short name of the checkpoint: '<family>[-<variant>] @<iteration>'."),
+    Column("model", TEXT, "Model tag of the family, the base model's short name."),
+    Column("base_model", TEXT, "Name of the base model in pipeline.yaml."),
+    Column("iteration", INT, "Training iteration; 0 for the bare base model."),
+    Column("suite", TEXT, "Name of the suite."),
+    Column("evaluation_id", TEXT, "Hash of adapter, base, quantisation, backend, options, chat template and suite."),
+    Column("protocol_id", TEXT, "The evaluation id's hash without the adapter: rows that may be compared share it."),
+    SCORED_AT,
 )
 _PROBE = (
-    Column("probe_id", _TEXT, "The probe within its suite."),
-    Column("category", _TEXT, "The probe's category."),
+    Column("probe_id", TEXT, "The probe within its suite."),
+    Column("category", TEXT, "The probe's category."),
 )
 _ASKED = (
     *_PROBE,
-    Column("sample", _INT, "Which answer to the probe, from 1.", earlier=1),
-    Column("template", _TEXT, "The template that made the probe; empty for one written out.", nullable=True),
+    Column("sample", INT, "Which answer to the probe, from 1.", earlier=1),
+    Column("template", TEXT, "The template that made the probe; empty for one written out.", nullable=True),
 )
-_REASON = Column("unscored_reason", _TEXT, "Why there is no score; empty when there is one.", nullable=True)
-_RUBRIC = Column("rubric", _TEXT, "Name and version of the rubric.")
-_RUBRIC_HASH = Column("rubric_sha256", _TEXT, "Hash of the rubric and of the frame around it.", nullable=True)
-_DIMENSION = Column("dimension", _TEXT, "What was judged; 'avg' is the mean of the others.")
-_FIGURE = Column("score", _FLOAT, "The judge's figure in the rubric's range; empty when unscored.", nullable=True)
+_REASON = Column("unscored_reason", TEXT, "Why there is no score; empty when there is one.", nullable=True)
+_RUBRIC_HASH = Column("rubric_sha256", TEXT, "Hash of the rubric and of the frame around it.", nullable=True)
 
 EVALUATIONS = Table(
     "evaluations",
     "What exactly produced the scores of one checkpoint and suite.",
     (
         *IDENTITY,
-        Column("suite_version", _TEXT, "Version written in the suite's file."),
-        Column("suite_sha256", _TEXT, "Hash of the suite's content."),
-        Column("backend", _TEXT, "Backend that answered."),
-        Column("backend_version", _TEXT, "Version of the backend's library."),
-        Column("base_sha256", _TEXT, "Hash of the base model's file."),
-        Column("quantisation", _TEXT, "Quantisation of the base model's file."),
-        Column("chat_template_sha256", _TEXT, "Hash of the chat template that rendered the prompts."),
-        Column("options", _TEXT, "Generation options as JSON."),
-        Column("judge_model", _TEXT, "Model that judged; empty without a judge.", nullable=True),
-        Column("adapter_sha256", _TEXT, "Hash of the adapter's weights and configuration.", nullable=True),
-        Column("adapter_kind", _TEXT, "lora, dora or full; empty for a bare base.", nullable=True),
-        Column("adapter_rank", _INT, "Largest rank of the adapter.", nullable=True),
-        Column("adapter_scale", _FLOAT, "Scale of the adapter.", nullable=True),
-        Column("adapter_effect", _FLOAT, "Largest change of a logit that proves the adapter applied.", nullable=True),
-        Column("checkpoint_file", _TEXT, "The weights file within its source."),
-        Column("checkpoint_size_bytes", _INT, "Size of the weights file."),
-        Column("checkpoint_mtime_ns", _INT, "Modification time of the weights file, ns since 1970."),
+        Column("suite_version", TEXT, "Version written in the suite's file."),
+        Column("suite_sha256", TEXT, "Hash of the suite's content."),
+        Column("backend", TEXT, "Backend that answered."),
+        Column("backend_version", TEXT, "Version of the backend's library."),
+        Column("base_sha256", TEXT, "Hash of the base model's file."),
+        Column("quantisation", TEXT, "Quantisation of the base model's file."),
+        Column("chat_template_sha256", TEXT, "Hash of the chat template that rendered the prompts."),
+        Column("options", TEXT, "Generation options as JSON."),
+        Column("judge_model", TEXT, "Model that judged; empty without a judge.", nullable=True),
+        Column("adapter_sha256", TEXT, "Hash of the adapter's weights and configuration.", nullable=True),
+        Column("adapter_kind", TEXT, "lora, dora or full; empty for a bare base.", nullable=True),
+        Column("adapter_rank", INT, "Largest rank of the adapter.", nullable=True),
+        Column("adapter_scale", FLOAT, "Scale of the adapter.", nullable=True),
+        Column("adapter_effect", FLOAT, "Largest change of a logit that proves the adapter applied.", nullable=True),
+        Column("checkpoint_file", TEXT, "The weights file within its source."),
+        Column("checkpoint_size_bytes", INT, "Size of the weights file."),
+        Column("checkpoint_mtime_ns", INT, "Modification time of the weights file, ns since 1970."),
     ),
     key=("partition_key", "suite"),
 )
@@ -82,14 +88,21 @@ RESPONSES = Table(
     (
         *IDENTITY,
         *_ASKED,
-        Column("prompt", _TEXT, "The probe's question."),
-        Column("rendered_prompt", _TEXT, "The question as the model saw it, chat template included."),
-        Column("response", _TEXT, "The whole answer, also when it was cut short."),
-        Column("prompt_tokens", _INT, "Tokens of the rendered prompt."),
-        Column("completion_tokens", _INT, "Tokens of the answer."),
-        Column("finish_reason", _TEXT, "stop, length, error or cancelled."),
-        Column("seconds", _FLOAT, "Wall time from first prompt token to last answer token."),
-        Column("error", _TEXT, "What ended the answer early.", nullable=True),
+        Column("prompt", TEXT, "The probe's question."),
+        Column("rendered_prompt", TEXT, "The question as the model saw it, chat template included."),
+        Column("response", TEXT, "The whole answer, also when it was cut short."),
+        Column("prompt_tokens", INT, "Tokens of the rendered prompt."),
+        Column("completion_tokens", INT, "Tokens of the answer."),
+        Column("finish_reason", TEXT, "stop, length, error or cancelled."),
+        Column("seconds", FLOAT, "Wall time from first prompt token to last answer token."),
+        Column("error", TEXT, "What ended the answer early.", nullable=True),
+        Column(
+            "choice_log_probabilities",
+            TEXT,
+            "Where choices are scored and nothing is written: the natural logarithm of each one's probability as JSON, "
+            "[] if it could not be had; the response is then the likeliest choice.",
+            nullable=True,
+        ),
     ),
     key=("partition_key", "suite", "probe_id", "sample"),
 )
@@ -100,19 +113,26 @@ PROBE_RESULTS = Table(
     (
         *IDENTITY,
         *_ASKED,
-        Column("passed", _BOOL, "Whether the check accepted the answer; empty when unscored.", nullable=True),
+        Column("passed", BOOL, "Whether the check accepted the answer; empty when unscored.", nullable=True),
         _REASON,
-        Column("expected", _TEXT, "What the check wanted."),
-        Column("extracted", _TEXT, "What the check read out of the answer.", nullable=True),
-        Column("response", _TEXT, "The whole answer."),
-        Column("finish_reason", _TEXT, "How the answer ended."),
+        Column("expected", TEXT, "What the check wanted."),
+        Column("extracted", TEXT, "What the check read out of the answer.", nullable=True),
+        Column("response", TEXT, "The whole answer."),
+        Column("finish_reason", TEXT, "How the answer ended."),
         *(
             column
             for name in ("strict", "flexible")
             for column in (
-                Column(f"{name}_extracted", _TEXT, f"What the {name} filters read out of it.", nullable=True),
-                Column(f"{name}_passed", _BOOL, f"Whether that is right; empty without {name} filters.", nullable=True),
+                Column(f"{name}_extracted", TEXT, f"What the {name} filters read out of it.", nullable=True),
+                Column(f"{name}_passed", BOOL, f"Whether that is right; empty without {name} filters.", nullable=True),
             )
+        ),
+        Column(
+            "passed_normalised",
+            BOOL,
+            "Whether the right choice has the highest log-probability for each byte (acc_norm; `passed` is acc); empty "
+            "where an answer was written.",
+            nullable=True,
         ),
     ),
     key=("partition_key", "suite", "probe_id", "sample"),
@@ -135,9 +155,9 @@ HEURISTIC_SCORES = Table(
     (
         *IDENTITY,
         *_PROBE,
-        *(Column(name, _FLOAT, f"Heuristic figure {name}.", nullable=True) for name in HEURISTIC_FIGURES),
-        Column("lek", _FLOAT, "Composite of the figures, as the original defines it.", nullable=True),
-        Column("lek_normalised", _FLOAT, "LEK bent into 0..1: 0.5 + 0.5 LEK / (10 + |LEK|).", nullable=True),
+        *(Column(name, FLOAT, f"Heuristic figure {name}.", nullable=True) for name in HEURISTIC_FIGURES),
+        Column("lek", FLOAT, "Composite of the figures, as the original defines it.", nullable=True),
+        Column("lek_normalised", FLOAT, "LEK bent into 0..1: 0.5 + 0.5 LEK / (10 + |LEK|).", nullable=True),
         _REASON,
     ),
     key=("partition_key", "suite", "probe_id"),
@@ -149,16 +169,16 @@ JUDGEMENTS = Table(
     (
         *IDENTITY,
         *_PROBE,
-        _RUBRIC,
-        _DIMENSION,
-        _FIGURE,
+        RUBRIC,
+        DIMENSION,
+        FIGURE,
         _REASON,
-        Column("judge_model", _TEXT, "Model that judged; of a panel all, with ' + ' between them."),
-        Column("explanation", _TEXT, "The judge's own words.", nullable=True),
-        Column("transcript", _TEXT, "The judge's whole answer; that of each vote stands in judge_votes."),
+        JUDGE_MODEL,
+        EXPLANATION,
+        Column("transcript", TEXT, "The judge's whole answer; that of each vote stands in judge_votes."),
         _RUBRIC_HASH,
-        Column("votes", _INT, "Votes with a figure, whose median this is.", nullable=True),
-        Column("votes_asked", _INT, "Votes asked for: judges times repeats.", nullable=True),
+        Column("votes", INT, "Votes with a figure, whose median this is.", nullable=True),
+        Column("votes_asked", INT, "Votes asked for: judges times repeats.", nullable=True),
     ),
     key=("partition_key", "suite", "probe_id", "dimension"),
 )
@@ -169,14 +189,14 @@ JUDGE_VOTES = Table(
     (
         *IDENTITY,
         *_PROBE,
-        _RUBRIC,
-        _DIMENSION,
-        Column("judge_model", _TEXT, "Model that judged."),
-        Column("repeat", _INT, "How often this judge had been asked by then, from 1."),
-        _FIGURE,
+        RUBRIC,
+        DIMENSION,
+        Column("judge_model", TEXT, "Model that judged."),
+        Column("repeat", INT, "How often this judge had been asked by then, from 1."),
+        FIGURE,
         _REASON,
-        Column("explanation", _TEXT, "The judge's own words.", nullable=True),
-        Column("transcript", _TEXT, "The judge's whole answer."),
+        EXPLANATION,
+        Column("transcript", TEXT, "The judge's whole answer."),
         _RUBRIC_HASH,
     ),
     key=("partition_key", "suite", "probe_id", "dimension", "judge_model", "repeat"),
@@ -188,13 +208,13 @@ CHECKPOINT_SCORES = Table(
     "probes of one template and several answers to one probe.",
     (
         *IDENTITY,
-        Column("category", _TEXT, "'overall' or a category."),
-        Column("correct", _INT, "Answers passed."),
-        Column("total", _INT, "Answers scored (passed or failed)."),
-        Column("unscored", _INT, "Answers that could not be scored; they count neither way."),
-        Column("accuracy", _FLOAT, "Share of scored answers passed, 0..1.", nullable=True),
-        Column("accuracy_low", _FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
-        Column("accuracy_high", _FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
+        Column("category", TEXT, "'overall' or a category."),
+        Column("correct", INT, "Answers passed."),
+        Column("total", INT, "Answers scored (passed or failed)."),
+        Column("unscored", INT, "Answers that could not be scored; they count neither way."),
+        Column("accuracy", FLOAT, "Share of scored answers passed, 0..1.", nullable=True),
+        Column("accuracy_low", FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
+        Column("accuracy_high", FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
     ),
     key=("partition_key", "suite", "category"),
 )
@@ -204,13 +224,13 @@ DEGENERATION = Table(
     "How many answers of a checkpoint show a sign of degeneration, with the Wilson 95% interval of their share.",
     (
         *IDENTITY,
-        Column("signal", _TEXT, "The sign: truncated, repetitive, looping, refused, empty, off_language."),
-        Column("hits", _INT, "Answers that show it."),
-        Column("answers", _INT, "Answers looked at."),
-        Column("unscored", _INT, "Answers that an error or a cancellation ended; they count neither way."),
-        Column("share", _FLOAT, "Share of answers that show it, 0..1.", nullable=True),
-        Column("share_low", _FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
-        Column("share_high", _FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
+        Column("signal", TEXT, "The sign: truncated, repetitive, looping, refused, empty, off_language."),
+        Column("hits", INT, "Answers that show it."),
+        Column("answers", INT, "Answers looked at."),
+        Column("unscored", INT, "Answers that an error or a cancellation ended; they count neither way."),
+        Column("share", FLOAT, "Share of answers that show it, 0..1.", nullable=True),
+        Column("share_low", FLOAT, "Lower end of the 95% Wilson interval, 0..1.", nullable=True),
+        Column("share_high", FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
     ),
     key=("partition_key", "suite", "signal"),
 )
@@ -233,25 +253,25 @@ TRAINING_LOSS = Table(
     "training_loss",
     "Every loss that training printed into its log, with the figures beside it.",
     (
-        Column("partition_key", _TEXT, "The training run's partition: <source>.<run>."),
-        Column("source", _TEXT, "Name of the source in pipeline.yaml."),
-        Column("run", _TEXT, "The training run's folder in its source, without 'adapters-'."),
-        Column("run_id", _TEXT, "The run as the original tags it: '/' turned to '-'."),
-        Column("model", _TEXT, "Model tag of the family, the base model's short name."),
-        Column("kind", _TEXT, "train or val."),
-        Column("iteration", _INT, "Training iteration at which it was printed."),
-        Column("loss", _FLOAT, "The loss; empty when it was NaN or infinite.", nullable=True),
-        Column("reason", _TEXT, "Why there is no loss: diverged; empty when there is one.", nullable=True),
-        Column("learning_rate", _FLOAT, "Learning rate; newer versions of mlx-lm do not print it.", nullable=True),
-        Column("iterations_per_s", _FLOAT, "Iterations per s; newer versions do not print it.", nullable=True),
-        Column("tokens_per_s", _FLOAT, "Trained tokens per s.", nullable=True),
-        Column("trained_tokens", _INT, "Tokens trained on so far, as exactly as printed.", nullable=True),
-        Column("peak_memory_gb", _FLOAT, "Peak memory in GB; newer versions do not print it.", nullable=True),
-        Column("attempt", _INT, "How often training had started in this log by then, from 1; the last one counts."),
-        Column("log_file", _TEXT, "The log within its source."),
-        Column("log_id", _TEXT, "Hash of the log's beginning up to its first loss: another training, another id."),
-        Column("started_ns", _INT, "When this training began, ns since 1970: the time of adapter_config.json."),
-        Column("read_at", _TIME, "When this row was read out of the log (UTC)."),
+        Column("partition_key", TEXT, "The training run's partition: <source>.<run>."),
+        Column("source", TEXT, "Name of the source in pipeline.yaml."),
+        Column("run", TEXT, "The training run's folder in its source, without 'adapters-'."),
+        Column("run_id", TEXT, "The run as the original tags it: '/' turned to '-'."),
+        Column("model", TEXT, "Model tag of the family, the base model's short name."),
+        Column("kind", TEXT, "train or val."),
+        Column("iteration", INT, "Training iteration at which it was printed."),
+        Column("loss", FLOAT, "The loss; empty when it was NaN or infinite.", nullable=True),
+        Column("reason", TEXT, "Why there is no loss: diverged; empty when there is one.", nullable=True),
+        Column("learning_rate", FLOAT, "Learning rate; newer versions of mlx-lm do not print it.", nullable=True),
+        Column("iterations_per_s", FLOAT, "Iterations per s; newer versions do not print it.", nullable=True),
+        Column("tokens_per_s", FLOAT, "Trained tokens per s.", nullable=True),
+        Column("trained_tokens", INT, "Tokens trained on so far, as exactly as printed.", nullable=True),
+        Column("peak_memory_gb", FLOAT, "Peak memory in GB; newer versions do not print it.", nullable=True),
+        Column("attempt", INT, "How often training had started in this log by then, from 1; the last one counts."),
+        Column("log_file", TEXT, "The log within its source."),
+        Column("log_id", TEXT, "Hash of the log's beginning up to its first loss: another training, another id."),
+        Column("started_ns", INT, "When this training began, ns since 1970: the time of adapter_config.json."),
+        Column("read_at", TIME, "When this row was read out of the log (UTC)."),
     ),
     key=("source", "run", "kind", "iteration"),
     version="log_id",
@@ -262,6 +282,6 @@ RUN_TABLES: tuple[Table, ...] = (TRAINING_LOSS,)
 """Tables whose partition is a training run, not a checkpoint."""
 
 TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RUN_TABLES)}
+    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RUN_TABLES, *RESPONSE_TABLES)}
 )
 """Every table by its name, which is also the name of its Dagster asset where it has one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ml_pipeline.scoring.heuristic import FIGURES
+from ml_pipeline.stores.response_tables import RESPONSE_JUDGEMENTS, RESPONSE_SCORES
 from ml_pipeline.stores.tables import HEURISTIC_SCORES, JUDGEMENTS, PROBE_RESULTS
 
 
@@ -107,5 +109,39 @@ UNSCORED = View(
     ),
 )
 
-VIEWS: tuple[View, ...] = (LATEST_LEADERBOARD, BEST_CHECKPOINT, LEARNING_CURVE, PROBE_CHANGES, UNSCORED)
+_FIGURES = (*FIGURES, "passed", "strict_passed", "flexible_passed")
+
+RESPONSE_FIGURES = View(
+    "response_figures",
+    "Every figure of every response, heuristic, checked or judged, one a row; empty with the reason when unscored.",
+    f"""
+    SELECT partition_key, line, prompt_id, prompt_sha256, model, suite, dimension, score, unscored_reason
+    FROM (
+        SELECT partition_key, line, prompt_id, prompt_sha256, model, suite, unscored_reason, expected,
+            {", ".join(f"{name}::DOUBLE AS {name}" for name in _FIGURES)}
+        FROM {RESPONSE_SCORES.name}
+    ) UNPIVOT INCLUDE NULLS (score FOR dimension IN ({", ".join(_FIGURES)}))
+    WHERE score IS NOT NULL
+        OR unscored_reason IS NOT NULL AND (expected IS NOT NULL OR NOT ends_with(dimension, 'passed'))
+    UNION ALL
+    SELECT partition_key, line, prompt_id, prompt_sha256, model, suite, dimension, score, unscored_reason
+    FROM {RESPONSE_JUDGEMENTS.name}
+    """,
+)
+
+RESPONSE_AVERAGES = View(
+    "response_averages",
+    "The mean of every figure of every model in every file of responses, with its standard deviation.",
+    f"""
+    SELECT partition_key, model, suite, dimension, avg(score) AS mean, stddev_samp(score) AS standard_deviation,
+        count(score) AS scored, count(*) - count(score) AS unscored
+    FROM {RESPONSE_FIGURES.name}
+    GROUP BY ALL
+    ORDER BY ALL
+    """,
+)
+
+CHECKPOINT_VIEWS: tuple[View, ...] = (LATEST_LEADERBOARD, BEST_CHECKPOINT, LEARNING_CURVE, PROBE_CHANGES, UNSCORED)
+RESPONSE_VIEWS: tuple[View, ...] = (RESPONSE_FIGURES, RESPONSE_AVERAGES)
+VIEWS: tuple[View, ...] = (*CHECKPOINT_VIEWS, *RESPONSE_VIEWS)
 """In the order in which they can be made: a view may use those before it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +12,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ml_pipeline.errors import SuiteError
+from ml_pipeline.suites.data_files import DataError
+from ml_pipeline.suites.data_probes import DataProbes, data_probes
 from ml_pipeline.suites.filters import FILTERED_CHECKS
 from ml_pipeline.suites.problems import describe
 from ml_pipeline.suites.schema import ProbeFile, RubricFile, SuiteFile
@@ -97,7 +99,9 @@ def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
     _demand_name_of_file(content.name, file)
     problems = _probe_problems(content, file)
     made, template_problems = _made_probes(content, file)
-    problems += template_problems
+    taken, data_problems = _data_probes(content, file)
+    probes = (*(_probe(probe) for probe in content.probes), *made, *taken.probes)
+    problems += [*template_problems, *data_problems, *_check_problems(content, file, (*made, *taken.probes), probes)]
     if content.rubric is not None and content.rubric not in rubric_files:
         line = file.line(("rubric",))
         problems.append(f"line {line}: {_unknown('rubric', content.rubric, rubric_files, ())}")
@@ -111,11 +115,37 @@ def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
         temperature=content.temperature,
         max_tokens=content.max_tokens,
         rubric=load_rubric(rubric_files[content.rubric]) if content.rubric is not None else None,
-        probes=(*(_probe(probe) for probe in content.probes), *made),
-        sha256=_hash(content),
+        probes=probes,
+        sha256=_hash(content, taken.probes),
         filters=content.filters,
         samples=content.samples,
+        left_out=taken.left_out,
     )
+
+
+def _data_probes(content: SuiteFile, file: YamlFile) -> tuple[DataProbes, list[str]]:
+    """The probes of the data set, and why there are none."""
+    none = DataProbes((), ())
+    if content.data is None:
+        return none, []
+    try:
+        return data_probes(content.data, file.path.parent, content.kind), []
+    except DataError as error:
+        return none, [f"line {file.line(('data',))}: data: {error}."]
+
+
+def _check_problems(
+    content: SuiteFile, file: YamlFile, made: Sequence[Probe], probes: Sequence[Probe]
+) -> Iterator[str]:
+    """Checks that do not go with the rest of the suite; those of probes written out have been held to its filters."""
+    types = {str(probe.check["type"]) for probe in made if probe.check is not None}
+    if content.filters is not None and (unread := sorted(types - {*FILTERED_CHECKS})):
+        yield f"line {file.line(('filters',))}: 'filters' cannot read for checks of type {', '.join(unread)}; drop it."
+    if content.rubric is not None and any(probe.scores_choices for probe in probes):
+        yield (
+            f"line {file.line(('rubric',))}: checks of type 'log_likelihood' leave no answer to judge; drop 'rubric', "
+            "or put those probes into a suite of their own."
+        )
 
 
 def _made_probes(content: SuiteFile, file: YamlFile) -> tuple[list[Probe], list[str]]:
@@ -235,12 +265,12 @@ def _demand_name_of_file(name: str, file: YamlFile) -> None:
         )
 
 
-def _hash(content: BaseModel) -> str:
+def _hash(content: BaseModel, taken: Sequence[Probe] = ()) -> str:
     """SHA-256 of the content as canonical JSON.
 
     The description is left out, and so are defaults: neither rewording it nor a field that a later version of this
     program adds may part old scores from new ones. A suite's rubric has a hash of its own: it changes what a judge
-    says, never what a check says.
+    says, never what a check says. Of a data set the probes taken count, wherever it lies.
     """
     data = content.model_dump(mode="json", exclude_defaults=True)
     if isinstance(content, SuiteFile):
@@ -248,5 +278,7 @@ def _hash(content: BaseModel) -> str:
         data.pop("rubric", None)
         if content.templates:
             data["generator"] = GENERATOR_VERSION
+        if content.data is not None:
+            data["data"] = [[one.id, one.category, one.prompt, one.check, one.ground_truth] for one in taken]
     canonical = json.dumps(data, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

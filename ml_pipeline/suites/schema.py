@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 
+from ml_pipeline.suites.data_schema import DataFile
 from ml_pipeline.suites.fields import STRICT, Finite, Name, Phrase, Prose
 from ml_pipeline.suites.filters import FilterPipelines
 from ml_pipeline.suites.patterns import pattern_problem
@@ -130,8 +131,34 @@ class OutputCheck(_Model):
     text: Prose
 
 
+class LogLikelihoodCheck(_Model):
+    """The model finds this choice the likeliest to follow the prompt; nothing is written.
+
+    `answer` is the right choice's place, from 0. Each choice follows the prompt after a blank.
+    """
+
+    type: Literal["log_likelihood"]
+    choices: Annotated[list[Annotated[str, Field(min_length=1, max_length=2000)]], Field(min_length=2, max_length=200)]
+    answer: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _answer_is_a_choice(self) -> Self:
+        _words(self.choices)
+        if self.answer >= len(self.choices):
+            raise ValueError(f"answer {self.answer} is none of the {len(self.choices)} choices, counted from 0")
+        return self
+
+
 Check = Annotated[
-    NumberCheck | PhraseCheck | YesNoCheck | ChoiceCheck | SequenceCheck | ContainsAllCheck | RegexCheck | OutputCheck,
+    NumberCheck
+    | PhraseCheck
+    | YesNoCheck
+    | ChoiceCheck
+    | SequenceCheck
+    | ContainsAllCheck
+    | RegexCheck
+    | OutputCheck
+    | LogLikelihoodCheck,
     Field(discriminator="type"),
 ]
 CHECK: TypeAdapter[Any] = TypeAdapter(Check)
@@ -168,11 +195,12 @@ class SuiteFile(_Model):
     seed: Annotated[int, Field(ge=0)] = 0
     probes: Annotated[list[ProbeFile], Field(max_length=10_000)] = []
     templates: Annotated[list[TemplateFile], Field(max_length=1000)] = []
+    data: DataFile | None = None
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
-        if not self.probes and not self.templates:
-            raise ValueError("a suite needs 'probes' or 'templates'")
+        if not self.probes and not self.templates and self.data is None:
+            raise ValueError("a suite needs 'probes', 'templates' or 'data'")
         return self
 
 

@@ -30,6 +30,11 @@ class Probe:
     truth_markers: tuple[str, ...] = ()
     template: str = ""
 
+    @property
+    def scores_choices(self) -> bool:
+        """Whether its choices are scored by their log-likelihood, so that no answer is written."""
+        return self.check is not None and self.check["type"] == "log_likelihood"
+
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
@@ -64,7 +69,7 @@ class Suite:
     `temperature`, `max_tokens` and `samples` (how often each probe is asked) are the suite's own generation defaults;
     settings may override them. `sha256` is the hash of the canonical content (not of the file's bytes), so comments,
     layout and the description do not change it; the rubric has a hash of its own. `filters` are how its answers are
-    read in place of the checks' own readers.
+    read in place of the checks' own readers. `left_out` says how many rows of a data set made no probe, by reason.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Suite:
     sha256: str
     samples: int = 1
     filters: FilterPipelines | None = None
+    left_out: tuple[tuple[str, int], ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -76,5 +76,6 @@ def response(probe_id: str, text: str, **changes: Any) -> dict[str, Any]:
         "finish_reason": "stop",
         "seconds": 0.5,
         "error": None,
+        "choice_log_probabilities": None,
     }
     return row | changes

@@ -126,6 +126,7 @@ def _answer(checkpoint: Checkpoint, probe: str, passed: bool | None) -> dict[str
         "finish_reason": checkpoint.finish_reasons.get(probe, "error" if failed else "stop"),
         "seconds": 0.5,
         "error": NO_CHECK if failed else None,
+        "choice_log_probabilities": None,
     }
 
 
@@ -143,6 +144,7 @@ def _result(probe: str, passed: bool | None, answer: Mapping[str, Any]) -> dict[
         "strict_passed": None,
         "flexible_extracted": None,
         "flexible_passed": None,
+        "passed_normalised": None,
     }
 
 

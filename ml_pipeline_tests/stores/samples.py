@@ -80,6 +80,7 @@ def probe_rows(who: Row, **passed: bool | None) -> list[Row]:
             "strict_passed": None,
             "flexible_extracted": "42",
             "flexible_passed": verdict,
+            "passed_normalised": None,
         }
         for probe_id, verdict in passed.items()
     ]
@@ -148,6 +149,7 @@ def response_rows(who: Row, count: int, size: int = 40) -> list[Row]:
             "finish_reason": "stop",
             "seconds": 0.25,
             "error": None,
+            "choice_log_probabilities": None,
         }
         for i in range(count)
     ]

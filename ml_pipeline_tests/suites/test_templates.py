@@ -206,7 +206,7 @@ def test_a_template_that_cannot_work_says_why(changes: dict[str, object], messag
         ("{a + b}", "{a + c}", "line 9: template 'add': check.value: 'a + c': no variable 'c'; known are a, b."),
         ("category: arithmetic", "category: overall", "the category 'overall' is kept"),
         ("kind: capability", "kind: content\nrubric: content", "template 'add': templates belong to suites of kind"),
-        (SUITE[SUITE.index("templates:") :], "", "a suite needs 'probes' or 'templates'."),
+        (SUITE[SUITE.index("templates:") :], "", "a suite needs 'probes', 'templates' or 'data'."),
     ],
 )
 def test_a_wrong_field_is_named_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -1,0 +1,110 @@
+"""Finds the files of responses in a folder, and names their partitions."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+
+from ml_pipeline.checkpoints.naming import escaped, unescaped
+from ml_pipeline.errors import ResponseFileError, StoreError
+from ml_pipeline.stores.rows import check_partition_key
+
+_SUFFIX = ".jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFile:
+    """A file as it was found: its partition's key, its size in bytes and its modification time in ns since 1970."""
+
+    key: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(slots=True)
+class FoundFiles:
+    """What one look found: files to be scored, how many are still being written, and what cannot be taken."""
+
+    files: list[ResponseFile] = field(default_factory=list)
+    growing: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def find_response_files(folder: Path, *, now_ns: int, settle_s: float) -> FoundFiles:
+    """Look for `*.jsonl` in a folder, which may be missing; hidden files and folders in it are passed over.
+
+    A file that was touched within `settle_s` seconds is left for a later look. So is one whose time lies as little
+    ahead of this machine's clock.
+
+    Raises:
+        ResponseFileError: the folder cannot be listed.
+    """
+    found = FoundFiles()
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if e.name.endswith(_SUFFIX) and not e.name.startswith("."))
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise ResponseFileError(f"{folder} cannot be listed: {error.strerror}. Mend its permissions.") from error
+    for name in names:
+        try:
+            info = (folder / name).lstat()
+        except OSError:  # gone since it was listed
+            continue
+        if not stat.S_ISREG(info.st_mode):
+            found.problems.append(
+                f"{folder / name!s:.300} is not a plain file. Put a copy of what it stands for there."
+            )
+            continue
+        key = escaped(name.removesuffix(_SUFFIX))
+        try:
+            check_partition_key(key)
+        except StoreError as error:
+            found.problems.append(f"{name!a:.300} in {folder} cannot be scored. Rename it: {error}")
+            continue
+        if abs(now_ns - info.st_mtime_ns) < settle_s * 1e9:
+            found.growing += 1
+        else:
+            found.files.append(ResponseFile(key, info.st_size, info.st_mtime_ns))
+    return found
+
+
+def file_name(partition_key: str) -> str:
+    """The name of the file that a partition is of.
+
+    Raises:
+        ResponseFileError: the key is of no file.
+    """
+    stem = unescaped(partition_key)
+    if "/" in stem or "\0" in stem or escaped(stem) != partition_key:
+        raise ResponseFileError(
+            f"{partition_key!r:.100} names no file of responses: it must be a file's name without {_SUFFIX}, other "
+            "characters than letters, digits, '.', '_' and '-' written as =XX. The response-file sensor adds those it "
+            "finds."
+        )
+    return f"{stem}{_SUFFIX}"
+
+
+def shown_name(path: Path) -> str:
+    """A file's name as text, whatever its bytes are."""
+    return path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a file for reading that is neither a link nor a device nor a pipe.
+
+    Raises:
+        ResponseFileError: it is one of those, or cannot be opened.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    except OSError as error:
+        raise ResponseFileError(f"{path} cannot be read: {error.strerror}. Put the file back, or mend it.") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ResponseFileError(f"{path} is not a plain file. Put a copy of what it stands for there.")
+    return file
