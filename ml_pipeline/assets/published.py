@@ -34,7 +34,7 @@ _RANK_COLUMNS = (
 
 def load_scores(store: DuckDBStore) -> Scores:
     """All current scores out of the database."""
-    return Scores.from_tables({table.name: store.read(table.name) for table in CHECKPOINT_TABLES})
+    return Scores.from_tables(store.read_together([table.name for table in CHECKPOINT_TABLES]))
 
 
 @dg.asset(

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,16 +115,15 @@ class DuckDBStore:
             StoreError: there is no such table.
             StoreLockedError: another process is writing, and goes on for longer than the wait.
         """
-        known = TABLES.get(name)
-        order = f" ORDER BY {', '.join(map(quoted, known.key))}" if known else ""
-        if partition_keys is None:
-            rows = self.query(f"FROM {quoted(name)}{order}")
-        else:
-            for key in partition_keys:
-                check_partition_key(key)
-            wanted = "WHERE list_contains(?, partition_key)"
-            rows = self.query(f"FROM {quoted(name)} {wanted}{order}", [list(partition_keys)])
-        return rows.select(known.schema.names).cast(known.schema) if known else rows
+        for key in partition_keys or ():
+            check_partition_key(key)
+        with self._reading() as connected:
+            return _rows(connected, name, partition_keys)
+
+    def read_together(self, names: Sequence[str]) -> dict[str, pa.Table]:
+        """All rows of several tables, by name, as they were at one moment; raises as `read` does."""
+        with self._reading() as connected:
+            return {name: _rows(connected, name, None) for name in names}
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Answer one SQL query, read-only.
@@ -133,13 +132,19 @@ class DuckDBStore:
             StoreError: there is no database yet, it is newer than this program, or the SQL is wrong.
             StoreLockedError: another process is writing, and goes on for longer than the wait.
         """
+        with self._reading() as connected:
+            return _answer(connected, sql, params)
+
+    @contextmanager
+    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A read-only connection to a database of this program's schema."""
         while True:
             with connection(self.path, self.lock_timeout_s, read_only=True) as connected:
                 version = version_of(connected)
                 check_version(version, str(self.path))
                 if version == MIGRATIONS[-1].version:
-                    answer = connected.sql(sql, params=list(params))
-                    return pa.table({}) if answer is None else answer.to_arrow_table()
+                    yield connected
+                    return
             self.migrate()
 
     def rebuild(self, parquet: ParquetStore) -> RebuildReport:
@@ -192,6 +197,22 @@ class DuckDBStore:
                 f"{name!r} cannot be the name of a free table: it must be letters, digits and '_', at most 63, and not "
                 f"one of {', '.join(sorted(taken))}. Rename the asset."
             )
+
+
+def _answer(connected: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+    answer = connected.sql(sql, params=list(params))
+    return pa.table({}) if answer is None else answer.to_arrow_table()
+
+
+def _rows(connected: duckdb.DuckDBPyConnection, name: str, partition_keys: Sequence[str] | None) -> pa.Table:
+    known = TABLES.get(name)
+    order = f" ORDER BY {', '.join(map(quoted, known.key))}" if known else ""
+    if partition_keys is None:
+        rows = _answer(connected, f"FROM {quoted(name)}{order}")
+    else:
+        wanted = "WHERE list_contains(?, partition_key)"
+        rows = _answer(connected, f"FROM {quoted(name)} {wanted}{order}", [list(partition_keys)])
+    return rows.select(known.schema.names).cast(known.schema) if known else rows
 
 
 def _reader(table: Table, batches: Iterator[pa.Table]) -> pa.RecordBatchReader:

@@ -3,10 +3,11 @@
     python -m ml_pipeline_tests.benchmarks.generate_peers [--json] [--repeats N]
 
 - ours: `ml-pipeline score` with a suite of these prompts, as a user runs it: it finds the checkpoints, converts them,
-  answers, marks, stores in DuckDB and Parquet and writes the report. For eight checkpoints it is called once. The base
-  model is scored too, and its weights are written out in 16 bits first (`weights: f16`).
-- lm_eval, inspect_ai: each called once a checkpoint against llama-server with 8 slots and the converted adapter. The
-  server's start, 8 of them for eight checkpoints, and the conversion are not counted.
+  answers, marks, stores in DuckDB and Parquet and writes the report. For eight checkpoints it is called once. The
+  project has scored its base model before, as every project has from its second checkpoint on, with its weights
+  written out in 16 bits (`weights: f16`).
+- lm_eval, inspect_ai: each called once a checkpoint against llama-server with 8 slots and the adapter, converted
+  before. Ours loads the model, so the start of the server counts as well; the context has what it takes.
 
 Peers are looked for on the PATH and beside this Python (`pip install 'lm_eval[api]' inspect-ai openai`, best in an
 environment of their own); one that is not there is left out.
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,7 +39,7 @@ from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.generate import MAX_TOKENS, PROMPTS, SEQUENCES, llama_server
 from ml_pipeline_tests.benchmarks.report import BenchmarkResult, interleaved, medians, print_result
 from ml_pipeline_tests.benchmarks.runs import sample_adapters
-from ml_pipeline_tests.project import SAMPLES, make_project
+from ml_pipeline_tests.project import SAMPLES, Project, make_project
 
 AT_ONCE = 8
 LM_EVAL_TASK = """
@@ -71,8 +74,15 @@ def prompts():
 class Peers:
     """The programs, each over the same prompts; every method returns seconds."""
 
-    def __init__(self, folder: Path, gguf: Path, adapters: Sequence[AdapterFile], server: Path | None) -> None:
-        self.folder, self.gguf, self.adapters, self.server = folder, gguf, adapters, server
+    def __init__(
+        self,
+        folder: Path,
+        gguf: Path,
+        adapters: Sequence[AdapterFile],
+        server: Path | None,
+        starts_s: list[float],
+    ) -> None:
+        self.folder, self.gguf, self.adapters, self.server, self.starts_s = folder, gguf, adapters, server, starts_s
         prompts = folder / "prompts.jsonl"
         prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
         (folder / "tasks").mkdir()
@@ -80,35 +90,21 @@ class Peers:
         (folder / "inspect_task.py").write_text(INSPECT_TASK.format(prompts=str(prompts), tokens=MAX_TOKENS))
 
     def ours(self) -> float:
-        """`ml-pipeline score` in a fresh project."""
+        """`ml-pipeline score` in a project that has scored the base model and another checkpoint before."""
         with tempfile.TemporaryDirectory() as name:
             project = make_project(Path(name, "project"))
-            for weights in sorted(SAMPLES.glob("*/*_adapters.safetensors"))[: len(self.adapters)]:
-                target = project.runs / weights.parent.name
-                target.mkdir(exist_ok=True)
-                shutil.copy(weights, target)
-                shutil.copy(weights.with_name("adapter_config.json"), target)
-            probes = [
-                {
-                    "id": f"p{number}",
-                    "category": "prompts",
-                    "prompt": prompt,
-                    "check": {"type": "phrase", "accept": ["x"]},
-                }
-                for number, prompt in enumerate(PROMPTS)
-            ]
-            suite = {"name": "short", "version": "1", "kind": "capability", "description": "Prompts.", "temperature": 0}
-            suite |= {"max_tokens": MAX_TOKENS, "rubric": "capability", "probes": probes}
-            (project.root / "suites" / "short.yaml").write_text(yaml.safe_dump(suite))
+            (project.root / "suites" / "short.yaml").write_text(yaml.safe_dump(_suite()))
             project.configure(
                 backend={"type": "llama_cpp", "sequences": SEQUENCES, "context_tokens": 512, "weights": "f16"},
                 judge={"backend": "none"},
             )
+            checkpoints = sorted(SAMPLES.glob("*/*_adapters.safetensors"))
+            _add(project, checkpoints[-1:])
+            _score(project)
+            _add(project, checkpoints[: len(self.adapters)])
             start = time.perf_counter()
-            done = project.run("score", "--filter", "mac.*", timeout_s=1200)
-            seconds = time.perf_counter() - start
-            assert done.returncode == 0, done.stdout + done.stderr
-            return seconds
+            _score(project)
+            return time.perf_counter() - start
 
     def lm_eval(self, program: str) -> float:
         """lm-evaluation-harness by its local-chat-completions model."""
@@ -135,14 +131,37 @@ class Peers:
         seconds = 0.0
         offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OPENAI_API_KEY": "none"}
         for adapter in self.adapters:
+            start = time.perf_counter()
             with llama_server(self.server, self.gguf, physical_cores(), ["--lora", str(adapter.path)]) as address:
-                start = time.perf_counter()
+                self.starts_s.append(time.perf_counter() - start)
                 done = subprocess.run(
                     command(address), cwd=self.folder, env={**os.environ, **offline}, capture_output=True, text=True
                 )
                 seconds += time.perf_counter() - start
                 assert done.returncode == 0, done.stdout + done.stderr
         return seconds
+
+
+def _suite() -> dict[str, Any]:
+    probes = [
+        {"id": f"p{number}", "category": "prompts", "prompt": prompt, "check": {"type": "phrase", "accept": ["x"]}}
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    suite = {"name": "short", "version": "1", "kind": "capability", "description": "Prompts.", "temperature": 0}
+    return {**suite, "max_tokens": MAX_TOKENS, "rubric": "capability", "probes": probes}
+
+
+def _add(project: Project, checkpoints: Sequence[Path]) -> None:
+    for weights in checkpoints:
+        target = project.runs / weights.parent.name
+        target.mkdir(exist_ok=True)
+        shutil.copy(weights, target)
+        shutil.copy(weights.with_name("adapter_config.json"), target)
+
+
+def _score(project: Project) -> None:
+    done = project.run("score", "--filter", "mac.*", timeout_s=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _program(name: str) -> str | None:
@@ -173,10 +192,11 @@ def main() -> None:
         folder = Path(name)
         adapters = sample_adapters(gguf, folder)
         subjects: dict[str, Callable[[], float]] = {}
+        starts_s: list[float] = []
         for suffix, chosen in (("", adapters), ("_one", adapters[:1])):
             place = folder / f"work{suffix}"
             place.mkdir()
-            peers = Peers(place, gguf, chosen, server)
+            peers = Peers(place, gguf, chosen, server, starts_s)
             subjects[f"ours{suffix}"] = peers.ours
             for peer, program in programs.items():
                 if program is not None and server is not None:
@@ -196,6 +216,7 @@ def main() -> None:
             "prompts": len(PROMPTS),
             "max_tokens": MAX_TOKENS,
             "repeats": arguments.repeats,
+            "server_start_s": round(statistics.median(starts_s), 2) if starts_s else None,
             "all_figures": {key: [round(value, 1) for value in values] for key, values in figures.items()},
         },
     )

@@ -69,7 +69,8 @@ def store(tmp_path: Path) -> DuckDBStore:
 
 
 def contents(store: DuckDBStore) -> dict[str, list[Row]]:
-    return {table.name: store.read(table.name).to_pylist() for table in CHECKPOINT_TABLES}
+    tables = store.read_together([table.name for table in CHECKPOINT_TABLES])
+    return {name: rows.to_pylist() for name, rows in tables.items()}
 
 
 def as_rows(tables: dict[str, pa.Table]) -> dict[str, list[Row]]:
