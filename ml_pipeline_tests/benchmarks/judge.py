@@ -55,6 +55,7 @@ def answers(count: int) -> tuple[Suite, list[Row]]:
     identity = evaluation(suite=suite).identity_columns()
     rest = {
         **identity,
+        "sample": 1,
         "category": "math",
         "prompt": "",
         "rendered_prompt": "",
