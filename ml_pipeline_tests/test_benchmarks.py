@@ -11,12 +11,11 @@ import pytest
 from ml_pipeline_tests.project import REPOSITORY
 
 LITTLE_WORK = {
-    "classify": ["--sentences", "8", "--sequences", "4", "--repeats", "1"],
+    "classify": ["--sentences", "4", "--sequences", "4", "--repeats", "1"],
     "exact": ["--repeats", "1"],
     "heuristic": ["--repeats", "1"],
     "judge": ["--answers", "50", "--rows", "100", "200", "--repeats", "1"],
-    "runs": ["--tokens", "2"],
-    "tick": ["--checkpoints", "100", "--repeats", "1"],
+    "tick": ["--checkpoints", "1000", "--repeats", "1"],
 }
 
 
