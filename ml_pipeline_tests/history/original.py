@@ -50,7 +50,7 @@ def database(path: Path, passed: Mapping[int, Sequence[bool]], at: str = "2026-0
     return path
 
 
-def buffered(iteration: int, at: str = "2026-02-19T12:00:00Z") -> dict[str, Any]:
+def buffered(iteration: int, at: str = "2026-02-19T12:00:00Z", run: str = "1b-lek") -> dict[str, Any]:
     """A line of its buffer for an unreachable Influx: one of two probes is right."""
     return {
         "checkpoint": {
@@ -60,7 +60,7 @@ def buffered(iteration: int, at: str = "2026-02-19T12:00:00Z") -> dict[str, Any]
             "Iteration": iteration,
             "ModelTag": "gemma-3-1b",
             "Label": f"G1-lek @{iteration:07d}",
-            "RunID": RUN_ID,
+            "RunID": f"{run}-capability-auto",
         },
         "results": {
             "accuracy": 50,
