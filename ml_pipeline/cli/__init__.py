@@ -10,6 +10,7 @@ import click
 from ml_pipeline.cli.adapters import convert, inspect
 from ml_pipeline.cli.checkpoints import discover, score, status
 from ml_pipeline.cli.config import config
+from ml_pipeline.cli.exports import export
 from ml_pipeline.cli.history import import_
 from ml_pipeline.cli.responses import responses
 from ml_pipeline.cli.stores import flush, rebuild, report
@@ -30,5 +31,5 @@ def main(config_path: Path | None) -> None:
         os.environ[CONFIG_ENV] = str(config_path.resolve())
 
 
-for command in (discover, score, status, report, responses, inspect, convert, import_, rebuild, flush, config):
+for command in (discover, score, status, report, responses, inspect, convert, import_, export, rebuild, flush, config):
     main.add_command(command)
