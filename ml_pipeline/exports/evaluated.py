@@ -81,21 +81,15 @@ def evaluated(parquet: ParquetStore, partition_key: str) -> Iterator[Evaluated]:
     judged: dict[tuple[Any, ...], list[Row]] = {}
     for row in tables[JUDGEMENTS.name]:
         judged.setdefault((row["evaluation_id"], row["probe_id"]), []).append(row)
+    by_evaluation: dict[str, dict[str, list[Answered]]] = {}
+    for row in sorted(tables[RESPONSES.name], key=lambda row: int(row["sample"])):
+        probe = (row["evaluation_id"], row["probe_id"])
+        figures = (judged.get(probe, []), leks.get(probe)) if row["sample"] == 1 else ([], None)
+        answer = Answered(row, results.get(_asked(row)), *figures)
+        by_evaluation.setdefault(probe[0], {}).setdefault(probe[1], []).append(answer)
     for evaluation in sorted(tables[EVALUATIONS.name], key=lambda row: str(row["suite"])):
-        answers = []
-        for row in tables[RESPONSES.name]:
-            if row["evaluation_id"] == evaluation["evaluation_id"]:
-                probe = (row["evaluation_id"], row["probe_id"])
-                first = row["sample"] == 1
-                answers.append(
-                    Answered(
-                        row,
-                        results.get(_asked(row)),
-                        judged.get(probe, []) if first else [],
-                        leks.get(probe) if first else None,
-                    )
-                )
-        yield Evaluated(evaluation, answers)
+        probes = by_evaluation.get(evaluation["evaluation_id"], {})
+        yield Evaluated(evaluation, [answer for answers in probes.values() for answer in answers])
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

@@ -7,6 +7,7 @@ the sample's metadata says why. Format: inspect_ai's EvalLog, version 2, as JSON
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def write_inspect_log(folder: Path, suite: Evaluated) -> Path:
     """
     row = suite.evaluation
     time = row["scored_at"].isoformat(timespec="seconds").replace(":", "-")
-    path = folder / f"{time}_{row['suite'].replace('_', '-')}_{row['partition_key']}-{row['evaluation_id']}.json"
+    # Inspect reads time, task and id out of the name: '_' parts them, and '.' ends the last.
+    task, name = (re.sub("[._]", "-", row[part]) for part in ("suite", "partition_key"))
+    path = folder / f"{time}_{task}_{name}-{row['evaluation_id']}.json"
     write_atomically(path, json.dumps(_log(suite), indent=1, ensure_ascii=False).encode())
     return path
 
