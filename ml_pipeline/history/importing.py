@@ -31,6 +31,8 @@ from ml_pipeline.stores.tables import CHECKPOINT_SCORES, TABLES
 Row = dict[str, Any]
 RowKey = tuple[str, str, tuple[str, ...]]
 """Suite, table, and what names the row there."""
+Mirrored = tuple[int, datetime]
+"""Rows of `imports`, and when the newest of them was imported."""
 
 
 @dataclass
@@ -96,8 +98,9 @@ def import_file(
             report.problems or ["it holds no score"],
             f"Known are: {', '.join(dict.fromkeys(kind.name for kind in KINDS))}.",
         )
+    mirrored = _mirrored(store)
     for done, (key, found) in enumerate(sorted(by_checkpoint.items()), start=1):
-        _merge(store, key, found, records.sha256, report)
+        _merge(store, key, found, records.sha256, report, mirrored.get(key))
         progress(done, len(by_checkpoint))
     return report
 
@@ -130,17 +133,31 @@ def _is_newer(new: datetime | None, old: datetime | None) -> bool:
     return new is not None and (old is None or new > old)
 
 
+def _mirrored(store: ScoreStore) -> dict[str, Mirrored]:
+    """How much of each imported checkpoint the database has, by partition."""
+    store.duckdb.migrate()
+    rows = store.duckdb.query(f"SELECT partition_key, count(*), max(imported_at) FROM {IMPORTS.name} GROUP BY ALL")
+    return {key: (count, newest) for key, count, newest in zip(*rows.to_pydict().values(), strict=True)}
+
+
 def _merge(
-    store: ScoreStore, partition: str, found: Mapping[RowKey, _Found], sha256: str, report: ImportReport
+    store: ScoreStore,
+    partition: str,
+    found: Mapping[RowKey, _Found],
+    sha256: str,
+    report: ImportReport,
+    mirrored: Mirrored | None,
 ) -> None:
-    """Bring one checkpoint's rows into the stores."""
+    """Bring one checkpoint's rows into the stores, and into the database what a killed import left out of it."""
     now = datetime.now(UTC)
     origins = {_origin_key(row): row for row in _stored(store.parquet, IMPORTS.name, partition)}
     tables = {name: _stored(store.parquet, name, partition) for name in NOT_RECORDED}
     stored = {_row_key(name, row): row for name, rows in tables.items() for row in rows}
     # Files write one checkpoint's label in several ways, and its rows go by one.
     label = next((row["label"] for row in stored.values()), None) or next(iter(found.values())).row.label
-    changed = set()
+    changed: set[str] = set()
+    if origins and mirrored != (len(origins), max(row["imported_at"] for row in origins.values())):
+        changed |= {table for _, table, _ in stored}
     for key, one in found.items():
         row = one.row
         origin = origins.get(key) if key in stored else None

@@ -18,8 +18,10 @@ from ml_pipeline.history.records import Whose
 from ml_pipeline.reports.leaderboard import leaderboard
 from ml_pipeline.reports.runs import run_curves
 from ml_pipeline.reports.scores import Scores
+from ml_pipeline.stores.parquet import WriteReceipt
 from ml_pipeline.stores.points import score_points
 from ml_pipeline.stores.score_store import ScoreStore
+from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES
 from ml_pipeline.suites import load_suites
 from ml_pipeline_tests.history.original import RUN_ID, buffered, database, lines, point, stores, table
@@ -69,6 +71,34 @@ def test_a_database_is_imported_with_its_origin_and_again_without_a_change(tmp_p
     assert {p: p.read_bytes() for p in (tmp_path / "parquet").rglob("*.parquet")} == files
     store.duckdb.rebuild(store.parquet)
     assert content_of(store) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint_scores", "probe_results", "imports"])
+def test_an_import_killed_at_any_write_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole, store = stores(tmp_path / "whole"), stores(tmp_path / "killed")
+    first = lines(tmp_path / "influx_buffer.jsonl", [buffered(100)])
+    later = database(tmp_path / "lem.duckdb", {100: [False, True]}, at="2026-03-01 00:00:00")
+    for path in (first, later):
+        bring(whole, path)
+        write = store.parquet.write
+
+        def dying(table: Table, *rest: Any, write: Any = write) -> WriteReceipt:
+            receipt: WriteReceipt = write(table, *rest)
+            if table.name == name:
+                raise KeyboardInterrupt
+            return receipt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store.parquet, "write", dying)
+            with pytest.raises(KeyboardInterrupt):
+                bring(store, path)
+        bring(store, path)
+    expected, found = content_of(whole), content_of(store)
+    for row in (*expected["imports"], *found["imports"]):
+        del row["imported_at"]
+    assert found == expected
 
 
 def test_files_of_one_checkpoint_come_together(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_one_partition_all_partitions_and_none(
         columns = found["dagster/column_schema"].columns
         assert [(c.name, c.description) for c in columns] == [(c.name, c.description) for c in PROBE_RESULTS.columns]
         nullable = [c.name for c in columns if c.constraints.nullable]
-        assert nullable[:4] == ["template", "passed", "unscored_reason", "extracted"]
+        assert nullable[:4] == ["category", "template", "passed", "unscored_reason"]
         readings = ["strict_extracted", "strict_passed", "flexible_extracted", "flexible_passed"]
         assert nullable[4:] == [*readings, "passed_normalised"]
     # The third partition was never stored: the others are not hidden by it.
