@@ -9,6 +9,7 @@
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
     ├── ResponseFileError    a file of responses cannot be read, or holds none
+    ├── ImportFileError      a file to import cannot be read, or is of no known kind
     ├── RunCancelledError    whoever asked for the work wants no more of it
     └── StoreError           scores could not be written or read
         ├── StoreLockedError   another process holds the DuckDB file
@@ -71,6 +72,10 @@ class SuiteError(MlPipelineError):
 
 class ResponseFileError(MlPipelineError):
     """A file of responses cannot be read, holds no response, or was written while it was read."""
+
+
+class ImportFileError(MlPipelineError):
+    """A file to import cannot be read, or is of no known kind."""
 
 
 class RunCancelledError(MlPipelineError):

@@ -16,6 +16,7 @@ from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
 from ml_pipeline.source_settings import AnySource, Section
 
 BASE_SOURCE = "base"
+IMPORTED_SOURCE = "imported"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -120,7 +121,9 @@ class LimitsSettings(Section):
         64 * 2**20, ge=1024, description="Training logs are read up to this size, in bytes."
     )
     response_line_bytes: int = Field(
-        16 * 2**20, ge=1024, description="Longest line of a file of responses; a longer one counts as a bad line."
+        16 * 2**20,
+        ge=1024,
+        description="Longest line of a file of responses or of an imported one; a longer one counts as a bad line.",
     )
     cache_bytes: int = Field(
         20 * 2**30, ge=1, description="Room for fetched and converted adapters; least recently used goes first."
@@ -158,8 +161,8 @@ class Settings(Section):
     def _cross_checks(self) -> Settings:
         problems = []
         for name in self.sources:
-            if name == BASE_SOURCE or "." in name:
-                problems.append(f"sources.{name}: the name {BASE_SOURCE!r} and names with '.' are reserved")
+            if name in (BASE_SOURCE, IMPORTED_SOURCE) or "." in name:
+                problems.append(f"sources.{name}: {BASE_SOURCE!r}, {IMPORTED_SOURCE!r} and names with '.' are reserved")
         for index, family in enumerate(self.families):
             if family.model not in self.base_models:
                 hint = suggest(family.model, self.base_models)
@@ -244,6 +247,11 @@ class Settings(Section):
     def responses_path(self) -> Path:
         """The folder in which files of responses are looked for."""
         return self.data_path / "responses"
+
+    @property
+    def training_data_path(self) -> Path:
+        """The folder of imported training data."""
+        return self.data_path / "training_data"
 
     @property
     def log_positions_path(self) -> Path:

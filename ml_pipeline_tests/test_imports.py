@@ -21,6 +21,7 @@ ALLOWED = {
     "settings_file": ALWAYS,
     "progress": set(),
     "files": ALWAYS,
+    "json_lines": {"errors", "files"},
     "checkpoints": {*ALWAYS, "files"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
     "backends": {*ALWAYS, "files", "checkpoints", "adapters"},
@@ -29,7 +30,9 @@ ALLOWED = {
     "stores": {*ALWAYS, "files", "suites", "scoring"},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
-    "responses": {*ALWAYS, "files", "checkpoints", "suites", "scoring", "stores", "evaluation"},
+    "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},
+    "exports": {*ALWAYS, "files", "suites", "scoring", "stores", "reports"},
+    "responses": {*ALWAYS, "files", "json_lines", "checkpoints", "suites", "scoring", "stores", "evaluation"},
     "evaluation": {*ALWAYS, "files", "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},
 }
 MAY_USE_DAGSTER = {"stores/io_managers.py", "resources.py", "definitions.py", "assets", "automation", "cli"}

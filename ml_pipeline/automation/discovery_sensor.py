@@ -14,7 +14,9 @@ from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.errors import MlPipelineError
+from ml_pipeline.history.importing import ImportedCheckpoints
 from ml_pipeline.resources import PipelineResource
+from ml_pipeline.stores.parquet import ParquetStore
 
 _MOST_KEYS_A_TICK = 25_000
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
@@ -42,7 +44,10 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
             found = Catalogue(settings).look(names, longest_s=_LONGEST_LOOK_S)
             ledger = RequestLedger(settings.requested_path)
             known = list(context.instance.get_dynamic_partitions(_PARTITIONS))
-            new, generation = _requests(ledger, before.generation, found, known, settings.limits.checkpoints_per_run)
+            imported = ImportedCheckpoints(ParquetStore(settings.parquet_path))
+            new, generation = _requests(
+                ledger, before.generation, found, known, imported, settings.limits.checkpoints_per_run
+            )
         except MlPipelineError as error:
             return dg.SkipReason(str(error))
         state = before.after(names, found.failed, now_s=now_s, interval_s=interval_s, generation=generation)
@@ -65,19 +70,27 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
 
 
 def _requests(
-    ledger: RequestLedger, taken: int, found: Discovery, known: list[str], checkpoints_per_run: int
+    ledger: RequestLedger,
+    taken: int,
+    found: Discovery,
+    known: list[str],
+    imported: ImportedCheckpoints,
+    checkpoints_per_run: int,
 ) -> tuple[list[Request], int]:
     """What to ask for now, written down first, and the generation that Dagster has when it has taken all of it.
 
-    `known` are the partitions in Dagster's order. A run is a range in that order, new partitions at its end.
+    `known` are the partitions in Dagster's order, `imported` what another program scored. A run is a range in
+    Dagster's order, new partitions at its end.
     """
     last, versions, waiting = ledger.last_generation(), ledger.versions(), ledger.not_taken(taken)
     partitions = set(known)
-    changed, by_hand = [], []
+    changed, adopted = [], []
     for checkpoint in found.checkpoints:
         version = versions.get(checkpoint.key)
         if version is None and checkpoint.key in partitions:
-            by_hand.append(checkpoint)  # scored by hand, or the ledger was lost: no reason to score it again
+            adopted.append(checkpoint)  # scored by hand, or the ledger was lost: no reason to score it again
+        elif version is None and checkpoint in imported:
+            adopted.append(checkpoint)  # scored by another program
         elif version != (checkpoint.size_bytes, checkpoint.mtime_ns):
             changed.append(checkpoint)
     room = max(0, _MOST_KEYS_A_TICK - sum(len(request.keys) for request in waiting))
@@ -87,7 +100,7 @@ def _requests(
     made = [Request(run_key([chosen[key] for key in keys]), keys) for keys in runs]
     generation = max(last, taken) + 1 if made else max(last, taken)
     ledger.write(made, chosen.values(), generation)
-    ledger.adopt(by_hand)
+    ledger.adopt(adopted)
     return [*waiting, *made], generation
 
 

@@ -26,9 +26,11 @@ from ml_pipeline.automation.jobs import (
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.history.importing import ImportedCheckpoints
 from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.parquet import ParquetStore
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
@@ -42,6 +44,7 @@ class State(StrEnum):
     NEW = "new"
     SCORING = "scoring"
     SCORED = "scored"
+    IMPORTED = "imported"
     CHANGED = "changed"
     INCOMPLETE = "incomplete"
     FAILED = "failed"
@@ -87,6 +90,13 @@ def mark_changed(states: dict[str, State], checkpoints: Sequence[Checkpoint], se
     return {
         key: State.CHANGED if state == State.SCORED and key in overwritten else state for key, state in states.items()
     }
+
+
+def mark_imported(states: dict[str, State], checkpoints: Sequence[Checkpoint], settings: Settings) -> dict[str, State]:
+    """The states, with new checkpoints that another program scored, and whose scores were imported, as IMPORTED."""
+    known = ImportedCheckpoints(ParquetStore(settings.parquet_path))
+    imported = {checkpoint.key for checkpoint in checkpoints if checkpoint in known}
+    return {key: State.IMPORTED if state == State.NEW and key in imported else state for key, state in states.items()}
 
 
 def add_partitions(instance: dg.DagsterInstance, keys: Sequence[str], name: str = _PARTITIONS) -> None:

@@ -47,7 +47,7 @@ def discover(pattern: str) -> None:
 
 @click.command()
 @click.option("--filter", "pattern", default="*", help="Shell pattern on the checkpoint's key, such as 'mac.*@800'.")
-@click.option("--force", is_flag=True, help="Score again what is scored already.")
+@click.option("--force", is_flag=True, help="Score again what is scored or imported already.")
 @click.option("--limit", type=click.IntRange(min=1), help="Score at most so many.")
 @click.option("--dry-run", is_flag=True, help="Say what would be scored, and stop.")
 @reporting
@@ -67,9 +67,12 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     with local_runs.project_instance(settings) as instance:
         states = local_runs.states(instance, [checkpoint.key for checkpoint in candidates])
         states = local_runs.mark_changed(states, candidates, settings)
-        chosen = [c for c in candidates if force or states[c.key] not in ("scored", "scoring")]
+        states = local_runs.mark_imported(states, candidates, settings)
+        chosen = [c for c in candidates if force or states[c.key] not in ("scored", "scoring", "imported")]
         chosen = chosen[:limit]
-        counts = f"{len(candidates)} checkpoints, {len(chosen)} to score"
+        imported = sum(state == local_runs.State.IMPORTED for state in states.values())
+        known = f" ({imported} known by imported scores)" if imported else ""
+        counts = f"{len(candidates)} checkpoints{known}, {len(chosen)} to score"
         if not candidates:
             raise SettingsError(_nothing_found(settings, pattern))
         console.print(counts, highlight=False)
@@ -108,6 +111,7 @@ def status() -> None:
     with local_runs.project_instance(settings) as instance:
         keys = [checkpoint.key for checkpoint in found.checkpoints]
         states = local_runs.mark_changed(local_runs.states(instance, keys), found.checkpoints, settings)
+        states = local_runs.mark_imported(states, found.checkpoints, settings)
         failed = [key for key, state in states.items() if state == local_runs.State.FAILED]
         reasons = local_runs.recent_failures(instance, failed)
     console = stdout()

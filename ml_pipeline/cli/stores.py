@@ -1,4 +1,4 @@
-"""`report`, `rebuild` and `flush`: the commands about what is stored."""
+"""`report`, `rebuild`, `flush` and `clean`: the commands about what is stored."""
 
 from __future__ import annotations
 
@@ -72,3 +72,31 @@ def flush() -> None:
         stderr().print(done.stopped_because, style="red", markup=False, soft_wrap=True)
     if done.rejected or done.stopped_because:
         sys.exit(1)
+
+
+@click.command()
+@click.option(
+    "--older-than", "days", type=click.IntRange(min=0), default=30, show_default=True, help="Age of what goes, in days."
+)
+@click.option("--delete", "really", is_flag=True, help="Delete it; without this it is only listed.")
+@reporting
+def clean(days: int, really: bool) -> None:
+    """List or delete the raw answers of earlier evaluations, which newer ones replaced; every score stays."""
+    from datetime import UTC, datetime, timedelta
+
+    from ml_pipeline.stores.parquet import ParquetStore
+    from ml_pipeline.stores.retention import delete, old_answers
+
+    settings = current_settings()
+    files = old_answers(ParquetStore(settings.parquet_path), datetime.now(UTC) - timedelta(days=days))
+    console = Console()
+    for file in files:
+        console.print(f"{file.path}  {file.size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
+    total = f"{len(files)} files, {sum(file.size_bytes for file in files):,} bytes"
+    if really:
+        delete(files)
+        console.print(f"Deleted: {total}.", highlight=False)
+    elif files:
+        console.print(f"{total}. The same command with --delete deletes them.", highlight=False)
+    else:
+        console.print(f"No superseded answers are older than {days} days.", highlight=False)

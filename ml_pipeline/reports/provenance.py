@@ -8,6 +8,7 @@ import pandas as pd
 
 from ml_pipeline.reports.runs import RunCurve
 from ml_pipeline.reports.scores import Scores
+from ml_pipeline.settings import IMPORTED_SOURCE
 
 _SHORT_HASH = 12
 _MOST_REASONS = 20
@@ -26,6 +27,9 @@ class UnscoredGroup:
 
 def provenance(scores: Scores, curve: RunCurve) -> list[tuple[str, str]]:
     """Name and value of everything that a reader needs to repeat the scores; differing values are all listed."""
+    if curve.source == IMPORTED_SOURCE:
+        told = "not measured by this program; the table imports names file, hash and line of every row"
+        return [("Imported", told), ("Base model", curve.base_model), ("Protocol", curve.protocol_id)]
     rows = _of_curve(scores.evaluations, curve)
     adapters = rows[rows["adapter_sha256"].notna()]
     lines = [

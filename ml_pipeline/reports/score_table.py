@@ -155,7 +155,7 @@ def _clustered(scores: Scores, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _and_overall(rows: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([rows, rows.assign(category=OVERALL)], ignore_index=True)
+    return pd.concat([rows.dropna(subset="category"), rows.assign(category=OVERALL)], ignore_index=True)
 
 
 def _with_wilson(rows: pd.DataFrame) -> pd.DataFrame:

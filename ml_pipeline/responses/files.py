@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from io import BufferedReader
 from pathlib import Path
 
 from ml_pipeline.checkpoints.naming import escaped, unescaped
@@ -87,24 +86,3 @@ def file_name(partition_key: str) -> str:
             "finds."
         )
     return f"{stem}{_SUFFIX}"
-
-
-def shown_name(path: Path) -> str:
-    """A file's name as text, whatever its bytes are."""
-    return path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def open_plain(path: Path) -> BufferedReader:
-    """Open a file for reading that is neither a link nor a device nor a pipe.
-
-    Raises:
-        ResponseFileError: it is one of those, or cannot be opened.
-    """
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    except OSError as error:
-        raise ResponseFileError(f"{path} cannot be read: {error.strerror}. Put the file back, or mend it.") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ResponseFileError(f"{path} is not a plain file. Put a copy of what it stands for there.")
-    return file

@@ -7,23 +7,19 @@ passed over.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ml_pipeline.errors import ResponseFileError
-from ml_pipeline.files import bounded_lines
-from ml_pipeline.responses.files import open_plain, shown_name
+from ml_pipeline.json_lines import JsonLines, json_kind
 from ml_pipeline.scoring.checks import shortened
 from ml_pipeline.scoring.heuristic import well_formed
 
 UNKNOWN_MODEL = "unknown"
 _MAX_NAME_CHARS = 300
-_PROBLEMS_KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,57 +55,37 @@ class ResponseReader:
     """
 
     def __init__(self, path: Path, line_bytes: int) -> None:
-        self.path = path
-        self.count = self.bad_lines = 0
-        self.problems: list[str] = []
-        self.sha256 = ""
-        self._line_bytes = line_bytes
+        self.count = 0
+        self._lines = JsonLines(path, line_bytes, ResponseFileError)
 
     def __iter__(self) -> Iterator[Response]:
-        with open_plain(self.path) as file:
-            for number, line in enumerate(self._lines(file), start=1):
-                if line is not None and not line.strip():
-                    continue
-                try:
-                    if line is None:
-                        raise ValueError(
-                            f"longer than {self._line_bytes} bytes; raise limits.response_line_bytes in pipeline.yaml"
-                        )
-                    response = _response(number, line)
-                except (ValueError, RecursionError) as error:
-                    self._tell(number, error)
-                    continue
-                self.count += 1
-                yield response
+        for number, fields in self._lines:
+            try:
+                response = _response(number, fields)
+            except ValueError as error:
+                self._lines.refuse(number, error)
+                continue
+            self.count += 1
+            yield response
 
-    def _lines(self, file: BinaryIO) -> Iterator[bytes | None]:
-        """Each line; None for one that is too long."""
-        digest, first = hashlib.sha256(), True
-        try:
-            for line in bounded_lines(file, self._line_bytes, digest.update):
-                yield line.removeprefix(b"\xef\xbb\xbf") if first and line else line
-                first = False
-        except OSError as error:
-            raise ResponseFileError(f"{self.path} cannot be read: {error.strerror}. Check the disk.") from error
-        self.sha256 = digest.hexdigest()
+    @property
+    def bad_lines(self) -> int:
+        """Lines that are no response."""
+        return self._lines.bad_lines
 
-    def _tell(self, number: int, error: Exception) -> None:
-        self.bad_lines += 1
-        if len(self.problems) < _PROBLEMS_KEPT:
-            why = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            self.problems.append(f"{shown_name(self.path)}:{number}: {why:.300}")
+    @property
+    def problems(self) -> list[str]:
+        """Why, of the first twenty of them."""
+        return self._lines.problems
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file's content, once all of it was read."""
+        return self._lines.sha256
 
 
-def _response(number: int, line: bytes) -> Response:
+def _response(number: int, fields: dict[str, Any]) -> Response:
     """Read one line; raises ValueError with what is wrong."""
-    try:
-        fields = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1} of the line") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"must be an object, not {_kind(fields)}")
     text, error_text = _text(fields, "response"), _text(fields, "error")
     if "response" not in fields and not error_text:
         raise ValueError("the field 'response' is missing")
@@ -136,7 +112,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
     if name in ("id", "correct_answer") and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError(f"the field {name!r} must be a text, not {_kind(value)}")
+        raise ValueError(f"the field {name!r} must be a text, not {json_kind(value)}")
     return well_formed(value)
 
 
@@ -154,7 +130,7 @@ def _seconds(fields: dict[str, Any]) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"the field 'elapsed_seconds' must be a number, not {_kind(value)}")
+        raise ValueError(f"the field 'elapsed_seconds' must be a number, not {json_kind(value)}")
     try:
         seconds = float(value)
     except OverflowError:
@@ -166,12 +142,3 @@ def _seconds(fields: dict[str, Any]) -> float | None:
 
 def _missing(name: str) -> str:
     raise ValueError(f"the field {name!r} is missing or empty")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"not JSON: {name} is no number there")
-
-
-def _kind(value: object) -> str:
-    kinds = {bool: "true or false", str: "a text", list: "a list", dict: "an object", type(None): "null"}
-    return kinds.get(type(value), "a number")

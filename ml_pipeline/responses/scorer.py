@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from ml_pipeline.errors import ResponseFileError
 from ml_pipeline.evaluation.judges import Judge, panel_name
+from ml_pipeline.json_lines import open_plain, shown_name
 from ml_pipeline.responses.cases import EXACT_FILTERS, STANDARD_RUBRICS, Case, Cases
-from ml_pipeline.responses.files import file_name, open_plain, shown_name
+from ml_pipeline.responses.files import file_name
 from ml_pipeline.responses.judging import ResponseJudging
 from ml_pipeline.responses.reading import Response, ResponseReader
 from ml_pipeline.responses.scoring import in_batches, score_responses
@@ -124,7 +125,7 @@ class ResponseScorer:
 
 def _content(path: Path) -> tuple[str, os.stat_result]:
     """The hash of a file's content, and what the file system says of it."""
-    with open_plain(path) as file:
+    with open_plain(path, ResponseFileError) as file:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno())
         except OSError as error:

@@ -15,12 +15,14 @@ import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb_files import quoted, transaction
+from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import (
     CHECKPOINT_TABLES,
     DEGENERATION,
     HEURISTIC_SCORES,
+    IDENTITY,
     JUDGE_VOTES,
     JUDGEMENTS,
     PROBE_RESULTS,
@@ -93,6 +95,29 @@ def scored_choices() -> tuple[str, ...]:
     return (*add_columns(RESPONSES, "choice_log_probabilities"), *add_columns(PROBE_RESULTS, "passed_normalised"))
 
 
+def imports() -> tuple[str, ...]:
+    """Statements that let rows be imported whose original recorded less than this program does."""
+    return (
+        *allow_empty(PROBE_RESULTS, "category", "expected", "response", "finish_reason"),
+        *allow_empty(JUDGEMENTS, "category", "rubric", "judge_model", "transcript"),
+        *(_comment(table, c.name, c.description) for table in (*CHECKPOINT_TABLES, JUDGE_VOTES) for c in IDENTITY),
+        *create_table(IMPORTS),
+    )
+
+
+def allow_empty(table: Table, *names: str) -> tuple[str, ...]:
+    """Statements that let columns be empty."""
+    return tuple(
+        statement
+        for c in table.columns
+        if c.name in names
+        for statement in (
+            f"ALTER TABLE {quoted(table.name)} ALTER COLUMN {quoted(c.name)} DROP NOT NULL",
+            _comment(table, c.name, c.description),
+        )
+    )
+
+
 def create_view(view: View) -> tuple[str, ...]:
     """Statements that make one view, or make it anew."""
     return (
@@ -160,6 +185,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(5, "judges' votes", judges_votes),
     Migration(6, "multiple choice by log-likelihood", scored_choices),
     Migration(7, "files of responses", files_of_responses),
+    Migration(8, "imports", imports),
 )
 
 

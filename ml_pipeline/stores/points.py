@@ -15,6 +15,7 @@ import pyarrow as pa
 from influxdb_client.client.write.point import Point
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.settings import IMPORTED_SOURCE
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
 from ml_pipeline.suites.suite import Suite
 
@@ -63,7 +64,8 @@ def score_points(
     `evaluations` gives the checkpoints' times; `checkpoint_scores`, `probe_results` and `judgements` may be absent.
     Suites of kind capability make capability_score, probe_score and capability_judge, those of kind content make
     content_score. A run_id ends with `-<suite>-auto`, which for the shipped suites is what the original wrote.
-    Rows of a suite that is not given are left out, and so are a probe's further answers after its first.
+    Rows of a suite that is not given are left out, and so are a probe's further answers after its first and imported
+    rows, whose points are what the original wrote.
 
     With `time_base` "real" a point's time is the checkpoint file's mtime plus its ordinal in ns (a base model whose
     file is on another machine has no mtime: it starts at ORIGINAL_EPOCH_S); with "original" it is
@@ -135,7 +137,8 @@ class _Clock:
 def _groups(rows: pa.Table | None) -> dict[tuple[str, str], list[Row]]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows.to_pylist() if rows is not None else []:
-        groups.setdefault((row["partition_key"], row["suite"]), []).append(row)
+        if row["source"] != IMPORTED_SOURCE:
+            groups.setdefault((row["partition_key"], row["suite"]), []).append(row)
     return groups
 
 

@@ -8,6 +8,7 @@ may share a curve.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from ml_pipeline.stores.columns import (
@@ -23,16 +24,17 @@ from ml_pipeline.stores.columns import (
     TEXT,
     TIME,
 )
+from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Column, Table
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
 IDENTITY: tuple[Column, ...] = (
     Column("partition_key", TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
-    Column("source", TEXT, "Name of the source in pipeline.yaml; 'base' for a base model without adapter."),
+    Column("source", TEXT, "Name of the source; 'base': a bare base model; 'imported': scored by another program."),
     Column("run", TEXT, "The training run's folder in its source, without 'adapters-'."),
     Column("run_id", TEXT, "The run as the original tags it: '/' turned to '-', with no suite suffix."),
     Column("label", TEXT, "Short name of the checkpoint: '<family>[-<variant>] @<iteration>'."),
@@ -48,11 +50,13 @@ _PROBE = (
     Column("probe_id", TEXT, "The probe within its suite."),
     Column("category", TEXT, "The probe's category."),
 )
-_ASKED = (
-    *_PROBE,
+_SAMPLED = (
     Column("sample", INT, "Which answer to the probe, from 1.", earlier=1),
     Column("template", TEXT, "The template that made the probe; empty for one written out.", nullable=True),
 )
+_ASKED = (*_PROBE, *_SAMPLED)
+_IMPORTED_PROBE = (_PROBE[0], replace(_PROBE[1], nullable=True))
+"""The original did not always record a probe's category."""
 _REASON = Column("unscored_reason", TEXT, "Why there is no score; empty when there is one.", nullable=True)
 _RUBRIC_HASH = Column("rubric_sha256", TEXT, "Hash of the rubric and of the frame around it.", nullable=True)
 
@@ -112,13 +116,14 @@ PROBE_RESULTS = Table(
     "Pass or fail of every answer whose probe has a deterministic check.",
     (
         *IDENTITY,
-        *_ASKED,
+        *_IMPORTED_PROBE,
+        *_SAMPLED,
         Column("passed", BOOL, "Whether the check accepted the answer; empty when unscored.", nullable=True),
         _REASON,
-        Column("expected", TEXT, "What the check wanted."),
+        Column("expected", TEXT, "What the check wanted.", nullable=True),
         Column("extracted", TEXT, "What the check read out of the answer.", nullable=True),
-        Column("response", TEXT, "The whole answer."),
-        Column("finish_reason", TEXT, "How the answer ended."),
+        Column("response", TEXT, "The whole answer; of an imported one its beginning.", nullable=True),
+        Column("finish_reason", TEXT, "How the answer ended.", nullable=True),
         *(
             column
             for name in ("strict", "flexible")
@@ -168,14 +173,14 @@ JUDGEMENTS = Table(
     "The figure for every probe's first answer and dimension: the judge's, or the median of a panel and of repeats.",
     (
         *IDENTITY,
-        *_PROBE,
-        RUBRIC,
+        *_IMPORTED_PROBE,
+        replace(RUBRIC, nullable=True),
         DIMENSION,
         FIGURE,
         _REASON,
-        JUDGE_MODEL,
+        replace(JUDGE_MODEL, nullable=True),
         EXPLANATION,
-        Column("transcript", TEXT, "The judge's whole answer; that of each vote stands in judge_votes."),
+        Column("transcript", TEXT, "The judge's whole answer; that of each vote stands in judge_votes.", nullable=True),
         _RUBRIC_HASH,
         Column("votes", INT, "Votes with a figure, whose median this is.", nullable=True),
         Column("votes_asked", INT, "Votes asked for: judges times repeats.", nullable=True),
@@ -282,6 +287,6 @@ RUN_TABLES: tuple[Table, ...] = (TRAINING_LOSS,)
 """Tables whose partition is a training run, not a checkpoint."""
 
 TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RUN_TABLES, *RESPONSE_TABLES)}
+    {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, IMPORTS, *RUN_TABLES, *RESPONSE_TABLES)}
 )
 """Every table by its name, which is also the name of its Dagster asset where it has one."""

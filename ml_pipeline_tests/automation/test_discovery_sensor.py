@@ -16,9 +16,12 @@ import pytest
 from ml_pipeline.automation import discovery_sensor
 from ml_pipeline.automation.discovery_sensor import build_discovery_sensor
 from ml_pipeline.automation.source_health import SensorState
+from ml_pipeline.checkpoints.catalogue import forget_everything
 from ml_pipeline.checkpoints.source import LocalFolder
+from ml_pipeline.history.importing import import_file
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline_tests.checkpoints.files import SECOND_NS, write_checkpoint
+from ml_pipeline_tests.history.original import buffered, lines, stores
 
 PER_RUN = 3
 
@@ -236,3 +239,15 @@ def test_a_damaged_ledger_is_named(project: Path, daemon: Daemon) -> None:
     path.write_bytes(b"no database at all" * 100)
     assert daemon.tick() == []
     assert str(path) in (daemon.skipped or "")
+
+
+def test_what_another_program_scored_is_asked_for_only_when_it_changes(project: Path, daemon: Daemon) -> None:
+    folder = project / "data"
+    import_file(stores(folder), lines(project / "buffer.jsonl", [buffered(100, run="tiny-a")]), line_bytes=10_000)
+    add(project, "a", 100, 200)
+    assert daemon.tick() == [("base.tiny@0", "mac.tiny-a@200")]
+    assert "mac.tiny-a@100" not in daemon.instance.get_dynamic_partitions("checkpoint")
+    assert daemon.tick() == []
+    write_checkpoint(project / "runs" / "adapters-tiny-a", "0000100_adapters.safetensors", mtime_ns=5 * SECOND_NS)
+    forget_everything()
+    assert daemon.tick() == one("mac.tiny-a@100")

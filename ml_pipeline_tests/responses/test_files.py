@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ml_pipeline.errors import ResponseFileError
-from ml_pipeline.responses.files import file_name, find_response_files, open_plain
+from ml_pipeline.json_lines import open_plain
+from ml_pipeline.responses.files import file_name, find_response_files
 
 HOUR_S = 3600
 
@@ -72,4 +73,4 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/hostname")
     for name in ("pipe", "link", "missing"):
         with pytest.raises(ResponseFileError, match=name):
-            open_plain(tmp_path / name)
+            open_plain(tmp_path / name, ResponseFileError)

@@ -98,9 +98,10 @@ def test_one_partition_all_partitions_and_none(
         columns = found["dagster/column_schema"].columns
         assert [(c.name, c.description) for c in columns] == [(c.name, c.description) for c in PROBE_RESULTS.columns]
         nullable = [c.name for c in columns if c.constraints.nullable]
-        assert nullable[:4] == ["template", "passed", "unscored_reason", "extracted"]
+        known = ["category", "template", "passed", "unscored_reason", "expected", "extracted", "response"]
+        assert nullable[:8] == [*known, "finish_reason"]
         readings = ["strict_extracted", "strict_passed", "flexible_extracted", "flexible_passed"]
-        assert nullable[4:] == [*readings, "passed_normalised"]
+        assert nullable[8:] == [*readings, "passed_normalised"]
     # The third partition was never stored: the others are not hidden by it.
     result = run(instance, manager, ["score_table", "leaderboard", "reader"])
     assert metadata(result, "score_table")["dagster/row_count"] == 4

@@ -9,12 +9,13 @@ import pytest
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
 from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES
-from ml_pipeline.stores.views import CHECKPOINT_VIEWS, VIEWS
+from ml_pipeline.stores.views import CHECKPOINT_VIEWS, RESPONSE_VIEWS, VIEWS
 from ml_pipeline_tests.stores.samples import Row, identity, judgement_rows, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
 
@@ -39,6 +40,7 @@ def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) 
         {"version": 5, "name": "judges' votes"},
         {"version": 6, "name": "multiple choice by log-likelihood"},
         {"version": 7, "name": "files of responses"},
+        {"version": 8, "name": "imports"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
@@ -90,13 +92,21 @@ CAME_WITH: dict[int, dict[str, list[str] | None]] = {
     5: {"judge_votes": None, "judgements": ["rubric_sha256", "votes", "votes_asked"]},
     6: {"responses": ["choice_log_probabilities"], "probe_results": ["passed_normalised"]},
     7: {"response_files": None, "response_scores": None, "response_judgements": None},
+    8: {"imports": None},
 }
 """What each migration after the first two added: columns by table, None for the whole table."""
 
 
+NEEDED_BEFORE_8 = {
+    "probe_results": ("category", "expected", "response", "finish_reason"),
+    "judgements": ("category", "rubric", "judge_model", "transcript"),
+}
+"""Columns that may be empty only since rows can be imported."""
+
+
 def tables_as_of(version: int) -> dict[str, Table]:
     """The tables, but training_loss, as they were in this version of the schema."""
-    tables = {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RESPONSE_TABLES)}
+    tables = {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RESPONSE_TABLES, IMPORTS)}
     for number, changes in CAME_WITH.items():
         for name, added in changes.items() if number > version else ():
             if added is None:
@@ -105,6 +115,10 @@ def tables_as_of(version: int) -> dict[str, Table]:
             old = tables[name]
             columns = tuple(column for column in old.columns if column.name not in added)
             tables[name] = replace(old, columns=columns, key=tuple(part for part in old.key if part not in added))
+    if version < 8:
+        for name, needed in NEEDED_BEFORE_8.items():
+            columns = tuple(replace(c, nullable=c.nullable and c.name not in needed) for c in tables[name].columns)
+            tables[name] = replace(tables[name], columns=columns)
     return tables
 
 
@@ -119,6 +133,8 @@ def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], mo
         made = tuple(one for table in tables.values() for one in migrations.create_table(table))
         if version >= 4:  # the migration to 4 makes the views anew
             made += tuple(one for view in CHECKPOINT_VIEWS for one in migrations.create_view(view))
+        if version >= 7:  # so does that to 7 with those over files of responses
+            made += tuple(one for view in RESPONSE_VIEWS for one in migrations.create_view(view))
         first = Migration(1, "as it was", lambda: made)
         done = (replace(known, statements=tuple) for known in MIGRATIONS[2:version])
         older = (first, MIGRATIONS[1], *done)
@@ -128,7 +144,7 @@ def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], mo
         store.write_partition(key(), kept)
 
 
-@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6, 7])
 def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
     store: DuckDBStore, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:

@@ -1,0 +1,57 @@
+"""`export`: what is stored, in forms that other programs read."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+
+import click
+
+from ml_pipeline.cli.shared import current_settings, reporting, stdout
+
+_TABLES, _ANSWERS = ("parquet", "csv"), ("lm-eval", "inspect")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    type=click.Choice((*_TABLES, *_ANSWERS)),
+    help="Tables as Parquet or CSV; answers as lm-evaluation-harness or Inspect write them. May be repeated.",
+)
+@click.option("--filter", "pattern", default="*", help="Shell pattern on the checkpoint's key.")
+@reporting
+def export(folder: Path, formats: tuple[str, ...], pattern: str) -> None:
+    """Write what is stored into FOLDER, below it a folder for each format."""
+    from ml_pipeline.assets.published import load_scores
+    from ml_pipeline.exports.evaluated import evaluated
+    from ml_pipeline.exports.inspect_log import write_inspect_log
+    from ml_pipeline.exports.lm_eval import write_lm_eval
+    from ml_pipeline.exports.tables import TableFormat, write_tables
+    from ml_pipeline.stores.duckdb import DuckDBStore
+    from ml_pipeline.stores.parquet import ParquetStore
+    from ml_pipeline.stores.tables import EVALUATIONS
+
+    settings = current_settings()
+    parquet = ParquetStore(settings.parquet_path)
+    database = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+
+    def wanted(key: str) -> bool:
+        return fnmatch.fnmatchcase(key, pattern)
+
+    written = dict.fromkeys(formats, 0)
+    kinds: tuple[TableFormat, ...] = ("parquet", "csv")
+    for kind in kinds:
+        if kind in written:
+            written[kind] = len(write_tables(folder / kind, kind, parquet, load_scores(database), wanted))
+    for key in filter(wanted, parquet.partitions(EVALUATIONS)) if set(formats) & set(_ANSWERS) else ():
+        suites = list(evaluated(parquet, key))
+        if "lm-eval" in written:
+            written["lm-eval"] += len(write_lm_eval(folder / "lm-eval", suites))
+        if "inspect" in written:
+            written["inspect"] += len([write_inspect_log(folder / "inspect", suite) for suite in suites])
+    for name, count in written.items():
+        stdout().print(f"{folder / name}: {count} files", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What the original left: its scores, imported beside those that this program measures, and its training data."""

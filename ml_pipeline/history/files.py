@@ -1,0 +1,181 @@
+"""Opens what the original left: finds out what a file is, and gives its records one by one.
+
+JSON lines, CSV with a header, one JSON list (as InfluxDB 3 answers SQL), and DuckDB files. Whatever it is, a record
+that cannot be read is counted and told with its place, and the rest is read.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+
+from ml_pipeline.errors import ImportFileError
+from ml_pipeline.files import bounded_lines
+from ml_pipeline.json_lines import JsonLines, json_kind, open_plain, shown_name
+from ml_pipeline.stores.migrations import HISTORY
+
+_DUCKDB_MAGIC = slice(8, 12)
+_LIST_BYTES = 256 * 1024 * 1024
+_ROWS_AT_ONCE = 1000
+_DATABASE_TABLES = ("checkpoint_scores", "probe_results")
+_NO_CHECKPOINT = "its rows name no run and no checkpoint"
+
+
+class Records(Protocol):
+    """The records of one file with their places, from 1; `sha256` is the hash of the whole file after the last one.
+
+    `bad_lines` counts those that cannot be read or that `refuse` was told of, and `problems` says why.
+    """
+
+    bad_lines: int
+    problems: list[str]
+    sha256: str
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Read the file; raises ImportFileError when that is not possible."""
+
+    def refuse(self, number: int, error: Exception) -> None:
+        """Count a record as bad, and say why."""
+
+
+def open_records(path: Path, line_bytes: int) -> Records:
+    """The records of a file, whatever format it has; a link is followed.
+
+    Raises:
+        ImportFileError: it cannot be read, or is empty.
+    """
+    path = path.resolve()
+    with open_plain(path, ImportFileError) as file:
+        start = file.read(4096)
+    if start[_DUCKDB_MAGIC] == b"DUCK":
+        return _Database(path, line_bytes)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        raise ImportFileError(f"{path} is empty.")
+    if text.startswith(b"["):
+        return _List(path, line_bytes)
+    return JsonLines(path, line_bytes, ImportFileError) if text.startswith(b"{") else _Csv(path, line_bytes)
+
+
+class _Csv(JsonLines):
+    """The rows of a CSV file by its header; an empty cell is no field. A record's place is the line it ends on."""
+
+    def __init__(self, path: Path, line_bytes: int) -> None:
+        super().__init__(path, line_bytes, ImportFileError)
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        header: list[str] | None = None
+        digest = hashlib.sha256()
+        with open_plain(self.path, ImportFileError) as file:
+            reader = csv.reader(self._texts(bounded_lines(file, self._line_bytes, digest.update)), strict=True)
+            while True:
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    break
+                except csv.Error as error:
+                    self.refuse(reader.line_num, ValueError(f"not CSV: {error}"))
+                    continue
+                if header is None:
+                    header = [cell.strip() for cell in cells]
+                elif len(cells) == len(header):
+                    yield reader.line_num, {key: cell for key, cell in zip(header, cells, strict=True) if cell != ""}
+                elif cells:
+                    self.refuse(
+                        reader.line_num, ValueError(f"{len(cells)} cells under a header of {len(header)} columns")
+                    )
+        self.sha256 = digest.hexdigest()
+
+    def _texts(self, lines: Iterable[bytes | None]) -> Iterator[str]:
+        for number, line in enumerate(lines, start=1):
+            if line is None:
+                self.refuse(number, ValueError(f"longer than {self._line_bytes} bytes"))
+            # What is no UTF-8 becomes characters that no name may hold.
+            yield "\n" if line is None else line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+
+
+class _List(JsonLines):
+    """The objects of a file that is one JSON list."""
+
+    def __init__(self, path: Path, line_bytes: int) -> None:
+        super().__init__(path, line_bytes, ImportFileError)
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        with open_plain(self.path, ImportFileError) as file:
+            data = file.read(_LIST_BYTES + 1)
+        if len(data) > _LIST_BYTES:
+            raise ImportFileError(
+                f"{self.path} is one JSON list of over {_LIST_BYTES} bytes. Export it as CSV instead."
+            )
+        try:
+            items = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ImportFileError(f"{self.path} is no JSON list: {error}. Export it again, as CSV.") from error
+        for number, item in enumerate(items, start=1):
+            if isinstance(item, dict):
+                yield number, item
+            else:
+                self.refuse(number, ValueError(f"must be an object, not {json_kind(item)}"))
+        self.sha256 = hashlib.sha256(data).hexdigest()
+
+
+class _Database(JsonLines):
+    """The rows of the original's tables in a DuckDB file, opened so that nothing in it can reach another file."""
+
+    def __init__(self, path: Path, line_bytes: int) -> None:
+        super().__init__(path, line_bytes, ImportFileError)
+        self._table = ""
+
+    def refuse(self, number: int, error: Exception) -> None:
+        super().refuse(number, ValueError(f"row of {self._table}: {error}"))
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        digest = hashlib.sha256()
+        # What was written last may lie in the write-ahead log beside the file, and is read with it.
+        for part in (self.path, self.path.with_name(f"{self.path.name}.wal")):
+            if part.exists():
+                with open_plain(part, ImportFileError) as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with duckdb.connect(
+                str(self.path),
+                read_only=True,
+                config={"enable_external_access": False, "autoload_known_extensions": False},
+            ) as connected:
+                yield from self._rows(connected)
+        except duckdb.Error as error:
+            raise ImportFileError(
+                f"{self.path} cannot be read: {error!s:.300}. Close the program that has it open; if the file is "
+                "damaged, export its tables as CSV and import those."
+            ) from error
+        self.sha256 = digest.hexdigest()
+
+    def _rows(self, connected: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, dict[str, Any]]]:
+        found = {
+            name
+            for (name,) in connected.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main'"
+            ).fetchall()
+        }
+        if HISTORY in found:
+            raise ImportFileError(f"{self.path} is a database of this program, not of the original.")
+        if not found & set(_DATABASE_TABLES):
+            raise ImportFileError(f"{self.path} has none of the tables {', '.join(_DATABASE_TABLES)}.")
+        if "scoring_results" in found:
+            ((count,),) = connected.execute("SELECT count(*) FROM scoring_results").fetchall()
+            if count:
+                self.problems.append(f"{shown_name(self.path)}: {count} rows of scoring_results left: {_NO_CHECKPOINT}")
+        for table in (name for name in _DATABASE_TABLES if name in found):
+            answer = connected.execute(f"FROM {table} ORDER BY ALL")
+            names = [column[0] for column in answer.description]
+            self._table, number = table, 0
+            while rows := answer.fetchmany(_ROWS_AT_ONCE):
+                for row in rows:
+                    number += 1
+                    yield number, dict(zip(names, row, strict=True))
