@@ -10,6 +10,8 @@ from ml_pipeline.assets.specs import (
     RESPONSE_SCORES_SPEC,
     TRAINING_LOSS_SPEC,
 )
+from ml_pipeline.responses.judging import judges_of_files
+from ml_pipeline.settings import Settings
 
 PUBLISHED = ("score_table", "leaderboard", "score_report")
 
@@ -42,3 +44,8 @@ judge_responses_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(RESPONSE_JUDGEMENTS_SPEC.key),
     description="The judge's figures for files of responses.",
 )
+
+
+def response_job_names(settings: Settings) -> list[str]:
+    """The jobs that a file of responses goes through, in this order; judging only where a judge is named for it."""
+    return [score_responses_job.name, *([judge_responses_job.name] if judges_of_files(settings) else [])]

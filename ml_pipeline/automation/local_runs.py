@@ -20,14 +20,13 @@ from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.jobs import (
     judge_responses_job,
     publish_scores_job,
+    response_job_names,
     score_checkpoints_job,
-    score_responses_job,
 )
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.history.importing import ImportedCheckpoints
-from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.parquet import ParquetStore
@@ -143,10 +142,9 @@ def score_files(
         KeyboardInterrupt: the user stopped it. What was finished is stored.
     """
     add_partitions(instance, keys, _FILES)
-    jobs = [score_responses_job.name, *([judge_responses_job.name] if judges_of_files(settings) else [])]
     outcome = Outcome()
     for key in keys:
-        for name in jobs:
+        for name in response_job_names(settings):
             note(f"{name.removesuffix('_responses_job')} {key}")
             if name == judge_responses_job.name:
                 _wait_for_the_model(instance, settings.run_locks_path, note)

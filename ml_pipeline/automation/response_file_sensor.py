@@ -5,12 +5,11 @@ import time
 import dagster as dg
 from pydantic import TypeAdapter, ValidationError
 
-from ml_pipeline.automation.jobs import judge_responses_job, score_responses_job
+from ml_pipeline.automation.jobs import judge_responses_job, response_job_names, score_responses_job
 from ml_pipeline.automation.partitions import RESPONSE_FILE_PARTITIONS
 from ml_pipeline.errors import MlPipelineError
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.responses.files import ResponseFile, find_response_files
-from ml_pipeline.responses.judging import judges_of_files
 
 _MOST_FILES_A_TICK = 200
 _CURSOR = TypeAdapter(dict[str, str])
@@ -46,18 +45,15 @@ def build_response_file_sensor(interval_s: int) -> dg.SensorDefinition:
                 f"{len(found.problems)} problems."
             )
         known_versions = {file.key: seen[file.key] for file in found.files if file.key in seen}
-        jobs = [score_responses_job, *([judge_responses_job] if judges_of_files(settings) else [])]
         known = set(context.instance.get_dynamic_partitions(str(RESPONSE_FILE_PARTITIONS.name)))
         new = [file.key for file in changed if file.key not in known]
         return dg.SensorResult(
             dynamic_partitions_requests=[RESPONSE_FILE_PARTITIONS.build_add_request(new)] if new else [],
             # Dagster knows a run by its key, so that no reset of the sensor scores the same version twice.
             run_requests=[
-                dg.RunRequest(
-                    run_key=f"{job.name} {file.key} {_version(file)}", job_name=job.name, partition_key=file.key
-                )
+                dg.RunRequest(run_key=f"{name} {file.key} {_version(file)}", job_name=name, partition_key=file.key)
                 for file in changed
-                for job in jobs
+                for name in response_job_names(settings)
             ],
             cursor=_CURSOR.dump_json({**known_versions, **{f.key: _version(f) for f in changed}}).decode(),
         )

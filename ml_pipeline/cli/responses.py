@@ -9,8 +9,6 @@ import click
 
 from ml_pipeline.cli.shared import current_settings, definitions, reporting, stderr, stdout
 
-_SUFFIX = ".jsonl"
-
 
 @click.group()
 def responses() -> None:
@@ -55,12 +53,12 @@ def score() -> None:
 @reporting
 def compare(old: str, new: str) -> None:
     """Compare two scored files of responses, by name or path: old, new, difference and its 95% interval."""
-    from ml_pipeline.checkpoints.naming import escaped
     from ml_pipeline.reports.response_files import compare_files, comparison_table
+    from ml_pipeline.responses.files import file_partition_key
     from ml_pipeline.stores.duckdb import DuckDBStore
 
     settings = current_settings()
     store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
-    keys = [escaped(Path(name).name.removesuffix(_SUFFIX)) for name in (old, new)]
+    keys = [file_partition_key(Path(name).name) for name in (old, new)]
     for compared in compare_files(store, *keys):
         stdout().print(comparison_table(compared))

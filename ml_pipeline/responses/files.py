@@ -59,7 +59,7 @@ def find_response_files(folder: Path, *, now_ns: int, settle_s: float) -> FoundF
                 f"{folder / name!s:.300} is not a plain file. Put a copy of what it stands for there."
             )
             continue
-        key = escaped(name.removesuffix(_SUFFIX))
+        key = file_partition_key(name)
         try:
             check_partition_key(key)
         except StoreError as error:
@@ -70,6 +70,11 @@ def find_response_files(folder: Path, *, now_ns: int, settle_s: float) -> FoundF
         else:
             found.files.append(ResponseFile(key, info.st_size, info.st_mtime_ns))
     return found
+
+
+def file_partition_key(name: str) -> str:
+    """The partition of the file of this name, which may lack its `.jsonl`."""
+    return escaped(name.removesuffix(_SUFFIX))
 
 
 def file_name(partition_key: str) -> str:
