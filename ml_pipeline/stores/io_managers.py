@@ -20,7 +20,8 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.influx import make_sender
-from ml_pipeline.stores.influx_buffer import FlushReport, InfluxBuffer, LineSender
+from ml_pipeline.stores.influx_buffer import FlushReport, InfluxBuffer
+from ml_pipeline.stores.influx_sending import LineSender
 from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
 from ml_pipeline.stores.points import ScorePoint, lines_by_batch
 from ml_pipeline.stores.score_store import ScoreStore, table_named
@@ -190,7 +191,6 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     """
 
     buffer_folder: str
-    max_buffer_bytes: int = 256 * 1024 * 1024
     url: str | None = None
     api: str = "v2"
     org: str = ""
@@ -198,10 +198,13 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     token_env: str = "INFLUX_TOKEN"
     token_file: str = "~/.influx_token"
     timeout_s: float = 10.0
+    buffer_bytes: int = 256 * 1024 * 1024
+    buffer_wait_s: float = 60.0
 
     def buffer(self) -> InfluxBuffer:
         """The buffer, for those who only want to look or to flush."""
-        return InfluxBuffer(Path(self.buffer_folder), self.max_buffer_bytes)
+        # Without a server nobody makes room.
+        return InfluxBuffer(Path(self.buffer_folder), self.buffer_bytes, self.buffer_wait_s if self.url else 0)
 
     def sender(self) -> LineSender | None:
         """The sender to the configured server; None without a URL.
@@ -216,12 +219,15 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     def keep(self, partition_key: str, points: Sequence[ScorePoint]) -> None:
         """Keep one partition's points in the buffer, to be sent with the next that are written.
 
+        Where the buffer is full, what waits is sent to make room.
+
         Raises:
             StoreError, StoreFullError: the buffer cannot take them; nothing was dropped.
         """
         buffer = self.buffer()
+        sender = self.sender()
         for batch, lines in lines_by_batch(points).items():
-            buffer.add(partition_key, batch, lines)
+            buffer.add(partition_key, batch, lines, make_room=lambda: sender and buffer.flush(sender))
 
     def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
         """Keep one partition's points, all suites of it, and send all that waits; raises as `keep`."""

@@ -11,7 +11,8 @@ import pytest
 from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx import InfluxV2Sender, InfluxV3Sender, make_sender
-from ml_pipeline.stores.influx_buffer import InfluxBuffer, LineSender
+from ml_pipeline.stores.influx_buffer import InfluxBuffer
+from ml_pipeline.stores.influx_sending import LineSender
 from ml_pipeline.stores.points import lines_by_batch, score_points
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import TABLES

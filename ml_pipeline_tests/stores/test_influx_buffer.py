@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.stores.influx_buffer import Answer, InfluxBuffer, Pending
+from ml_pipeline.stores.influx_buffer import InfluxBuffer, Pending
+from ml_pipeline.stores.influx_sending import Answer
 from ml_pipeline_tests.stores.processes import background_python, run_python
 
 WRITTEN = Answer("written")
@@ -204,7 +205,8 @@ def test_several_processes_add_and_flush_at_once(buffer: InfluxBuffer, tmp_path:
     """Every version of every batch that was the last of its name must be sent by someone."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from ml_pipeline.stores.influx_buffer import Answer, InfluxBuffer\n"
+        "from ml_pipeline.stores.influx_buffer import InfluxBuffer\n"
+        "from ml_pipeline.stores.influx_sending import Answer\n"
         "buffer, who = InfluxBuffer(Path(sys.argv[1])), sys.argv[3]\n"
         "sent = open(sys.argv[2], 'a', buffering=1)\n"
         "class Server:\n"
