@@ -85,10 +85,13 @@ class InfluxSettings(Section):
     )
     timeout_s: float = Field(10, gt=0, description="Longest wait for an answer, in s.")
     buffer_bytes: int = Field(
-        256 * 2**20, ge=2**20, description="Room for points that wait for the server, in bytes. None are dropped ..."
+        256 * 2**20, ge=2**20, description="Room for points that wait for the server, in bytes; none is ever dropped."
     )
     buffer_wait_s: float = Field(
-        60, ge=0, le=1800, description="... but scoring waits this long for room, in s, and then fails."
+        60,
+        ge=0,
+        le=1800,
+        description="Longest wait for room there, in s; then that checkpoint fails and can be retried.",
     )
 
     def token(self) -> str:
@@ -236,6 +239,11 @@ class Settings(Section):
     def influx_buffer_path(self) -> Path:
         """The folder of the Influx buffer."""
         return self.data_path / "influx_buffer"
+
+    @property
+    def retime_notes_path(self) -> Path:
+        """The file that says how far an interrupted `ml-pipeline retime` came."""
+        return self.data_path / "influx_retime.json"
 
     @property
     def cache_path(self) -> Path:

@@ -10,8 +10,9 @@ import click
 from ml_pipeline.cli.adapters import convert, inspect
 from ml_pipeline.cli.checkpoints import discover, score, status
 from ml_pipeline.cli.config import config
+from ml_pipeline.cli.influx import replay, retime
 from ml_pipeline.cli.responses import responses
-from ml_pipeline.cli.stores import flush, rebuild, report
+from ml_pipeline.cli.stores import rebuild, report
 from ml_pipeline.settings_file import CONFIG_ENV
 
 
@@ -29,5 +30,5 @@ def main(config_path: Path | None) -> None:
         os.environ[CONFIG_ENV] = str(config_path.resolve())
 
 
-for command in (discover, score, status, report, responses, inspect, convert, rebuild, flush, config):
+for command in (discover, score, status, report, responses, inspect, convert, rebuild, replay, retime, config):
     main.add_command(command)

@@ -25,31 +25,26 @@ class Batch:
         return [line.decode().removesuffix("\n") for line in self._raw if not _is_damaged(line)]
 
     @cached_property
-    def damaged(self) -> bytes:
+    def damaged(self) -> list[bytes]:
         """What a failing disk or a power cut made of other lines.
 
         A line without its end is one of them: what is left of it may still be read as a point, of another time.
         """
-        return b"".join(line for line in self._raw if _is_damaged(line))
-
-    @property
-    def damaged_lines(self) -> int:
-        """How many lines `damaged` is of."""
-        return len(self._raw) - len(self.lines)
+        return [line for line in self._raw if _is_damaged(line)]
 
     @cached_property
     def _raw(self) -> list[bytes]:
-        # By line feeds alone: `splitlines` breaks at control characters too.
+        # By line feeds alone: `splitlines` breaks at other characters too.
         pieces = self.content.split(b"\n")
         return [piece + b"\n" for piece in pieces[:-1]] + ([pieces[-1]] if pieces[-1] else [])
 
 
 def _is_damaged(line: bytes) -> bool:
     try:
-        text = line.decode()
+        line.decode()
     except UnicodeDecodeError:
         return True
-    return not text.endswith("\n") or "\0" in text
+    return not line.endswith(b"\n") or b"\0" in line
 
 
 def load(path: Path) -> Batch | None:

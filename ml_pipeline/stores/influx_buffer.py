@@ -37,7 +37,7 @@ from ml_pipeline.stores.rows import check_partition_key
 _SUFFIX, _REASON, _DAMAGED = ".lp", ".txt", ".damaged"
 _BATCH_NAME = re.compile(r"[A-Za-z0-9._=@+~-]+")
 _MAX_NAME = 220
-_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_LOOKS = 0.5
 _DAMAGE = (
     "the file was damaged on this machine, by its disk or a power cut; its whole lines were dealt with. Lost points "
     "are made again by `ml-pipeline retime`, or when their partition is materialised"
@@ -123,8 +123,12 @@ class InfluxBuffer:
 
     def pending(self) -> Pending:
         """What waits, rejected lines not counted."""
-        batches = [batch for path in self._paths() if (batch := load(path))]
-        return Pending(len(batches), sum(len(b.lines) for b in batches), sum(len(b.content) for b in batches))
+        contents = [batch.content for path in self._paths() if (batch := load(path))]
+        return Pending(len(contents), sum(content.count(b"\n") for content in contents), sum(map(len, contents)))
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._paths()
 
     def lines(self) -> Iterator[str]:
         """Every waiting line, oldest batch first."""
@@ -166,10 +170,6 @@ class InfluxBuffer:
             if stopped:
                 break
         return FlushReport(sent_batches, sent_points, self.pending(), tuple(rejected), stopped)
-
-    def rejected_batches(self) -> int:
-        """How many batches have lines that the server rejected."""
-        return len(self._paths(self._rejected))
 
     def requeue_rejected(self) -> int:
         """Let rejected lines wait again, those of a batch that waits in a newer version excepted; how many batches.
@@ -256,8 +256,8 @@ class InfluxBuffer:
                     old.unlink(missing_ok=True)
             if batch.damaged or not batch.content:
                 kept = letter.with_suffix(_DAMAGED)
-                write_atomically(kept, batch.damaged)
-                yield Rejected(batch.path.stem, batch.damaged_lines, _DAMAGE, kept)
+                write_atomically(kept, b"".join(batch.damaged))
+                yield Rejected(batch.path.stem, len(batch.damaged), _DAMAGE, kept)
             batch.path.unlink()
 
     @contextmanager

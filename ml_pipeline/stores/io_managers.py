@@ -202,7 +202,7 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     buffer_wait_s: float = 60.0
 
     def buffer(self) -> InfluxBuffer:
-        """The buffer, for those who only want to look or to flush."""
+        """The buffer, for those who only want to look or to send what waits."""
         # Without a server nobody makes room.
         return InfluxBuffer(Path(self.buffer_folder), self.buffer_bytes, self.buffer_wait_s if self.url else 0)
 

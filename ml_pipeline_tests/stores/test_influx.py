@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -89,19 +87,6 @@ def test_a_real_server_reads_escaped_tags_as_they_were(victoria_metrics: str, tm
     assert answer.kind == "written"
     found = [name for name in stored(victoria_metrics, "probe_score_passed") if name[3] == f"esc-{label}"]
     assert found == [("probe_score_passed", label, "gemma-3-1b", f"esc-{label}", "g1-lek-escapes-auto")]
-
-
-@pytest.fixture
-def double() -> Iterator[Double]:
-    with Double() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.hang.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(params=["v2", "v3"])
