@@ -117,6 +117,8 @@ class InfluxBuffer:
                     if time.monotonic() >= give_up_at or len(data) > self.max_bytes:
                         raise self._full(path, len(data))
                     make_room()
+                    if self._take(temporary, path, len(data)):
+                        break
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
             finally:
                 temporary.unlink(missing_ok=True)
