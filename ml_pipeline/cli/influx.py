@@ -54,7 +54,7 @@ def retime(dry_run: bool, keep_old: bool) -> None:
 
     settings = current_settings()
     influx, console = settings.stores.influx, Console()
-    retimer = _retimer(settings)
+    retimer = _retimer(settings, keep_old)
     sender, deleter = make_sender(influx), None
     try:
         deleter = None if keep_old else make_deleter(influx)
@@ -86,7 +86,7 @@ def retime(dry_run: bool, keep_old: bool) -> None:
     _end(moved.rejected)
 
 
-def _retimer(settings: Settings) -> Retimer:
+def _retimer(settings: Settings, keep_old: bool) -> Retimer:
     from ml_pipeline.stores.parquet import ParquetStore
     from ml_pipeline.stores.retime import Retimer
     from ml_pipeline.stores.tables import EVALUATIONS
@@ -95,7 +95,8 @@ def _retimer(settings: Settings) -> Retimer:
     influx, parquet = settings.stores.influx, ParquetStore(settings.parquet_path)
     stored = parquet.read_all(EVALUATIONS)["suite"].unique().to_pylist()
     suites = load_suites(sorted(stored), [settings.path(settings.suites.folder)])
-    target = f"{influx.url} {influx.api} {influx.org} {influx.bucket}"
+    # What was rewritten with the old points kept is not done for one who wants them deleted.
+    target = f"{influx.url} {influx.api} {influx.org} {influx.bucket}{' kept' if keep_old else ''}"
     return Retimer(parquet, suites, influx.time_base, settings.retime_notes_path, target)
 
 

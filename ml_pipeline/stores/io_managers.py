@@ -202,8 +202,7 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     buffer_wait_s: float = 60.0
 
     def buffer(self) -> InfluxBuffer:
-        """The buffer, for those who only want to look or to send what waits."""
-        # Without a server nobody makes room.
+        """The buffer. Without a server nobody waits for room: none would come."""
         return InfluxBuffer(Path(self.buffer_folder), self.buffer_bytes, self.buffer_wait_s if self.url else 0)
 
     def sender(self) -> LineSender | None:
@@ -212,30 +211,30 @@ class InfluxIOManager(dg.ConfigurableIOManager):
         Raises:
             StoreError: the token cannot be used.
         """
-        given = {"url": self.url, "api": self.api, "org": self.org, "bucket": self.bucket}
-        secret = {"token_env": self.token_env, "token_file": self.token_file}
-        return make_sender(InfluxSettings.model_validate({**given, **secret, "timeout_s": self.timeout_s}))
+        shared = InfluxSettings.model_fields.keys() & type(self).model_fields.keys()
+        return make_sender(InfluxSettings.model_validate({name: getattr(self, name) for name in shared}))
 
     def keep(self, partition_key: str, points: Sequence[ScorePoint]) -> None:
-        """Keep one partition's points in the buffer, to be sent with the next that are written.
-
-        Where the buffer is full, what waits is sent to make room.
+        """Keep one partition's points, to be sent with the next that are written; a full buffer is flushed for room.
 
         Raises:
             StoreError, StoreFullError: the buffer cannot take them; nothing was dropped.
         """
         buffer = self.buffer()
-        sender = self.sender()
         for batch, lines in lines_by_batch(points).items():
-            buffer.add(partition_key, batch, lines, make_room=lambda: sender and buffer.flush(sender))
+            buffer.add(partition_key, batch, lines, make_room=self.flush)
 
-    def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
-        """Keep one partition's points, all suites of it, and send all that waits; raises as `keep`."""
-        self.keep(partition_key, points)
+    def flush(self) -> FlushReport:
+        """Send all that waits, if a URL is set; raises StoreError where the buffer or the token cannot be used."""
         buffer, sender = self.buffer(), self.sender()
         if sender is None:
             return FlushReport(0, 0, buffer.pending(), (), "no stores.influx.url is set; points wait in the buffer")
         return buffer.flush(sender)
+
+    def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
+        """Keep one partition's points, all suites of it, and send all that waits; raises as `keep`."""
+        self.keep(partition_key, points)
+        return self.flush()
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[ScorePoint]) -> None:
         """Keep the points of one partition and send what waits.

@@ -72,7 +72,7 @@ class _Tally:
 class Retimer:
     """Rewrites every stored point to the time base `to`; `suites` must hold every suite that has stored rows.
 
-    `notes` is the file that says what is done; `target` names the server in it, so that another one starts anew.
+    `notes` is the file that says what is done; what is done there for another `target` (the server, and how) counts for nothing.
     """
 
     def __init__(

@@ -11,7 +11,8 @@ import pytest
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx import InfluxV1Sender, make_sender
 from ml_pipeline.stores.influx_buffer import InfluxBuffer
-from ml_pipeline.stores.points import lines_by_batch, score_points
+from ml_pipeline.stores.io_managers import InfluxIOManager
+from ml_pipeline.stores.points import ScorePoint, lines_by_batch, score_points
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import TABLES
 from ml_pipeline.stores.training_points import training_points
@@ -202,3 +203,18 @@ def test_a_server_that_is_stopped_and_comes_back_has_everything_once(tmp_path: P
         with server.up():
             assert buffer.flush(sender).remaining.points == 0
             assert server.points() == expected
+
+
+def test_a_full_buffer_empties_itself_into_the_server(
+    influxd: Influxd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFLUX_TOKEN", LOGIN)
+    manager = InfluxIOManager(
+        buffer_folder=str(tmp_path), url=influxd.url, api="v1", bucket=DATABASE, buffer_bytes=30, buffer_wait_s=5
+    )
+    for i in range(6):
+        manager.keep(f"a@{i}", [ScorePoint("m", "s", {"i": f"{i}"}, {"a": i}, i)])
+    assert 0 < manager.buffer().pending().size_bytes <= 30
+    report = manager.write_partition("a@6", [ScorePoint("m", "s", {"i": "6"}, {"a": 6}, 6)])
+    assert report.remaining.points == 0
+    assert influxd.points() == {("m", i, (f"{i}",)): {"a": i} for i in range(7)}
