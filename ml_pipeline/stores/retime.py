@@ -72,7 +72,7 @@ class _Tally:
 class Retimer:
     """Rewrites every stored point to the time base `to`; `suites` must hold every suite that has stored rows.
 
-    `notes` is the file that says what is done; what is done there for another `target` (the server, and how) counts for nothing.
+    `notes` is the file that says what is done; what it says of another `target` (the server, and how) does not count.
     """
 
     def __init__(

@@ -209,12 +209,17 @@ def test_a_full_buffer_empties_itself_into_the_server(
     influxd: Influxd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INFLUX_TOKEN", LOGIN)
+    limit = 2**20
     manager = InfluxIOManager(
-        buffer_folder=str(tmp_path), url=influxd.url, api="v1", bucket=DATABASE, buffer_bytes=30, buffer_wait_s=5
+        buffer_folder=str(tmp_path), url=influxd.url, api="v1", bucket=DATABASE, buffer_bytes=limit, buffer_wait_s=5
     )
+    line = f"big a=1 {10**18}"
+    count = limit // (len(line) + 1)
+    manager.buffer().add("a@big", "m", [f"big a=1 {10**18 + i}" for i in range(count)])
     for i in range(6):
         manager.keep(f"a@{i}", [ScorePoint("m", "s", {"i": f"{i}"}, {"a": i}, i)])
-    assert 0 < manager.buffer().pending().size_bytes <= 30
+    assert manager.buffer().pending().size_bytes < 1000
     report = manager.write_partition("a@6", [ScorePoint("m", "s", {"i": "6"}, {"a": 6}, 6)])
     assert report.remaining.points == 0
-    assert influxd.points() == {("m", i, (f"{i}",)): {"a": i} for i in range(7)}
+    assert influxd.points("m") == {("m", i, (f"{i}",)): {"a": i} for i in range(7)}
+    assert influxd.query("SELECT COUNT(a) FROM big")[0]["values"][0][1] == count
