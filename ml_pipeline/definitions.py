@@ -20,6 +20,7 @@ from ml_pipeline.automation.jobs import (
     score_responses_job,
 )
 from ml_pipeline.automation.publishing import build_publish_sensor
+from ml_pipeline.automation.replay_sensor import build_replay_sensor
 from ml_pipeline.automation.response_file_sensor import build_response_file_sensor
 from ml_pipeline.automation.training_log_sensor import build_training_log_sensor
 from ml_pipeline.resources import build_resources
@@ -55,6 +56,7 @@ def defs() -> dg.Definitions:
             build_publish_sensor(settings.discovery.interval_s),
             build_training_log_sensor(settings.discovery.training_log_interval_s),
             build_response_file_sensor(settings.discovery.interval_s),
+            build_replay_sensor(settings.discovery.interval_s),
         ],
         resources=build_resources(config, settings),
         # One process a run: the model is loaded once, and by nobody else.

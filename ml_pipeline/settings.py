@@ -68,10 +68,16 @@ class InfluxSettings(Section):
     """An InfluxDB for dashboards. Without `url` points wait in the buffer."""
 
     url: str | None = Field(None, pattern=r"^https?://", description="The server; unset, points wait in the buffer.")
-    api: Literal["v2", "v3"] = Field("v2", description="Write API: `v2` (2.x, 1.8, VictoriaMetrics) or `v3`.")
+    api: Literal["v1", "v2", "v3"] = Field(
+        "v2", description="Write API: `v1` (InfluxDB 1.x), `v2` (2.x, 1.8, VictoriaMetrics) or `v3` (3.x)."
+    )
     org: str = Field("", description="Organisation (v2).")
-    bucket: str = Field("ml_pipeline", description="Bucket (v2) or database (v3).")
-    token_env: str = Field("INFLUX_TOKEN", description="Environment variable that holds the token.")
+    bucket: str = Field(
+        "ml_pipeline", min_length=1, description="Bucket (v2) or database (v1: or `database/retention-policy`; v3)."
+    )
+    token_env: str = Field(
+        "INFLUX_TOKEN", description="Environment variable that holds the token; v1: `user:password`."
+    )
     token_file: Path = Field(
         Path("~/.influx_token"), description="File that holds the token, if the variable is unset."
     )
@@ -79,6 +85,15 @@ class InfluxSettings(Section):
         "real", description="Time of points: the file's own (`real`) or the original system's epoch (`original`)."
     )
     timeout_s: float = Field(10, gt=0, description="Longest wait for an answer, in s.")
+    buffer_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="Room for points that wait for the server, in bytes; none is ever dropped."
+    )
+    buffer_wait_s: float = Field(
+        60,
+        ge=0,
+        le=1800,
+        description="Longest wait for room there, in s; then that checkpoint fails and can be retried.",
+    )
 
     def token(self) -> str:
         """The access token from the environment or the file; empty when neither is there."""
@@ -227,6 +242,11 @@ class Settings(Section):
     def influx_buffer_path(self) -> Path:
         """The folder of the Influx buffer."""
         return self.data_path / "influx_buffer"
+
+    @property
+    def retime_notes_path(self) -> Path:
+        """The file that says how far an interrupted `ml-pipeline retime` came."""
+        return self.data_path / "influx_retime.json"
 
     @property
     def cache_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and a server of line protocol, for real."""
+"""Disks that are full or read-only, and servers of line protocol, for real."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ml_pipeline_tests.influxd import Influxd, running_influxd
 from ml_pipeline_tests.victoria_metrics import running_victoria_metrics
 
 # How long an example takes says how busy the machine is.
@@ -57,3 +58,16 @@ def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a running VictoriaMetrics."""
     with running_victoria_metrics(tmp_path_factory.mktemp("victoria")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def _influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    with running_influxd(tmp_path_factory.mktemp("influxd")) as server:
+        yield server
+
+
+@pytest.fixture
+def influxd(_influxd: Influxd) -> Influxd:
+    """A running InfluxDB 1 with an empty database."""
+    _influxd.clear()
+    return _influxd

@@ -170,9 +170,9 @@ def test_points_wait_for_a_server_and_then_reach_it(project: Project, victoria_m
     project.configure(suites={"enabled": ["short"]}, judge={"backend": "none"})
     project.add(GOOD, FIRST)
     assert project.run("score").returncode == 0
-    assert project.run("flush").returncode == 2
+    assert project.run("replay").returncode == 2
     project.configure(stores={"influx": {"url": f"{victoria_metrics}/influx"}})
-    flushed = project.run("flush")
+    flushed = project.run("replay")
     assert flushed.returncode == 0, flushed.stderr
     assert re.search(r"^[1-9]\d* points sent, 0 wait", flushed.stdout, re.MULTILINE)
     project.add(GOOD, LAST)

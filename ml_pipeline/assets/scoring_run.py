@@ -26,9 +26,9 @@ from ml_pipeline.progress import current_listener
 from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.settings import BASE_SOURCE
 from ml_pipeline.stores.io_managers import InfluxIOManager, flush_metadata
-from ml_pipeline.stores.points import score_points
+from ml_pipeline.stores.points import score_points, stored_point_tables
 from ml_pipeline.stores.score_store import ScoreStore, table_named
-from ml_pipeline.stores.tables import CHECKPOINT_SCORES, DEGENERATION, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
+from ml_pipeline.stores.tables import DEGENERATION
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -138,8 +138,7 @@ class ScoringRun:
     def _score_points(self, checkpoint: Checkpoint) -> Iterator[Event]:
         if not self._points:
             return
-        names = (EVALUATIONS.name, CHECKPOINT_SCORES.name, PROBE_RESULTS.name, JUDGEMENTS.name)
-        tables = {name: rows for name in names if (rows := self._stored(name, checkpoint.key)) is not None}
+        tables = stored_point_tables(self._store.parquet, checkpoint.key)
         points = score_points(tables, self._suites, self._settings.stores.influx.time_base)
         chosen = [point for point in points if point.measurement in self._points]
         report = self._influx.write_partition(checkpoint.key, chosen)

@@ -12,8 +12,9 @@ from ml_pipeline.cli.checkpoints import discover, score, status
 from ml_pipeline.cli.config import config
 from ml_pipeline.cli.exports import export
 from ml_pipeline.cli.history import import_
+from ml_pipeline.cli.influx import replay, retime
 from ml_pipeline.cli.responses import responses
-from ml_pipeline.cli.stores import clean, flush, rebuild, report
+from ml_pipeline.cli.stores import clean, rebuild, report
 from ml_pipeline.settings_file import CONFIG_ENV
 
 
@@ -42,7 +43,8 @@ for command in (
     import_,
     export,
     rebuild,
-    flush,
+    replay,
+    retime,
     clean,
     config,
 ):

@@ -1,14 +1,11 @@
-"""`report`, `rebuild`, `flush` and `clean`: the commands about what is stored."""
+"""`report`, `rebuild` and `clean`: the commands about what is stored."""
 
 from __future__ import annotations
-
-import sys
 
 import click
 from rich.console import Console
 
-from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr
-from ml_pipeline.errors import SettingsError
+from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting
 
 
 @click.command()
@@ -40,38 +37,6 @@ def rebuild() -> None:
     console.print(f"  rows: {rows}", highlight=False)
     if made.carried_over:
         console.print(f"  carried over: {', '.join(made.carried_over)}", highlight=False)
-
-
-@click.command()
-@reporting
-def flush() -> None:
-    """Send the points that wait in the Influx buffer."""
-    from ml_pipeline.progress import RichProgress
-    from ml_pipeline.stores.influx import make_sender
-    from ml_pipeline.stores.influx_buffer import InfluxBuffer
-
-    settings = current_settings()
-    sender = make_sender(settings.stores.influx)
-    if sender is None:
-        raise SettingsError("stores.influx.url is not set in pipeline.yaml: there is no server to send points to.")
-    console = Console()
-    with RichProgress(console) as progress:
-        done = InfluxBuffer(settings.influx_buffer_path).flush(
-            sender, lambda sent, total: progress.step("batches sent", sent, total)
-        )
-    console.print(f"{done.sent_points} points sent, {done.remaining.points} wait.", highlight=False)
-    for rejected in done.rejected:
-        stderr().print(
-            f"{rejected.lines} points of {rejected.batch} were rejected and are kept in {rejected.path}: "
-            f"{rejected.reason}",
-            style="red",
-            markup=False,
-            soft_wrap=True,
-        )
-    if done.stopped_because:
-        stderr().print(done.stopped_because, style="red", markup=False, soft_wrap=True)
-    if done.rejected or done.stopped_because:
-        sys.exit(1)
 
 
 @click.command()

@@ -3,6 +3,7 @@
     <folder>/<partition key>~<batch>.lp               line protocol that waits
     <folder>/rejected/<partition key>~<batch>.lp      lines that the server will never take,
     <folder>/rejected/<partition key>~<batch>.txt     and what it said
+    <folder>/rejected/<partition key>~<batch>.damaged what a failing disk or a power cut left of lines
 
 Any number of processes may add and flush at once. Sending a batch twice is harmless, because a point's time is a pure
 function of its checkpoint.
@@ -14,11 +15,11 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
 from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.files import (
@@ -29,28 +30,19 @@ from ml_pipeline.files import (
     write_atomically,
     write_temporary,
 )
+from ml_pipeline.stores.influx_batches import Batch, groups, load
+from ml_pipeline.stores.influx_sending import LineSender, send_lines
 from ml_pipeline.stores.rows import check_partition_key
 
-_SUFFIX = ".lp"
+_SUFFIX, _REASON, _DAMAGED = ".lp", ".txt", ".damaged"
 _BATCH_NAME = re.compile(r"[A-Za-z0-9._=@+~-]+")
 _MAX_NAME = 220
-_LINES_PER_REQUEST = 5000
+_SECONDS_BETWEEN_LOOKS = 0.5
+_DAMAGE = (
+    "the file was damaged on this machine, by its disk or a power cut; its whole lines were dealt with. Lost points "
+    "are made again by `ml-pipeline retime`, or when their partition is materialised"
+)
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of sending lines: written; rejected (they never will be); unavailable (try again later); and why."""
-
-    kind: Literal["written", "rejected", "unavailable"]
-    reason: str = ""
-
-
-class LineSender(Protocol):
-    """Sends line protocol to a server."""
-
-    def send(self, lines: Sequence[str]) -> Answer:
-        """Send the lines in one request, within a time-out, and say what came of it; never raises for the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +75,29 @@ class FlushReport:
     stopped_because: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    path: Path
-    content: bytes
-
-    @property
-    def lines(self) -> list[str]:
-        return self.content.decode().splitlines()
-
-
 class InfluxBuffer:
-    """The buffer in one folder, of at most `max_bytes` of waiting lines."""
+    """The buffer in one folder, of at most `max_bytes` of waiting lines; who adds more waits up to `max_wait_s`."""
 
-    def __init__(self, folder: Path, max_bytes: int = 256 * 1024 * 1024) -> None:
+    def __init__(self, folder: Path, max_bytes: int = 256 * 1024 * 1024, max_wait_s: float = 0) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self.max_wait_s = max_wait_s
 
-    def add(self, partition_key: str, batch: str, lines: Sequence[str]) -> None:
+    def add(
+        self,
+        partition_key: str,
+        batch: str,
+        lines: Sequence[str],
+        make_room: Callable[[], object] = lambda: None,
+    ) -> None:
         """Keep lines durably until a flush has delivered them; a waiting batch of that name is replaced.
 
-        No lines remove a waiting batch: what it held is no longer so.
+        No lines remove a waiting batch: what it held is no longer so. While the limit leaves no room, `make_room` is
+        called and room is waited for.
 
         Raises:
-            StoreFullError: the buffer's limit or the disk is reached. Nothing was dropped, nothing added.
+            StoreFullError: the limit leaves no room after `max_wait_s`, or the disk is full. Nothing was dropped,
+                nothing added.
             StoreError: the folder cannot be written, or a name or a line is not fit for a file.
         """
         path = self._path(partition_key, batch)
@@ -114,37 +105,45 @@ class InfluxBuffer:
             with self._locked(), store_errors("remove", path):
                 path.unlink(missing_ok=True)
             return
-        broken = [line for line in lines if not line or "\n" in line or "\r" in line]
+        broken = [line for line in lines if not line or any(end in line for end in "\n\r\0")]
         if broken:
             raise StoreError(f"batch {path.name}: not a line of line protocol: {broken[0]!r}. Use ScorePoint.line().")
         data = ("\n".join(lines) + "\n").encode()
         with store_errors("write", path):
             temporary = write_temporary(path, data)
             try:
-                with self._locked():
-                    self._check_room(path, len(data))
-                    temporary.replace(path)
-                    fsync(self.folder)
+                give_up_at = time.monotonic() + self.max_wait_s
+                while not self._take(temporary, path, len(data)):
+                    if time.monotonic() >= give_up_at or len(data) > self.max_bytes:
+                        raise self._full(path, len(data))
+                    make_room()
+                    if self._take(temporary, path, len(data)):
+                        break
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
             finally:
                 temporary.unlink(missing_ok=True)
 
     def pending(self) -> Pending:
         """What waits, rejected lines not counted."""
-        batches = [batch for path in self._paths() if (batch := _load(path))]
-        return Pending(len(batches), sum(len(b.lines) for b in batches), sum(len(b.content) for b in batches))
+        contents = [batch.content for path in self._paths() if (batch := load(path))]
+        return Pending(len(contents), sum(content.count(b"\n") for content in contents), sum(map(len, contents)))
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._paths()
 
     def lines(self) -> Iterator[str]:
         """Every waiting line, oldest batch first."""
         for path in self._paths():
-            if batch := _load(path):
+            if batch := load(path):
                 yield from batch.lines
 
     def flush(self, sender: LineSender, progress: Progress | None = None) -> FlushReport:
         """Send what waits, oldest first, and remove what the server acknowledged.
 
-        Lines that it rejects are moved to `rejected` with its reason and hold nothing else up. When it is not
-        available, everything that is left stays, and `stopped_because` says why. `progress` is called with the
-        batches done and the batches in all.
+        Lines that it rejects, and what is left of damaged ones, are moved to `rejected` with the reason and hold
+        nothing else up. When the server is not available, everything that is left stays, and `stopped_because` says
+        why. `progress` is called with the batches done and the batches in all.
 
         Raises:
             StoreError, StoreFullError: a file in the buffer cannot be read, moved or removed. Nothing is lost.
@@ -155,21 +154,47 @@ class InfluxBuffer:
         sent_batches = sent_points = done = 0
         rejected: list[Rejected] = []
         stopped = ""
-        for group in _groups(paths):
-            bad, stopped = _send(sender, [line for batch in group for line in batch.lines])
-            if stopped:
-                break
+        for group in groups(paths):
+            sent = send_lines(sender, [line for batch in group for line in batch.lines])
+            end = 0
             for batch in group:
-                refused = [line for line in batch.lines if line in bad]
-                if refused:
-                    rejected.append(self._reject(batch, refused, bad))
-                self._remove(batch)
+                end += len(batch.lines)
+                if end > sent.decided:
+                    break
+                refused = [line for line in batch.lines if line in sent.bad]
+                rejected += self._settle(batch, refused, sent.bad)
                 sent_points += len(batch.lines) - len(refused)
                 sent_batches += not refused
-            done += len(group)
+                done += 1
             if progress:
                 progress(done, len(paths))
+            stopped = sent.stopped_because
+            if stopped:
+                break
         return FlushReport(sent_batches, sent_points, self.pending(), tuple(rejected), stopped)
+
+    def requeue_rejected(self) -> int:
+        """Let rejected lines wait again, those of a batch that waits in a newer version excepted; how many batches.
+
+        Raises:
+            StoreError: a file cannot be moved. Nothing is lost.
+        """
+        requeued = 0
+        for path in self._paths(self._rejected):
+            waiting = self.folder / path.name
+            with self._locked(), store_errors("move", path), suppress(FileNotFoundError):
+                if waiting.exists():
+                    path.unlink()
+                else:
+                    path.replace(waiting)
+                    fsync(self.folder)
+                    requeued += 1
+                path.with_suffix(_REASON).unlink(missing_ok=True)
+        return requeued
+
+    @property
+    def _rejected(self) -> Path:
+        return self.folder / "rejected"
 
     def _path(self, partition_key: str, batch: str) -> Path:
         check_partition_key(partition_key)
@@ -180,39 +205,62 @@ class InfluxBuffer:
             name = f"{name[: _MAX_NAME - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
         return self.folder / f"{name}{_SUFFIX}"
 
-    def _paths(self) -> list[Path]:
-        """Waiting batches, oldest first."""
-        if not self.folder.exists():
+    def _paths(self, folder: Path | None = None) -> list[Path]:
+        """Waiting batches, or those of another folder, oldest first."""
+        folder = folder or self.folder
+        if not folder.exists():
             return []
         found = []
-        with store_errors("list", self.folder), os.scandir(self.folder) as entries:
+        with store_errors("list", folder), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
                     with suppress(FileNotFoundError):
                         found.append((entry.stat().st_mtime_ns, entry.name))
-        return [self.folder / name for _, name in sorted(found)]
+        return [folder / name for _, name in sorted(found)]
 
-    def _check_room(self, path: Path, size: int) -> None:
-        waiting = sum(_size(other) for other in self._paths() if other != path)
-        if waiting + size > self.max_bytes:
-            raise StoreFullError(
-                f"the Influx buffer {self.folder} holds {waiting:,} bytes; {size:,} more would pass its limit of "
-                f"{self.max_bytes:,}. Nothing was dropped. Let the server take the points (check stores.influx.url "
-                "and the token, then `ml-pipeline flush`), or raise the limit."
-            )
+    def _take(self, temporary: Path, path: Path, size: int) -> bool:
+        """Let a file that is written wait under its name, if there is room."""
+        with self._locked():
+            if self._waiting_bytes(path) + size > self.max_bytes:
+                return False
+            temporary.replace(path)
+            fsync(self.folder)
+            return True
 
-    def _remove(self, batch: _Batch) -> None:
-        """Remove a batch that was dealt with, unless it was replaced while it was being sent."""
-        with self._locked(), store_errors("remove", batch.path), suppress(FileNotFoundError):
-            if batch.path.read_bytes() == batch.content:
-                batch.path.unlink()
+    def _waiting_bytes(self, besides: Path) -> int:
+        return sum(_size(other) for other in self._paths() if other != besides)
 
-    def _reject(self, batch: _Batch, lines: Sequence[str], reasons: dict[str, str]) -> Rejected:
-        target = self.folder / "rejected" / batch.path.name
-        reason = "\n".join(dict.fromkeys(reasons[line] for line in lines))
-        write_atomically(target.with_suffix(".txt"), f"{reason}\n".encode())
-        write_atomically(target, ("\n".join(lines) + "\n").encode())
-        return Rejected(batch.path.stem, len(lines), reason, target)
+    def _full(self, path: Path, size: int) -> StoreFullError:
+        waited = f" after {self.max_wait_s:g} s of waiting" if self.max_wait_s else ""
+        return StoreFullError(
+            f"the Influx buffer {self.folder} holds {self._waiting_bytes(path):,} bytes{waited}; {size:,} more would "
+            f"pass its limit of {self.max_bytes:,}. Nothing was dropped. Let the server take the points (check "
+            "stores.influx.url and the token, then `ml-pipeline replay`), or raise stores.influx.buffer_bytes."
+        )
+
+    def _settle(self, batch: Batch, refused: Sequence[str], reasons: Mapping[str, str]) -> Iterator[Rejected]:
+        """Remove a batch that was dealt with and keep what could not be sent, unless it was replaced meanwhile.
+
+        What was refused of an older version of it is superseded by it.
+        """
+        with self._locked(), store_errors("remove", batch.path):
+            now = load(batch.path)
+            if now is None or now.content != batch.content:
+                return
+            letter = self._rejected / batch.path.name
+            if refused:
+                reason = "\n".join(dict.fromkeys(reasons[line] for line in refused))
+                write_atomically(letter.with_suffix(_REASON), f"{reason}\n".encode())
+                write_atomically(letter, ("\n".join(refused) + "\n").encode())
+                yield Rejected(batch.path.stem, len(refused), reason, letter)
+            else:
+                for old in (letter, letter.with_suffix(_REASON)):
+                    old.unlink(missing_ok=True)
+            if batch.damaged or not batch.content:
+                kept = letter.with_suffix(_DAMAGED)
+                write_atomically(kept, b"".join(batch.damaged))
+                yield Rejected(batch.path.stem, len(batch.damaged), _DAMAGE, kept)
+            batch.path.unlink()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -225,48 +273,6 @@ class InfluxBuffer:
             yield
         finally:
             os.close(descriptor)
-
-
-def _groups(paths: Sequence[Path]) -> Iterator[list[_Batch]]:
-    """Batches together up to about a request's size: a thousand checkpoints are not four thousand requests."""
-    group: list[_Batch] = []
-    lines = 0
-    for path in paths:
-        batch = _load(path)
-        if batch is None:
-            continue
-        if group and lines + len(batch.lines) > _LINES_PER_REQUEST:
-            yield group
-            group, lines = [], 0
-        group.append(batch)
-        lines += len(batch.lines)
-    if group:
-        yield group
-
-
-def _send(sender: LineSender, lines: list[str]) -> tuple[dict[str, str], str]:
-    """Send lines, halving what is rejected until the bad lines stand alone: (reason by bad line, why it stopped)."""
-    answer = sender.send(lines)
-    if answer.kind == "unavailable":
-        return {}, answer.reason or "the server is not available"
-    if answer.kind == "written":
-        return {}, ""
-    if len(lines) == 1:
-        return {lines[0]: answer.reason}, ""
-    middle = len(lines) // 2
-    bad, stopped = _send(sender, lines[:middle])
-    if stopped:
-        return {}, stopped
-    more, stopped = _send(sender, lines[middle:])
-    return ({}, stopped) if stopped else ({**bad, **more}, "")
-
-
-def _load(path: Path) -> _Batch | None:
-    with store_errors("read", path):
-        try:
-            return _Batch(path, path.read_bytes())
-        except FileNotFoundError:
-            return None
 
 
 def _size(path: Path) -> int:

@@ -20,7 +20,8 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.influx import make_sender
-from ml_pipeline.stores.influx_buffer import FlushReport, InfluxBuffer, LineSender
+from ml_pipeline.stores.influx_buffer import FlushReport, InfluxBuffer
+from ml_pipeline.stores.influx_sending import LineSender
 from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
 from ml_pipeline.stores.points import ScorePoint, lines_by_batch
 from ml_pipeline.stores.score_store import ScoreStore, table_named
@@ -190,7 +191,6 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     """
 
     buffer_folder: str
-    max_buffer_bytes: int = 256 * 1024 * 1024
     url: str | None = None
     api: str = "v2"
     org: str = ""
@@ -198,10 +198,12 @@ class InfluxIOManager(dg.ConfigurableIOManager):
     token_env: str = "INFLUX_TOKEN"
     token_file: str = "~/.influx_token"
     timeout_s: float = 10.0
+    buffer_bytes: int = 256 * 1024 * 1024
+    buffer_wait_s: float = 60.0
 
     def buffer(self) -> InfluxBuffer:
-        """The buffer, for those who only want to look or to flush."""
-        return InfluxBuffer(Path(self.buffer_folder), self.max_buffer_bytes)
+        """The buffer. Without a server nobody waits for room: none would come."""
+        return InfluxBuffer(Path(self.buffer_folder), self.buffer_bytes, self.buffer_wait_s if self.url else 0)
 
     def sender(self) -> LineSender | None:
         """The sender to the configured server; None without a URL.
@@ -209,27 +211,30 @@ class InfluxIOManager(dg.ConfigurableIOManager):
         Raises:
             StoreError: the token cannot be used.
         """
-        given = {"url": self.url, "api": self.api, "org": self.org, "bucket": self.bucket}
-        secret = {"token_env": self.token_env, "token_file": self.token_file}
-        return make_sender(InfluxSettings.model_validate({**given, **secret, "timeout_s": self.timeout_s}))
+        shared = InfluxSettings.model_fields.keys() & type(self).model_fields.keys()
+        return make_sender(InfluxSettings.model_validate({name: getattr(self, name) for name in shared}))
 
     def keep(self, partition_key: str, points: Sequence[ScorePoint]) -> None:
-        """Keep one partition's points in the buffer, to be sent with the next that are written.
+        """Keep one partition's points, to be sent with the next that are written; a full buffer is flushed for room.
 
         Raises:
             StoreError, StoreFullError: the buffer cannot take them; nothing was dropped.
         """
         buffer = self.buffer()
         for batch, lines in lines_by_batch(points).items():
-            buffer.add(partition_key, batch, lines)
+            buffer.add(partition_key, batch, lines, make_room=self.flush)
 
-    def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
-        """Keep one partition's points, all suites of it, and send all that waits; raises as `keep`."""
-        self.keep(partition_key, points)
+    def flush(self) -> FlushReport:
+        """Send all that waits, if a URL is set; raises StoreError where the buffer or the token cannot be used."""
         buffer, sender = self.buffer(), self.sender()
         if sender is None:
             return FlushReport(0, 0, buffer.pending(), (), "no stores.influx.url is set; points wait in the buffer")
         return buffer.flush(sender)
+
+    def write_partition(self, partition_key: str, points: Sequence[ScorePoint]) -> FlushReport:
+        """Keep one partition's points, all suites of it, and send all that waits; raises as `keep`."""
+        self.keep(partition_key, points)
+        return self.flush()
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[ScorePoint]) -> None:
         """Keep the points of one partition and send what waits.

@@ -16,6 +16,7 @@ from influxdb_client.client.write.point import Point
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import IMPORTED_SOURCE
+from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
 from ml_pipeline.suites.suite import Suite
 
@@ -88,6 +89,16 @@ def score_points(
             if suite is not None:
                 points += maker(suite, rows, clock.origin(partition_key, suite_name))
     return points
+
+
+def stored_point_tables(parquet: ParquetStore, partition_key: str) -> dict[str, pa.Table]:
+    """The stored rows of one checkpoint that points are made of, by table name; a table without any is left out.
+
+    Raises:
+        StoreError: a file is damaged or newer than this program.
+    """
+    tables = (EVALUATIONS, CHECKPOINT_SCORES, PROBE_RESULTS, JUDGEMENTS)
+    return {t.name: parquet.read(t, partition_key) for t in tables if parquet.path(t, partition_key).is_file()}
 
 
 def lines_by_batch(points: Iterable[ScorePoint]) -> dict[str, list[str]]:

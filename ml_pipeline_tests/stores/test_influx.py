@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import InfluxSettings
-from ml_pipeline.stores.influx import InfluxV2Sender, InfluxV3Sender, make_sender
-from ml_pipeline.stores.influx_buffer import InfluxBuffer, LineSender
+from ml_pipeline.stores.influx import InfluxV1Sender, InfluxV2Sender, InfluxV3Sender, make_sender
+from ml_pipeline.stores.influx_buffer import InfluxBuffer
+from ml_pipeline.stores.influx_sending import LineSender
 from ml_pipeline.stores.points import lines_by_batch, score_points
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import TABLES
@@ -29,7 +28,7 @@ from ml_pipeline_tests.stores.samples import (
 )
 from ml_pipeline_tests.victoria_metrics import stored
 
-TOKEN = "s3cret-token-of-ours"
+TOKEN = "us3r:s3cret-token-of-ours"
 LINES = ["m,label=a a=1,iteration=100i 1", "m,label=b a=2,iteration=100i 1"]
 
 
@@ -90,21 +89,10 @@ def test_a_real_server_reads_escaped_tags_as_they_were(victoria_metrics: str, tm
     assert found == [("probe_score_passed", label, "gemma-3-1b", f"esc-{label}", "g1-lek-escapes-auto")]
 
 
-@pytest.fixture
-def double() -> Iterator[Double]:
-    with Double() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.hang.set()
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture(params=["v2", "v3"])
+@pytest.fixture(params=["v1", "v2", "v3"])
 def sender(request: pytest.FixtureRequest, double: Double) -> LineSender:
+    if request.param == "v1":
+        return InfluxV1Sender(double.url, "database", TOKEN, timeout_s=0.5)
     if request.param == "v2":
         return InfluxV2Sender(double.url, "bucket", TOKEN, "org", timeout_s=0.5)
     return InfluxV3Sender(f"{double.url}/", "database", TOKEN, timeout_s=0.5)
@@ -120,6 +108,22 @@ def test_the_exact_v3_request(double: Double) -> None:
             "type": "text/plain; charset=utf-8",
             "lines": LINES,
         }
+    ]
+
+
+def test_the_exact_v1_request(double: Double) -> None:
+    assert InfluxV1Sender(f"{double.url}/", "my db", TOKEN).send(LINES).kind == "written"
+    assert InfluxV1Sender(double.url, "my db/a policy").send(LINES).kind == "written"
+    assert double.requests == [
+        {
+            "path": "/write",
+            "query": {"db": "my db", "precision": "ns", **policy},
+            "authorization": login,
+            "type": "text/plain; charset=utf-8",
+            "lines": LINES,
+        }
+        # printf 'us3r:s3cret-token-of-ours' | base64
+        for policy, login in (({}, "Basic dXMzcjpzM2NyZXQtdG9rZW4tb2Ytb3Vycw=="), ({"rp": "a policy"}, None))
     ]
 
 
@@ -164,8 +168,8 @@ def test_a_hanging_server_is_left_after_the_time_out(double: Double, sender: Lin
 def test_a_server_that_refuses_and_comes_back(tmp_path: Path, double: Double, sender: LineSender) -> None:
     buffer = InfluxBuffer(tmp_path)
     buffer.add("a@1", "m", LINES)
-    up = sender.url if isinstance(sender, (InfluxV2Sender, InfluxV3Sender)) else ""
-    assert isinstance(sender, (InfluxV2Sender, InfluxV3Sender))
+    assert isinstance(sender, (InfluxV1Sender, InfluxV2Sender, InfluxV3Sender))
+    up = sender.url
     sender.url = f"http://127.0.0.1:{free_port()}"
     report = buffer.flush(sender)
     assert (report.sent_points, report.remaining.points) == (0, 2)
@@ -216,9 +220,10 @@ def test_the_token_shows_nowhere(
     assert TOKEN not in "".join([repr(sender), str(sender), answer.reason, caplog.text, captured.out, captured.err])
 
 
-@pytest.mark.parametrize("token", ["two\nlines", "ünï", "a\0b"])
+@pytest.mark.parametrize("token", ["two:\nlines", "ünï:", "a:\0b"])
 def test_a_token_that_no_header_carries_is_refused_without_showing_it(token: str) -> None:
     for make in (
+        lambda: InfluxV1Sender("http://localhost", "b", token),
         lambda: InfluxV2Sender("http://localhost", "b", token),
         lambda: InfluxV3Sender("http://localhost", "b", token),
     ):
@@ -227,10 +232,19 @@ def test_a_token_that_no_header_carries_is_refused_without_showing_it(token: str
         assert token not in str(caught.value)
 
 
+@pytest.mark.parametrize("token", ["alone-9", ":no-user"])
+def test_influxdb_1_wants_a_user_and_a_password(token: str) -> None:
+    with pytest.raises(StoreError, match=r"must hold `user:password`") as caught:
+        InfluxV1Sender("http://localhost", "b", token)
+    assert token not in str(caught.value)
+
+
 def test_settings_choose_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFLUX_TOKEN", f" {TOKEN}\n")
     assert make_sender(InfluxSettings()) is None
     two = make_sender(InfluxSettings(url="http://h:1", bucket="b", org="o"))
+    one = make_sender(InfluxSettings(url="http://h:1", api="v1", bucket="b"))
     three = make_sender(InfluxSettings(url="http://h:1", api="v3", bucket="b"))
     assert repr(two) == "InfluxV2Sender(url='http://h:1', bucket='b', org='o')"
+    assert repr(one) == "InfluxV1Sender(url='http://h:1', database='b')"
     assert repr(three) == "InfluxV3Sender(url='http://h:1', database='b')"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.stores.influx_buffer import Answer, InfluxBuffer, Pending
+from ml_pipeline.stores.influx_buffer import InfluxBuffer, Pending
+from ml_pipeline.stores.influx_sending import Answer, BoundedSender
 from ml_pipeline_tests.stores.processes import background_python, run_python
 
 WRITTEN = Answer("written")
@@ -148,6 +151,144 @@ def test_a_batch_that_another_process_sent_first_is_no_error(buffer: InfluxBuffe
     assert buffer.pending().batches == 0
 
 
+def test_what_was_rejected_waits_again_unless_a_newer_version_does(buffer: InfluxBuffer) -> None:
+    for i in range(3):
+        buffer.add(f"a@{i}", "m", [f"m,i={i} a=1 1"])
+    buffer.flush(Recorder(lambda _: Answer("rejected", "no such field")))
+    buffer.add("a@1", "m", ["m,i=1 a=2 1"])
+    server = Recorder()
+    assert buffer.requeue_rejected() == 2
+    assert names(buffer.folder / "rejected") == []
+    assert buffer.flush(server).sent_points == 3
+    assert sorted(server.taken) == ["m,i=0 a=1 1", "m,i=1 a=2 1", "m,i=2 a=1 1"]
+    assert buffer.requeue_rejected() == 0
+
+
+def test_a_newer_version_that_is_sent_supersedes_what_was_rejected_of_the_older(buffer: InfluxBuffer) -> None:
+    buffer.add("a@1", "m", ["m a=1 1"])
+    buffer.flush(Recorder(lambda _: Answer("rejected", "no")))
+    assert names(buffer.folder / "rejected") == ["a@1~m.lp", "a@1~m.txt"]
+    buffer.add("a@1", "m", ["m a=2 1"])
+    buffer.flush(Recorder())
+    assert names(buffer.folder / "rejected") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "whole", "damaged"),
+    [
+        (b"m a=1 1\nm a=2 17", ["m a=1 1"], b"m a=2 17"),
+        (b"m a=1 1\n\0\0\0\0", ["m a=1 1"], b"\0\0\0\0"),
+        (b"m a=1 1\nm,b=\xff\xfe a=2 2\nm a=3 3\n", ["m a=1 1", "m a=3 3"], b"m,b=\xff\xfe a=2 2\n"),
+        (b"\0\0\0\0\0\0\0\0\n", [], b"\0\0\0\0\0\0\0\0\n"),
+        (b"", [], b""),
+        ("m,b=a\u2028b\x0b\x1c a=1 1\nm".encode(), ["m,b=a\u2028b\x0b\x1c a=1 1"], b"m"),
+    ],
+)
+def test_damaged_lines_are_reported_and_kept_and_never_sent(
+    buffer: InfluxBuffer, content: bytes, whole: list[str], damaged: bytes
+) -> None:
+    buffer.add("a@0", "m", ["m a=0 0"])
+    buffer.add("a@1", "m", ["m a=1 1"])
+    (buffer.folder / "a@1~m.lp").write_bytes(content)
+    server = Recorder()
+    report = buffer.flush(server)
+    assert sorted(server.taken) == sorted(["m a=0 0", *whole])
+    (rejected,) = report.rejected
+    assert (rejected.batch, rejected.lines) == ("a@1~m", int(bool(damaged)))
+    assert "damaged on this machine" in rejected.reason
+    assert (buffer.folder / "rejected" / "a@1~m.damaged").read_bytes() == damaged
+    assert (report.sent_points, buffer.is_empty(), buffer.requeue_rejected()) == (1 + len(whole), True, 0)
+
+
+def test_a_full_buffer_is_waited_for(buffer: InfluxBuffer) -> None:
+    buffer.max_bytes, buffer.max_wait_s = 20, 30
+    buffer.add("a@1", "m", ["m a=1 1"])
+    threading.Timer(0.7, lambda: buffer.flush(server)).start()
+    server = Recorder()
+    buffer.add("a@2", "m", ["m a=1 1", "m a=2 2"])
+    assert server.taken == ["m a=1 1"]
+    assert list(buffer.lines()) == ["m a=1 1", "m a=2 2"]
+
+
+def test_whoever_waits_for_room_may_make_it(buffer: InfluxBuffer) -> None:
+    buffer.max_bytes, buffer.max_wait_s = 20, 30
+    server = Recorder()
+    for i in range(10):
+        buffer.add(f"a@{i}", "m", [f"m a=1 {i}", f"m a=2 1{i}"], make_room=lambda: buffer.flush(server))
+    buffer.flush(server)
+    assert sorted(server.taken) == sorted([f"m a={a} {'1' * (a - 1)}{i}" for i in range(10) for a in (1, 2)])
+
+
+def test_waiting_for_room_ends(buffer: InfluxBuffer) -> None:
+    buffer.max_bytes, buffer.max_wait_s = 20, 0.6
+    buffer.add("a@1", "m", ["m a=1 1"])
+    tried: list[None] = []
+    with pytest.raises(StoreFullError, match=r"after 0.6 s of waiting; 16 more.*ml-pipeline replay.*buffer_bytes"):
+        buffer.add("a@2", "m", ["m a=1 1", "m a=2 2"], make_room=lambda: tried.append(None))
+    assert tried
+    buffer.max_wait_s = 30
+    started = time.monotonic()
+    with pytest.raises(StoreFullError, match="22 more"):  # It would not fit an empty buffer either.
+        buffer.add("a@2", "m", ["m a=1 1", "m a=2 2", "m a=3"])
+    assert time.monotonic() - started < 5
+    assert list(buffer.lines()) == ["m a=1 1"]
+    assert names(buffer.folder) == ["a@1~m.lp"]
+
+
+def test_points_are_on_the_disk_before_they_count_as_kept(
+    buffer: InfluxBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced before it gets its name, and the folder after."""
+    buffer.add("a@0", "m", ["m a=1 1"])
+    steps: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def watched_sync(descriptor: int) -> None:
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().suffix or 'folder'}")
+        sync(descriptor)
+
+    def watched_replace(self: Path, target: Path) -> Path:
+        steps.append(f"rename {self.suffix} to {Path(target).suffix}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", watched_sync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    buffer.add("a@1", "m", ["m a=1 1"])
+    assert steps == ["sync .tmp", "rename .tmp to .lp", "sync folder"]
+
+
+def test_a_bounded_sender_leaves_the_rest_for_the_next_look(buffer: InfluxBuffer) -> None:
+    for i in range(3):
+        buffer.add(f"a@{i}", "m", [f"m,i={i} a={j} {j}" for j in range(4000)])
+
+    def slowly(_: Sequence[str]) -> Answer:
+        time.sleep(0.4)
+        return WRITTEN
+
+    server = Recorder(slowly)
+    report = buffer.flush(BoundedSender(server, 0.6))
+    assert (report.sent_batches, report.remaining.batches) == (2, 1)
+    assert "the 0.6 s for one look are over" in report.stopped_because
+
+
+def test_what_was_decided_before_the_server_went_away_is_not_sent_again(buffer: InfluxBuffer) -> None:
+    for i in range(4):
+        buffer.add(f"a@{i}", "m", [f"m,i={i} a=1 1"])
+    server = Recorder()
+
+    def answer(lines: Sequence[str]) -> Answer:
+        if len(server.requests) > 4:
+            return Answer("unavailable", "off")
+        return Answer("rejected", "no") if "m,i=0 a=1 1" in lines else WRITTEN
+
+    server.answer = answer
+    report = buffer.flush(server)
+    # All four, the first two, the first, the second, and then the server goes.
+    assert [len(lines) for lines in server.requests] == [4, 2, 1, 1, 2]
+    assert ([r.batch for r in report.rejected], report.sent_points) == (["a@0~m"], 1)
+    assert list(buffer.lines()) == ["m,i=2 a=1 1", "m,i=3 a=1 1"]
+
+
 def test_the_limit_refuses_and_drops_nothing(buffer: InfluxBuffer) -> None:
     buffer.max_bytes = 20
     buffer.add("a@1", "m", ["m a=1 1"])
@@ -204,7 +345,8 @@ def test_several_processes_add_and_flush_at_once(buffer: InfluxBuffer, tmp_path:
     """Every version of every batch that was the last of its name must be sent by someone."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from ml_pipeline.stores.influx_buffer import Answer, InfluxBuffer\n"
+        "from ml_pipeline.stores.influx_buffer import InfluxBuffer\n"
+        "from ml_pipeline.stores.influx_sending import Answer\n"
         "buffer, who = InfluxBuffer(Path(sys.argv[1])), sys.argv[3]\n"
         "sent = open(sys.argv[2], 'a', buffering=1)\n"
         "class Server:\n"
