@@ -13,8 +13,9 @@ AdapterForm = Literal["gguf", "mlx", "peft", "in_place", "none"]
 """What a backend loads: a GGUF LoRA, what mlx-lm wrote, a PEFT folder, a file where it lies on its host, or nothing."""
 ClassifyMethod = Literal["scored", "chosen"]
 
-PROBE_TEXT = "The three most important things to remember when you learn a new skill are patience, practice and"
-"""What backends give a model to see whether an adapter changes it."""
+PROBE_TEXT = "The best thing"
+"""What backends give a model to see whether an adapter changes it: short, since every swap decodes it, but of several
+tokens, since over a single one attention cannot change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="eight checkpoints: one load against one load each")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--tokens", type=int, default=32, help="longest answer")
+    parser.add_argument("--tokens", type=int, default=64, help="longest answer")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -55,13 +55,14 @@ class AdapterSlot:
     def clear(self) -> None:
         """Take the adapters out and free them. Whatever was decoded under them is forgotten."""
         lib, model = self._model.lib, self._model
-        if self._loaded:
+        had_adapters = bool(self._loaded)
+        if had_adapters:
             lib.llama_set_adapters_lora(model.context, None, 0, None)
             for native, _ in self._loaded:
                 lib.llama_adapter_lora_free(native)
             self._loaded = []
         # Keys and values were computed with the old weights: kept, they shift the logits as much as an adapter does.
-        self._memory.clear()
+        self._memory.clear(zero=had_adapters)
 
     def _add(self, adapter: AdapterFile) -> None:
         lib, model = self._model.lib, self._model

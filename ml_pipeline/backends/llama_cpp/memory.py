@@ -69,9 +69,11 @@ class SequenceMemory:
         self._copy(source, target)
         self.cut(source, 0)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._model.lib.llama_memory_clear(self._model.memory, True)
+    def clear(self, *, zero: bool = False) -> None:
+        """Forget everything. `zero` also writes over the forgotten keys and values, which takes the time of writing the
+        whole cache: needed after weights that may have left NaN in it, since a masked NaN is still NaN in a sum.
+        """
+        self._model.lib.llama_memory_clear(self._model.memory, zero)
         self._lengths = [0] * self._model.sequences
 
     def _copy(self, source: int, target: int) -> None:

@@ -23,6 +23,7 @@ class Scheduler:
         self._batch = batch
         self._running: dict[int, Job] = {}
         self._pending: deque[Job] = deque()
+        self._spoilt = False
 
     def run(self, jobs: Iterable[Job], cancelled: Callable[[], bool]) -> Generator[list[Completion], None, None]:
         """Yield, after each step, what ended in it (mostly nothing); at the end every job has ended once.
@@ -31,6 +32,7 @@ class Scheduler:
         """
         self._pending = deque(jobs)
         self._running = {}
+        self._spoilt = False
         self._memory.clear()
         try:
             while self._pending or self._running:
@@ -45,7 +47,7 @@ class Scheduler:
             for job in (*self._running.values(), *self._pending):
                 job.sampler.close()
             self._running, self._pending = {}, deque()
-            self._memory.clear()
+            self._memory.clear(zero=self._spoilt)
 
     def _step(self) -> list[Completion]:
         ended, outputs = self._fill_batch()
@@ -63,6 +65,7 @@ class Scheduler:
             try:
                 reason = job.choose(row, index, self._model)
             except BackendError as error:
+                self._spoilt = True
                 ended.append(self._end(sequence, str(error)))
                 continue
             if reason is not None:
