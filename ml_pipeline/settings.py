@@ -106,7 +106,7 @@ class InfluxSettings(Section):
 class StoresSettings(Section):
     """Where scores go; unset paths lie under data_dir."""
 
-    parquet: Path | None = Field(None, description="Folder of Parquet files.")
+    parquet: str | None = Field(None, description="Folder of Parquet files: a path, or `s3://bucket/folder`.")
     duckdb: Path | None = Field(None, description="The DuckDB file.")
     duckdb_lock_timeout_s: float = Field(
         60, gt=0, description="Longest wait for a database that another process holds, in s."
@@ -229,9 +229,10 @@ class Settings(Section):
         return self.path(self.data_dir)
 
     @property
-    def parquet_path(self) -> Path:
-        """The folder of Parquet files."""
-        return self.path(self.stores.parquet or self.data_dir / "parquet")
+    def parquet_path(self) -> Path | str:
+        """The folder of Parquet files, or its address."""
+        place = self.stores.parquet or ""
+        return place if "://" in place else self.path(Path(place or self.data_dir / "parquet"))
 
     @property
     def duckdb_path(self) -> Path:

@@ -150,7 +150,7 @@ class ScoringRun:
 
     def _stored(self, table: str, key: str) -> pa.Table | None:
         parquet = self._store.parquet
-        return parquet.read(table_named(table), key) if parquet.path(table_named(table), key).is_file() else None
+        return parquet.read(table_named(table), key) if parquet.has(table_named(table), key) else None
 
     def _stored_rows(self, table: str, key: str) -> list[dict[str, Any]]:
         rows = self._stored(table, key)

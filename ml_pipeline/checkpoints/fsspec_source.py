@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from ml_pipeline.checkpoints.source import Entry
 from ml_pipeline.errors import CheckpointError
+from ml_pipeline.file_urls import reason, secrets_in, shown_url
 from ml_pipeline.source_settings import DEFAULT_RUN_PREFIX
 
 _READ_BYTES = 8 * 2**20
@@ -22,11 +22,7 @@ Result = TypeVar("Result")
 
 _TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "last_commit", "created")
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "checksum", "generation", "version_id", "VersionId", "blob_id", "sha256")
-_SECRET_NAME = re.compile(r"secret|token|passw|credential|sas|(^|_)key$", re.IGNORECASE)
-_NO_SECRETS = ("", "anon", "google_default", "cloud")
-_PASSWORD_IN_URL = re.compile(r"^([^/]*://)[^/]*:[^/]*@")
 _FOLDED_NS = 10**6
-_LONGEST_REASON = 300
 
 
 class FsspecFolder:
@@ -42,7 +38,7 @@ class FsspecFolder:
 
     def __init__(self, name: str, url: str, options: Mapping[str, Any], timeout_s: float) -> None:
         self.name = name
-        self.identity = _PASSWORD_IN_URL.sub(r"\1...@", url)
+        self.identity = shown_url(url)
         """The folder's address, as messages show it."""
         self._url = url
         self._options = dict(options)
@@ -133,7 +129,7 @@ class FsspecFolder:
         return file_system, f"{root}/{path}" if path else root, limits
 
     def _open_file_system(self) -> tuple[Any, str]:
-        if secrets := _secrets(self._url, self._options):
+        if secrets := secrets_in(self._url, self._options):
             raise CheckpointError(
                 f"source {self.name}: sources.{self.name} in pipeline.yaml holds what looks like a secret "
                 f"({', '.join(secrets)}), which does not belong there. Use the environment or the files in which "
@@ -157,7 +153,7 @@ class FsspecFolder:
             ) from error
         except ValueError as error:
             raise CheckpointError(
-                f"source {self.name}: {self.identity} cannot be opened: {_reason(error)} "
+                f"source {self.name}: {self.identity} cannot be opened: {reason(error)} "
                 f"Mend sources.{self.name} in pipeline.yaml."
             ) from error
         return file_system, str(root).rstrip("/")
@@ -170,7 +166,7 @@ class FsspecFolder:
             raise
         except Exception as error:  # every file system has errors of its own kinds
             raise CheckpointError(
-                f"source {self.name}: cannot {action} {path or '.'!r} in {self.identity}: {_reason(error)} "
+                f"source {self.name}: cannot {action} {path or '.'!r} in {self.identity}: {reason(error)} "
                 f"Check the connection, the rights, and sources.{self.name} in pipeline.yaml."
             ) from error
 
@@ -195,20 +191,6 @@ class _RangeReader(io.RawIOBase):
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)
-
-
-def _secrets(url: str, options: Mapping[str, Any]) -> list[str]:
-    """Where the settings hold what looks like a secret; the values themselves are never told."""
-    inner = [_secrets("", value) for value in options.values() if isinstance(value, Mapping)]
-    return [
-        *(["a password in url"] if _PASSWORD_IN_URL.match(url) else []),
-        *(f"options: {name}" for name, value in options.items() if _is_secret(str(name), value)),
-        *(place for places in inner for place in places),
-    ]
-
-
-def _is_secret(name: str, value: object) -> bool:
-    return isinstance(value, str) and value not in _NO_SECRETS and bool(_SECRET_NAME.search(name))
 
 
 def _entry(folder: str, info: Mapping[str, Any]) -> Entry | None:
@@ -253,9 +235,3 @@ def _time_ns(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**33:
         return None
     return round(value * 10**6) * 1000
-
-
-def _reason(error: Exception) -> str:
-    """What happened, in one line, without what a signed address carries."""
-    text = " ".join(re.sub(r"\?\S+", "?...", str(error)).split())
-    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}."

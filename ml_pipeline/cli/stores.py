@@ -1,11 +1,13 @@
-"""`report`, `rebuild` and `clean`: the commands about what is stored."""
+"""`report`, `rebuild`, `clean` and `compact`: the commands about what is stored."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import click
 from rich.console import Console
 
-from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting
+from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stdout
 
 
 @click.command()
@@ -50,18 +52,51 @@ def clean(days: int, really: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
     from ml_pipeline.stores.parquet import ParquetStore
-    from ml_pipeline.stores.retention import delete, old_answers
+    from ml_pipeline.stores.retention import old_answers
 
     settings = current_settings()
-    files = old_answers(ParquetStore(settings.parquet_path), datetime.now(UTC) - timedelta(days=days))
+    parquet = ParquetStore(settings.parquet_path)
+    files = old_answers(parquet, datetime.now(UTC) - timedelta(days=days))
     console = Console()
     for file in files:
-        console.print(f"{file.path}  {file.size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{file.place}  {file.size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
     total = f"{len(files)} files, {sum(file.size_bytes for file in files):,} bytes"
     if really:
-        delete(files)
+        parquet.files.remove(file.name for file in files)
         console.print(f"Deleted: {total}.", highlight=False)
     elif files:
         console.print(f"{total}. The same command with --delete deletes them.", highlight=False)
     else:
         console.print(f"No superseded answers are older than {days} days.", highlight=False)
+
+
+@click.command()
+@reporting
+def compact() -> None:
+    """Put the many small Parquet files of each table together into few; scoring may go on meanwhile."""
+    from ml_pipeline.errors import StoreError
+    from ml_pipeline.progress import RichProgress
+    from ml_pipeline.stores.compaction import Compaction
+    from ml_pipeline.stores.parquet import ParquetStore
+    from ml_pipeline.stores.tables import TABLES
+
+    console, problems, partitions = stdout(), [], 0
+    compaction = Compaction(ParquetStore(current_settings().parquet_path))
+    with RichProgress(console) as progress:
+        for table in TABLES.values():
+            try:
+                done = compaction.compact(table, partial(progress.step, f"partitions of {table.name}"))
+            except StoreError as error:
+                problems.append(str(error))
+                continue
+            partitions += done.partitions
+            if done.partitions:
+                console.print(
+                    f"{table.name}: {done.partitions} partitions, {done.files_before} files before, "
+                    f"{done.files_after} after",
+                    highlight=False,
+                )
+    if problems:
+        raise StoreError("\n".join(problems))
+    if not partitions:
+        console.print("There is nothing to put together.")

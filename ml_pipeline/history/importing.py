@@ -210,7 +210,7 @@ def _row_key(table: str, row: Mapping[str, Any]) -> RowKey:
 
 
 def _stored(parquet: ParquetStore, table: str, partition: str) -> Iterable[Row]:
-    if not parquet.path(TABLES[table], partition).is_file():
+    if not parquet.has(TABLES[table], partition):
         return []
     rows: list[Row] = parquet.read(TABLES[table], partition).to_pylist()
     return rows

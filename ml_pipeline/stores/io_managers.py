@@ -43,18 +43,18 @@ def table_schema(table: Table) -> dg.TableSchema:
     )
 
 
-def table_metadata(table: Table, rows: int, path: Path) -> dict[str, dg.MetadataValue]:
+def table_metadata(table: Table, rows: int, place: str) -> dict[str, dg.MetadataValue]:
     """What every write of a table records: row count, columns, and where the rows lie."""
     return {
         "dagster/row_count": dg.MetadataValue.int(rows),
         "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(table)),
-        **_place(path),
+        **_place(place),
     }
 
 
 def receipt_metadata(receipt: WriteReceipt) -> dict[str, dg.MetadataValue]:
     """What a write of one partition's table records, for an op that yields its own materialisations."""
-    metadata = table_metadata(table_named(receipt.table), receipt.rows, receipt.path)
+    metadata = table_metadata(table_named(receipt.table), receipt.rows, receipt.place)
     metadata["size_bytes"] = dg.MetadataValue.int(receipt.size_bytes)
     if receipt.superseded:
         metadata["superseded"] = dg.MetadataValue.path(receipt.superseded)
@@ -69,7 +69,7 @@ class _TableIOManager(dg.ConfigurableIOManager):
         """Store one partition and say what is to be recorded of it."""
 
     @abstractmethod
-    def _write_whole(self, name: str, rows: pa.Table) -> Path:
+    def _write_whole(self, name: str, rows: pa.Table) -> str:
         """Store an unpartitioned asset and say where."""
 
     @abstractmethod
@@ -93,9 +93,9 @@ class _TableIOManager(dg.ConfigurableIOManager):
         name = context.asset_key.path[-1]
         rows = _as_arrow(name, obj)
         if not context.has_asset_partitions:
-            path = self._write_whole(name, rows)
+            place = self._write_whole(name, rows)
             context.add_output_metadata(
-                {"dagster/row_count": dg.MetadataValue.int(rows.num_rows), **_free_schema(rows), **_place(path)}
+                {"dagster/row_count": dg.MetadataValue.int(rows.num_rows), **_free_schema(rows), **_place(place)}
             )
             return
         keys = context.asset_partition_keys
@@ -131,17 +131,17 @@ class _TableIOManager(dg.ConfigurableIOManager):
 
 
 class ParquetIOManager(_TableIOManager):
-    """Stores assets as Parquet files below `folder`, and nowhere else."""
+    """Stores assets as Parquet files below `folder`, a path or an address, and nowhere else."""
 
     folder: str
 
     def _parquet(self) -> ParquetStore:
-        return ParquetStore(Path(self.folder))
+        return ParquetStore(self.folder)
 
     def _write(self, table: Table, partition_key: str, rows: pa.Table) -> Mapping[str, dg.MetadataValue]:
         return receipt_metadata(self._parquet().write(table, partition_key, rows))
 
-    def _write_whole(self, name: str, rows: pa.Table) -> Path:
+    def _write_whole(self, name: str, rows: pa.Table) -> str:
         return self._parquet().write_whole(name, rows)
 
     def _read(self, table: Table, partition_keys: Sequence[str]) -> pa.Table:
@@ -166,15 +166,15 @@ class DuckDBIOManager(_TableIOManager):
         return ScoreStore(self._parquet(), DuckDBStore(Path(self.path), self.lock_timeout_s))
 
     def _parquet(self) -> ParquetStore:
-        return ParquetStore(Path(self.folder))
+        return ParquetStore(self.folder)
 
     def _write(self, table: Table, partition_key: str, rows: pa.Table) -> Mapping[str, dg.MetadataValue]:
         (receipt,) = self.store().write_partition(partition_key, {table.name: rows})
         return {**receipt_metadata(receipt), "database": dg.MetadataValue.path(self.path)}
 
-    def _write_whole(self, name: str, rows: pa.Table) -> Path:
+    def _write_whole(self, name: str, rows: pa.Table) -> str:
         self.store().duckdb.write_whole(name, rows)
-        return Path(self.path)
+        return self.path
 
     def _read(self, table: Table, partition_keys: Sequence[str]) -> pa.Table:
         return self.store().duckdb.read(table.name, partition_keys)
@@ -295,5 +295,6 @@ def _free_schema(rows: pa.Table) -> dict[str, dg.MetadataValue]:
     return {"dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns))}
 
 
-def _place(path: Path) -> dict[str, dg.MetadataValue]:
-    return {"path": dg.MetadataValue.path(path), "dagster/uri": dg.MetadataValue.text(path.absolute().as_uri())}
+def _place(place: str) -> dict[str, dg.MetadataValue]:
+    uri = place if "://" in place else Path(place).absolute().as_uri()
+    return {"path": dg.MetadataValue.path(place), "dagster/uri": dg.MetadataValue.text(uri)}

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.stores.rows import check_partition_key
+from ml_pipeline.stores.store_folder import StoreFolder
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import SCHEMA_VERSION
 
+SUFFIX = ".parquet"
 _PREFIX = "ml_pipeline."
 _BATCH_ROWS = 10_000
+
+
+def own_name(table: Table, partition_key: str) -> str:
+    """The name of the file of one table and partition; raises StoreError where the key cannot be a file's name."""
+    check_partition_key(partition_key)
+    return f"{table.name}/{partition_key}{SUFFIX}"
+
+
+def lock_of(table: Table) -> str:
+    """The lock that writers of a table share, and that who removes files of it holds alone."""
+    return f"{table.name}/.lock"
+
+
+def footer_of(table: Table, partition_key: str, ids: Sequence[str], scored_at: datetime | None) -> dict[str, str]:
+    """What the file of one table and partition says of itself."""
+    return {
+        "schema_version": str(SCHEMA_VERSION),
+        "table": table.name,
+        "partition_key": partition_key,
+        "evaluation_ids": json.dumps(ids),
+        "scored_at": scored_at.isoformat() if scored_at else "",
+        "written_at": datetime.now(UTC).isoformat(),
+    }
 
 
 def encode(rows: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -26,43 +53,46 @@ def encode(rows: pa.Table, metadata: Mapping[str, str]) -> bytes:
 
 
 def write_batches(sink: Any, schema: pa.Schema, batches: Iterable[pa.Table], metadata: Mapping[str, str]) -> int:
-    """Write a Parquet file as `encode` makes it, batch by batch, into an open file; return the number of rows."""
-    named = schema.with_metadata(
-        {**(schema.metadata or {}), **{f"{_PREFIX}{name}": value for name, value in metadata.items()}}
-    )
+    """Write a Parquet file as `encode` makes it, batch by batch, into an open file; return the number of rows.
+
+    `metadata` is looked at when all batches are written: what they turn out to hold may still be put into it.
+    """
     count = 0
-    with pq.ParquetWriter(sink, named, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         for rows in batches:
-            writer.write_table(rows.cast(named))
+            writer.write_table(rows.cast(schema))
             count += rows.num_rows
+        writer.add_key_value_metadata({f"{_PREFIX}{name}": value for name, value in metadata.items()})
     return count
 
 
-def read_rows(table: Table, path: Path) -> pa.Table:
+def read_rows(table: Table, folder: StoreFolder, name: str) -> pa.Table:
     """The rows of a file of `table`; columns that came later are filled with what earlier rows have."""
-    with reading(path) as file:
-        _check_version(file, path)
-        return _fitted(table, path, file.read())
+    with reading(folder, name) as file:
+        check_version(file, folder.place(name))
+        return fitted(table, folder.place(name), file.read())
 
 
-def read_batches(table: Table, path: Path) -> Iterator[pa.Table]:
+def read_batches(table: Table, folder: StoreFolder, name: str) -> Iterator[pa.Table]:
     """The same rows, some thousands at a time."""
-    with reading(path) as file:
-        _check_version(file, path)
+    with reading(folder, name) as file:
+        check_version(file, folder.place(name))
         for batch in file.iter_batches(_BATCH_ROWS):
-            yield _fitted(table, path, pa.Table.from_batches([batch]))
+            yield fitted(table, folder.place(name), pa.Table.from_batches([batch]))
 
 
-def _check_version(file: pq.ParquetFile, path: Path) -> None:
-    version = _own_metadata(file).get("schema_version", "")
+def check_version(file: pq.ParquetFile, place: str) -> None:
+    """Refuse a file that a newer program wrote, by StoreError."""
+    version = own_metadata(file).get("schema_version", "")
     if version.isdecimal() and int(version) > SCHEMA_VERSION:
         raise StoreError(
-            f"{path} was written by a newer ml_pipeline (tables {version}, this one knows {SCHEMA_VERSION}). "
+            f"{place} was written by a newer ml_pipeline (tables {version}, this one knows {SCHEMA_VERSION}). "
             "Upgrade this installation."
         )
 
 
-def _fitted(table: Table, path: Path, rows: pa.Table) -> pa.Table:
+def fitted(table: Table, place: str, rows: pa.Table) -> pa.Table:
+    """The rows with the table's columns as they are now, or a StoreError with every column that does not fit."""
     columns, problems = [], []
     for column in table.columns:
         if column.name in rows.column_names:
@@ -75,33 +105,40 @@ def _fitted(table: Table, path: Path, rows: pa.Table) -> pa.Table:
             problems.append(f"column {column.name!r} is missing")
     if problems:
         raise StoreError.from_problems(
-            f"{path} is not of table {table.name}",
+            f"{place} is not of table {table.name}",
             problems,
             "Move it away and materialise its partition again, or restore the file from a backup.",
         )
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(folder: StoreFolder, name: str) -> dict[str, str]:
     """What the store wrote into the file's footer."""
-    with reading(path) as file:
-        return _own_metadata(file)
+    with reading(folder, name, whole=False) as file:
+        return own_metadata(file)
 
 
-def _own_metadata(file: pq.ParquetFile) -> dict[str, str]:
+def own_metadata(file: pq.ParquetFile) -> dict[str, str]:
+    """The same of an open file."""
     stored: dict[bytes, bytes] = file.metadata.metadata or {}
     named = {name.decode(): value.decode(errors="replace") for name, value in stored.items()}
     return {name.removeprefix(_PREFIX): value for name, value in named.items() if name.startswith(_PREFIX)}
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file and turn every failure to read it into a StoreError with the remedy."""
+def reading(folder: StoreFolder, name: str, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file and turn every failure to read it into a StoreError with the remedy.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(folder.opened(name, whole=whole), page_checksum_verification=True) as file:
             yield file
+    except FileNotFoundError:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"cannot read {path}: {error}. The file is damaged or not Parquet. Restore it from a backup, or move it "
-            "away and materialise its partition again; then run `ml-pipeline rebuild`."
+            f"cannot read {folder.place(name)}: {error}. The file is damaged or not Parquet. Restore it from a backup, "
+            "or move it away and materialise its partition again; then run `ml-pipeline rebuild`."
         ) from error

@@ -98,7 +98,7 @@ def stored_point_tables(parquet: ParquetStore, partition_key: str) -> dict[str, 
         StoreError: a file is damaged or newer than this program.
     """
     tables = (EVALUATIONS, CHECKPOINT_SCORES, PROBE_RESULTS, JUDGEMENTS)
-    return {t.name: parquet.read(t, partition_key) for t in tables if parquet.path(t, partition_key).is_file()}
+    return {t.name: parquet.read(t, partition_key) for t in tables if parquet.has(t, partition_key)}
 
 
 def lines_by_batch(points: Iterable[ScorePoint]) -> dict[str, list[str]]:

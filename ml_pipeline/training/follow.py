@@ -72,8 +72,9 @@ class LogFollower:
             raise CheckpointError(f"{partition_key}: there is no source {source_name!r} in pipeline.yaml any more.")
         source = self._source(source_name)
         found = logs_of_run(source, run)
-        stored_file = self._store.parquet.path(TRAINING_LOSS, partition_key)
-        positions = {} if from_start else self._positions.load(partition_key, stored_file)
+        parquet = self._store.parquet
+        stored_sha256 = parquet.sha256(TRAINING_LOSS, partition_key)
+        positions = {} if from_start else self._positions.load(partition_key, stored_sha256)
         readings = read_logs(source, found.logs, positions, self._settings.limits.training_log_bytes)
         if not readings and from_start:
             raise CheckpointError(
@@ -83,7 +84,7 @@ class LogFollower:
         new = {(record.kind, record.iteration) for reading in readings for record in reading.records}
         if not new:
             return None
-        stored = self._store.parquet.read(TRAINING_LOSS, partition_key).to_pylist() if stored_file.exists() else []
+        stored = parquet.read(TRAINING_LOSS, partition_key).to_pylist() if stored_sha256 else []
         rows = merge_rows(self._identity(partition_key, source_name, run), stored, readings, datetime.now(UTC))
         check_count(len(rows), partition_key)
         (receipt,) = self._store.write_partition(partition_key, {TRAINING_LOSS.name: rows})

@@ -6,7 +6,6 @@ its start, which gives the same rows again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,8 @@ class LogPositions:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def load(self, partition_key: str, rows: Path) -> Mapping[str, LogPosition]:
-        """The positions up to which `rows`, the run's stored file, was made; none when it was made otherwise.
+    def load(self, partition_key: str, rows_sha256: str | None) -> Mapping[str, LogPosition]:
+        """The positions up to which the run's stored rows, of that hash, were made; none when they were made otherwise.
 
         Raises:
             StoreError: a file cannot be read.
@@ -42,10 +41,9 @@ class LogPositions:
         with store_errors("read", path):
             try:
                 saved = _SAVED.validate_json(path.read_bytes())
-                stored = hashlib.sha256(rows.read_bytes()).hexdigest()
             except (FileNotFoundError, ValidationError):
                 return {}
-        return saved.logs if saved.rows_sha256 == stored else {}
+        return saved.logs if saved.rows_sha256 == rows_sha256 else {}
 
     def save(self, partition_key: str, rows_sha256: str, logs: Mapping[str, LogPosition]) -> None:
         """Keep the positions up to which the stored file of that hash was made.

@@ -34,7 +34,7 @@ def test_only_old_superseded_answers_go(tmp_path: Path, monkeypatch: pytest.Monk
     for version in ("e1", "e2", "e3"):
         tables = partition(identity(version=version), a=True)
         store.write_partition(key(), {name: rows for name, rows in tables.items() if rows})
-    old, recent = sorted(store.parquet.superseded(RESPONSES, key()))
+    old, recent = (Path(file.place) for file in store.parquet.superseded(RESPONSES, key()))
     os.utime(old, (1, 1))
     before = set(tmp_path.rglob("*.parquet"))
     listed = clean()

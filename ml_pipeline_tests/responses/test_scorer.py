@@ -157,7 +157,7 @@ def test_a_changed_file_is_a_new_version_and_the_old_scores_are_kept(lab: Lab) -
     assert second.receipt.superseded is not None
     assert first.receipt.evaluation_ids != second.receipt.evaluation_ids
     (kept,) = lab.store.parquet.superseded(RESPONSE_SCORES, "a")
-    assert kept == second.receipt.superseded
+    assert kept.place == second.receipt.superseded
     assert len(lab.rows("response_scores")) == 1
     lab.suites = []
     assert lab.scorer.score("a").receipt.superseded is not None
@@ -173,7 +173,7 @@ def test_a_file_without_a_response_fails_and_what_was_scored_stays(lab: Lab, lin
         lab.score("a", lines)
     assert told in str(caught.value)
     assert len(lab.rows("response_scores")) == 1
-    assert not list(lab.settings.parquet_path.rglob("*.tmp"))
+    assert not list(Path(lab.settings.parquet_path).rglob("*.tmp"))
 
 
 def test_a_file_that_is_written_while_it_is_read_is_not_stored(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.stores import parquet as module
+from ml_pipeline.stores import parquet_file
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, JUDGEMENTS, RESPONSES, SCHEMA_VERSION
@@ -33,18 +33,26 @@ ParquetStore(Path(sys.argv[1])).write(CHECKPOINT_SCORES, NEW[0]["partition_key"]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ParquetStore:
-    return ParquetStore(tmp_path / "parquet")
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "parquet"
+
+
+@pytest.fixture
+def store(folder: Path) -> ParquetStore:
+    return ParquetStore(folder)
 
 
 def test_rows_come_back_as_written_with_their_metadata(store: ParquetStore) -> None:
     receipt = store.write(CHECKPOINT_SCORES, key(), OLD)
     assert store.read(CHECKPOINT_SCORES, key()).to_pylist() == OLD
     assert store.read(CHECKPOINT_SCORES, key()).schema.equals(CHECKPOINT_SCORES.schema, check_metadata=True)
-    assert receipt.path == store.folder / "checkpoint_scores" / f"{key()}.parquet"
-    data = receipt.path.read_bytes()
+    path = store.path(CHECKPOINT_SCORES, key())
+    assert receipt.place == str(path)
+    assert path.parts[-2:] == ("checkpoint_scores", f"{key()}.parquet")
+    data = path.read_bytes()
+    assert store.sha256(CHECKPOINT_SCORES, key()) == receipt.sha256
     assert (receipt.rows, receipt.size_bytes, receipt.sha256) == (2, len(data), hashlib.sha256(data).hexdigest())
-    footer = pq.read_metadata(receipt.path).metadata
+    footer = pq.read_metadata(path).metadata
     assert footer[b"ml_pipeline.schema_version"] == str(SCHEMA_VERSION).encode()
     assert json.loads(footer[b"ml_pipeline.evaluation_ids"]) == ["e1-g1-lek-100-capability"]
 
@@ -52,9 +60,9 @@ def test_rows_come_back_as_written_with_their_metadata(store: ParquetStore) -> N
 def test_another_reader_reads_the_file(store: ParquetStore) -> None:
     import duckdb
 
-    path = store.write(CHECKPOINT_SCORES, key(), OLD).path
+    path = store.write(CHECKPOINT_SCORES, key(), OLD).place
     with duckdb.connect() as connected:
-        rows = connected.execute("SELECT category, correct, total FROM read_parquet(?)", [str(path)]).fetchall()
+        rows = connected.execute("SELECT category, correct, total FROM read_parquet(?)", [path]).fetchall()
     assert rows == [("overall", 1, 4), ("math", 1, 4)]
 
 
@@ -64,9 +72,11 @@ def test_rows_of_other_evaluations_are_kept_as_superseded(store: ParquetStore) -
     third = store.write(CHECKPOINT_SCORES, key(), NEW)
     assert (first.superseded, third.superseded) == (None, None)
     assert second.superseded is not None
-    assert second.superseded.name.startswith("20260301T123225.678901Z-")
-    assert store.superseded(CHECKPOINT_SCORES, key()) == [second.superseded]
-    assert hashlib.sha256(second.superseded.read_bytes()).hexdigest() == first.sha256
+    (kept,) = store.superseded(CHECKPOINT_SCORES, key())
+    assert kept.place == second.superseded
+    assert Path(kept.name).name.startswith("20260301T123225.678901Z-")
+    assert hashlib.sha256(Path(kept.place).read_bytes()).hexdigest() == first.sha256
+    assert store.earlier.read(CHECKPOINT_SCORES, kept).to_pylist() == OLD
     assert store.read(CHECKPOINT_SCORES, key()).to_pylist() == NEW
 
 
@@ -81,17 +91,17 @@ def test_a_suite_more_supersedes_nothing_and_a_suite_less_does(store: ParquetSto
 @pytest.mark.parametrize(
     ("where", "step", "current", "kept"),
     [
-        ("stores.parquet", "module.keep_as", OLD, 0),
-        ("stores.parquet", "module.write_atomically", OLD, 1),
+        ("stores.disk_folder", "module.keep_as", OLD, 0),
+        ("stores.disk_folder", "module.write_atomically", OLD, 1),
         ("files", "module.Path.replace", OLD, 1),
         ("files", "module.temporary_beside", OLD, 1),
     ],
 )
 def test_a_kill_between_steps_loses_nothing(
-    store: ParquetStore, where: str, step: str, current: list[dict[str, object]], kept: int
+    store: ParquetStore, folder: Path, where: str, step: str, current: list[dict[str, object]], kept: int
 ) -> None:
     store.write(CHECKPOINT_SCORES, key(), OLD)
-    done = run_python(KILLED.format(module=where, step=step), store.folder)
+    done = run_python(KILLED.format(module=where, step=step), folder)
     assert done.returncode == -9, done.stderr
     assert store.read(CHECKPOINT_SCORES, key()).to_pylist() == current
     assert len(store.superseded(CHECKPOINT_SCORES, key())) == kept
@@ -100,11 +110,11 @@ def test_a_kill_between_steps_loses_nothing(
     assert len(store.superseded(CHECKPOINT_SCORES, key())) == 1
 
 
-def test_read_all_takes_every_partition_and_skips_temporary_files(store: ParquetStore) -> None:
+def test_read_all_takes_every_partition_and_skips_temporary_files(store: ParquetStore, folder: Path) -> None:
     keys = [key(i) for i in (100, 200, 300)]
     for i, name in zip((100, 200, 300), keys, strict=True):
         store.write(CHECKPOINT_SCORES, name, score_rows(identity(i), math=(i // 100, 4)))
-    (store.folder / "checkpoint_scores" / f".{keys[0]}.parquet.0123.tmp").write_bytes(b"half")
+    (folder / "checkpoint_scores" / f".{keys[0]}.parquet.0123.tmp").write_bytes(b"half")
     assert store.partitions(CHECKPOINT_SCORES) == keys
     assert store.read_all(CHECKPOINT_SCORES)["correct"].to_pylist() == [1, 1, 2, 2, 3, 3]
     some = store.read_all(CHECKPOINT_SCORES, [keys[2], "lab.none@1", keys[0]])
@@ -137,7 +147,7 @@ def foreign(_: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [empty, cut, foreign, flip])
 def test_a_damaged_file_is_named_with_the_remedy(store: ParquetStore, damage: Callable[[bytes], bytes]) -> None:
     store.write(RESPONSES, key(1), response_rows(identity(1), 5))
-    path = store.write(RESPONSES, key(2), response_rows(identity(2), 5)).path
+    path = Path(store.write(RESPONSES, key(2), response_rows(identity(2), 5)).place)
     path.write_bytes(damage(path.read_bytes()))
     remedy = rf"{key(2)}\.parquet.*Restore it from a backup"
     with pytest.raises(StoreError, match=remedy):
@@ -147,16 +157,16 @@ def test_a_damaged_file_is_named_with_the_remedy(store: ParquetStore, damage: Ca
 
 
 def test_a_damaged_file_is_kept_aside_and_can_be_replaced(store: ParquetStore) -> None:
-    path = store.write(CHECKPOINT_SCORES, key(), OLD).path
+    path = Path(store.write(CHECKPOINT_SCORES, key(), OLD).place)
     path.write_bytes(b"junk")
     receipt = store.write(CHECKPOINT_SCORES, key(), NEW)
     assert receipt.superseded is not None
-    assert receipt.superseded.read_bytes() == b"junk"
+    assert Path(receipt.superseded).read_bytes() == b"junk"
     assert store.read(CHECKPOINT_SCORES, key()).to_pylist() == NEW
 
 
 def test_a_file_of_a_newer_program_is_refused(store: ParquetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(parquet_file, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     store.write(CHECKPOINT_SCORES, key(), OLD)
     monkeypatch.undo()
     with pytest.raises(
@@ -167,7 +177,7 @@ def test_a_file_of_a_newer_program_is_refused(store: ParquetStore, monkeypatch: 
 
 
 def test_a_file_of_an_older_program_gets_empty_columns(store: ParquetStore) -> None:
-    path = store.write(CHECKPOINT_SCORES, key(), OLD).path
+    path = Path(store.write(CHECKPOINT_SCORES, key(), OLD).place)
     pq.write_table(pq.read_table(path).drop_columns(["accuracy_low", "accuracy_high"]), path)
     assert store.read(CHECKPOINT_SCORES, key())["accuracy_low"].to_pylist() == [None, None]
     pq.write_table(pq.read_table(path).drop_columns(["total"]), path)
@@ -177,7 +187,7 @@ def test_a_file_of_an_older_program_gets_empty_columns(store: ParquetStore) -> N
 
 def test_a_file_of_another_key_is_not_overwritten(store: ParquetStore) -> None:
     """As on a file system that does not tell upper from lower case."""
-    other = store.write(CHECKPOINT_SCORES, key(200), score_rows(identity(200), math=(1, 1))).path
+    other = Path(store.write(CHECKPOINT_SCORES, key(200), score_rows(identity(200), math=(1, 1))).place)
     other.rename(store.path(CHECKPOINT_SCORES, key()))
     with pytest.raises(StoreError, match="does not tell upper from lower case"):
         store.write(CHECKPOINT_SCORES, key(), OLD)
@@ -206,9 +216,9 @@ def _many() -> list[dict[str, object]]:
     return [dict(row) for row in response_rows(identity(version="e2"), 5000)]
 
 
-def test_whole_tables_of_any_columns(store: ParquetStore) -> None:
+def test_whole_tables_of_any_columns(store: ParquetStore, folder: Path) -> None:
     table = pa.table({"x": [1, 2], "nested": [[1], [2, 3]]})
-    assert store.write_whole("score_table", table) == store.folder / "score_table.parquet"
+    assert store.write_whole("score_table", table) == str(folder / "score_table.parquet")
     assert store.read_whole("score_table").to_pydict() == table.to_pydict()
     with pytest.raises(StoreError, match="never stored"):
         store.read_whole("other")

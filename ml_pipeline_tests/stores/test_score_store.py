@@ -60,7 +60,7 @@ def test_writers_during_rebuilds_lose_nothing(scores: ScoreStore) -> None:
     )
     # Rebuilds hold the file most of the time, and a busy machine makes each of them long.
     scores.duckdb.lock_timeout_s = 120
-    with background_python(code, scores.duckdb.path, scores.parquet.folder) as rebuilder:
+    with background_python(code, scores.duckdb.path, scores.parquet.files.place("")) as rebuilder:
         for i in range(1, 25):
             scores.write_partition(key(i), partition(identity(i), a=True))
         assert rebuilder.poll() is None
@@ -97,5 +97,5 @@ def test_score_store_checks_every_table_before_it_writes_any(scores: ScoreStore)
     del tables["checkpoint_scores"][0]["total"]
     with pytest.raises(StoreError, match=r"table responses(.|\n)*'error'(.|\n)*table checkpoint_scores(.|\n)*'total'"):
         scores.write_partition(key(), tables | {"typo": []})
-    assert not scores.parquet.folder.exists()
+    assert not Path(scores.parquet.files.place("")).exists()
     assert not scores.duckdb.path.exists()
