@@ -1,6 +1,8 @@
-"""The unpartitioned assets that follow from all scores: the tidy table, the leaderboard and the HTML report."""
+"""The unpartitioned assets that follow from all scores: the tidy table, the leaderboard, the HTML report and
+the copy of the database for analysts."""
 
 import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -17,6 +19,7 @@ from ml_pipeline.reports.score_table import score_table as tidy_scores
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.duckdb_snapshot import make_snapshot
 from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES
 
@@ -93,6 +96,36 @@ def score_report(
             "report": dg.MetadataValue.url(path.as_uri()),
             "size_bytes": path.stat().st_size,
             **plots,
+        }
+    )
+
+
+@dg.asset(
+    deps=[leaderboard],
+    group_name=_GROUP,
+    kinds={"duckdb"},
+    owners=[OWNER],
+    output_required=False,
+    description="The copy of the database that analysts may hold open: nobody waits for it.",
+)
+def database_snapshot(
+    context: dg.AssetExecutionContext,
+    pipeline: PipelineResource,
+    duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
+) -> Iterator[dg.MaterializeResult[None]]:
+    """The copy, made after the leaderboard, which is in it too; nothing where `stores.duckdb_snapshot` is off."""
+    if not pipeline.settings().stores.duckdb_snapshot:
+        context.log.info("stores.duckdb_snapshot is off: no copy is made.")
+        return
+    store = duckdb_io_manager.store().duckdb
+    made = make_snapshot(store.path, store.lock_timeout_s)
+    yield dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(made.path),
+            "size_bytes": made.size_bytes,
+            "seconds": made.seconds,
+            "writers_waited_s": made.held_s,
+            "is_new": made.is_new,
         }
     )
 
