@@ -12,8 +12,10 @@ from ml_pipeline_tests.project import REPOSITORY
 
 LITTLE_WORK = {
     "classify": ["--sentences", "4", "--sequences", "4", "--repeats", "1"],
+    "duckdb": ["--checkpoints", "300", "--repeats", "1"],
     "exact": ["--repeats", "1"],
     "heuristic": ["--repeats", "1"],
+    "influx": ["--checkpoints", "5", "--repeats", "1"],
     "judge": ["--answers", "50", "--rows", "100", "200", "--repeats", "1"],
     "tick": ["--checkpoints", "1000", "--repeats", "1"],
 }

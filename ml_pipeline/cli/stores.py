@@ -43,10 +43,10 @@ def rebuild() -> None:
 @reporting
 def snapshot() -> None:
     """Copy the DuckDB file for analysts, who may hold the copy open: publishing does so too after every run."""
-    from ml_pipeline.stores.duckdb_snapshot import make_snapshot
+    from ml_pipeline.stores.duckdb import DuckDBStore
 
     settings = current_settings()
-    made = make_snapshot(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    made = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s).snapshot()
     what = f"copied in {made.seconds:.1f} s" if made.is_new else "has all rows already"
     Console().print(f"{made.path}: {what}, {made.size_bytes:,} bytes", highlight=False, soft_wrap=True)
 
