@@ -56,10 +56,7 @@ def make_snapshot(database: Path, lock_timeout_s: float) -> Snapshot:
         return Snapshot(target, target.stat().st_size, time.monotonic() - started, 0.0, is_new=False)
     with replacing(target) as temporary:
         remove_leftovers(target.parent)
-        with queued(database, lock_timeout_s):
-            held = time.monotonic()
-            _copy(database, temporary, lock_timeout_s)
-            held_s = time.monotonic() - held
+        held_s = _copy(database, temporary, lock_timeout_s)
         temporary.chmod(_READ_ONLY)
         # Of somebody who wrote into the old copy all the same: DuckDB would take it for the new one's.
         _log_of(target).unlink(missing_ok=True)
@@ -75,14 +72,25 @@ def _is_current(database: Path, target: Path) -> bool:
     return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
 
 
-def _copy(database: Path, temporary: Path, lock_timeout_s: float) -> None:
-    # Opened first and closed last: closing any descriptor of a file drops all of a process's locks on it, DuckDB's too.
-    with database.open("rb") as source, connection(database, lock_timeout_s, queue=False) as connected:
-        connected.execute("CHECKPOINT")
-        made = os.fstat(source.fileno())
-        with temporary.open("wb") as target:
+def _copy(database: Path, temporary: Path, lock_timeout_s: float) -> float:
+    """Copy the file while nobody writes it; return for how many seconds that kept writers waiting."""
+    # Without a log everything is in the file, and other readers need not go away.
+    settled = not _log_of(database).exists()
+    with queued(database, lock_timeout_s, shared=settled):
+        started = time.monotonic()
+        # Opened first and closed last: closing any descriptor of a file drops all of a process's locks on it, and so
+        # DuckDB's.
+        with (
+            database.open("rb") as source,
+            connection(database, lock_timeout_s, read_only=settled, queue=False) as connected,
+            temporary.open("wb") as target,
+        ):
+            if not settled:
+                connected.execute("CHECKPOINT")
+            made = os.fstat(source.fileno())
             _copy_bytes(source, target, made.st_size)
         os.utime(temporary, ns=(made.st_mtime_ns, made.st_mtime_ns))
+        return time.monotonic() - started
 
 
 def _copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write.point import Point
@@ -116,7 +117,7 @@ def _points(number: int) -> list[ScorePoint]:
     ]
 
 
-def _client_point(point: ScorePoint) -> Point:
+def _client_point(point: ScorePoint) -> Any:
     return Point.from_dict(
         {
             "measurement": point.measurement,
