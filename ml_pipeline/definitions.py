@@ -7,7 +7,7 @@ import os
 import dagster as dg
 
 from ml_pipeline.assets.checkpoint_assets import build_checkpoint_assets
-from ml_pipeline.assets.published import leaderboard, score_report, score_table
+from ml_pipeline.assets.published import database_snapshot, leaderboard, score_report, score_table
 from ml_pipeline.assets.response_scores import response_judgements, response_scores
 from ml_pipeline.assets.specs import response_files, training_runs
 from ml_pipeline.assets.training_loss import training_loss
@@ -43,6 +43,7 @@ def defs() -> dg.Definitions:
             score_table,
             leaderboard,
             score_report,
+            database_snapshot,
         ],
         jobs=[
             score_checkpoints_job,

@@ -111,6 +111,7 @@ class StoresSettings(Section):
     duckdb_lock_timeout_s: float = Field(
         60, gt=0, description="Longest wait for a database that another process holds, in s."
     )
+    duckdb_snapshot: bool = Field(True, description="Whether publishing also copies the database for analysts.")
     influx: InfluxSettings = InfluxSettings()
 
 

@@ -9,11 +9,14 @@ import sys
 import pytest
 
 from ml_pipeline_tests.project import REPOSITORY
+from ml_pipeline_tests.servers import require_binary
 
 LITTLE_WORK = {
     "classify": ["--sentences", "4", "--sequences", "4", "--repeats", "1"],
+    "duckdb": ["--checkpoints", "300", "--repeats", "1"],
     "exact": ["--repeats", "1"],
     "heuristic": ["--repeats", "1"],
+    "influx": ["--checkpoints", "5", "--repeats", "1"],
     "judge": ["--answers", "50", "--rows", "100", "200", "--repeats", "1"],
     "tick": ["--checkpoints", "1000", "--repeats", "1"],
 }
@@ -22,6 +25,8 @@ LITTLE_WORK = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LITTLE_WORK)
 def test_a_benchmark_prints_ours_beside_the_others(name: str) -> None:
+    if name == "influx":
+        require_binary("victoria-metrics", "victoria-metrics")
     command = [sys.executable, "-m", f"ml_pipeline_tests.benchmarks.{name}", "--json", *LITTLE_WORK[name]]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

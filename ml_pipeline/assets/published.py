@@ -1,15 +1,19 @@
-"""The unpartitioned assets that follow from all scores: the tidy table, the leaderboard and the HTML report."""
+"""The unpartitioned assets that follow from all scores: the tidy table, the leaderboard, the HTML report and
+the copy of the database for analysts."""
 
 import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 
 from ml_pipeline.assets.metadata import markdown_table
 from ml_pipeline.assets.specs import OWNER
 from ml_pipeline.reports.html_report import write_report
 from ml_pipeline.reports.leaderboard import leaderboard as rank_checkpoints
+from ml_pipeline.reports.leaderboard_columns import LEADERBOARD_MEANINGS
 from ml_pipeline.reports.plots import accuracy_figure, judge_figure
 from ml_pipeline.reports.render import to_png
 from ml_pipeline.reports.runs import RunCurve, run_curves
@@ -18,6 +22,7 @@ from ml_pipeline.reports.scores import Scores
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.io_managers import DuckDBIOManager
+from ml_pipeline.stores.table import described
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES
 
 _SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
@@ -64,14 +69,12 @@ def score_table(
     io_manager_key="duckdb_io_manager",
     description="Every checkpoint ranked within its run, with its gain over the base model and whether that is noise.",
 )
-def leaderboard(
-    context: dg.AssetExecutionContext, duckdb_io_manager: dg.ResourceParam[DuckDBIOManager]
-) -> pd.DataFrame:
+def leaderboard(context: dg.AssetExecutionContext, duckdb_io_manager: dg.ResourceParam[DuckDBIOManager]) -> pa.Table:
     """The ranking of each run's checkpoints."""
     table = rank_checkpoints(load_scores(duckdb_io_manager.store().duckdb))
     ranked = table.loc[table["rank"].notna(), list(_RANK_COLUMNS)]
     context.add_output_metadata({"ranking": dg.MetadataValue.md(_preview(ranked))})
-    return table
+    return described(pa.Table.from_pandas(table, preserve_index=False), LEADERBOARD_MEANINGS)
 
 
 @dg.asset(
@@ -93,6 +96,35 @@ def score_report(
             "report": dg.MetadataValue.url(path.as_uri()),
             "size_bytes": path.stat().st_size,
             **plots,
+        }
+    )
+
+
+@dg.asset(
+    deps=[leaderboard],
+    group_name=_GROUP,
+    kinds={"duckdb"},
+    owners=[OWNER],
+    output_required=False,
+    description="The copy of the database that analysts may hold open: nobody waits for it.",
+)
+def database_snapshot(
+    context: dg.AssetExecutionContext,
+    pipeline: PipelineResource,
+    duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
+) -> Iterator[dg.MaterializeResult[None]]:
+    """The copy, made after the leaderboard, which is in it too; nothing where `stores.duckdb_snapshot` is off."""
+    if not pipeline.settings().stores.duckdb_snapshot:
+        context.log.info("stores.duckdb_snapshot is off: no copy is made.")
+        return
+    made = duckdb_io_manager.store().duckdb.snapshot()
+    yield dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(made.path),
+            "size_bytes": made.size_bytes,
+            "seconds": made.seconds,
+            "writers_waited_s": made.held_s,
+            "is_new": made.is_new,
         }
     )
 

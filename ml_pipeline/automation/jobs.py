@@ -13,7 +13,7 @@ from ml_pipeline.assets.specs import (
 from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.settings import Settings
 
-PUBLISHED = ("score_table", "leaderboard", "score_report")
+PUBLISHED = ("score_table", "leaderboard", "score_report", "database_snapshot")
 
 score_checkpoints_job = dg.define_asset_job(
     "score_checkpoints_job",
@@ -24,7 +24,7 @@ score_checkpoints_job = dg.define_asset_job(
 publish_scores_job = dg.define_asset_job(
     "publish_scores_job",
     selection=dg.AssetSelection.assets(*PUBLISHED),
-    description="The tidy score table, the leaderboard and the HTML report, from all scores.",
+    description="The tidy score table, the leaderboard, the HTML report and the analysts' database, from all scores.",
 )
 
 read_training_logs_job = dg.define_asset_job(

@@ -14,7 +14,7 @@ from ml_pipeline.cli.exports import export
 from ml_pipeline.cli.history import import_
 from ml_pipeline.cli.influx import replay, retime
 from ml_pipeline.cli.responses import responses
-from ml_pipeline.cli.stores import clean, compact, rebuild, report
+from ml_pipeline.cli.stores import clean, compact, rebuild, report, snapshot
 from ml_pipeline.settings_file import CONFIG_ENV
 
 
@@ -43,6 +43,7 @@ for command in (
     import_,
     export,
     rebuild,
+    snapshot,
     replay,
     retime,
     clean,

@@ -1,4 +1,4 @@
-"""`report`, `rebuild`, `clean` and `compact`: the commands about what is stored."""
+"""`report`, `rebuild`, `snapshot`, `clean` and `compact`: the commands about what is stored."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def rebuild() -> None:
     console.print(f"  rows: {rows}", highlight=False)
     if made.carried_over:
         console.print(f"  carried over: {', '.join(made.carried_over)}", highlight=False)
+
+
+@click.command()
+@reporting
+def snapshot() -> None:
+    """Copy the DuckDB file for analysts, who may hold the copy open: publishing does so too after every run."""
+    from ml_pipeline.stores.duckdb import DuckDBStore
+
+    settings = current_settings()
+    made = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s).snapshot()
+    what = f"copied in {made.seconds:.1f} s" if made.is_new else "has all rows already"
+    Console().print(f"{made.path}: {what}, {made.size_bytes:,} bytes", highlight=False, soft_wrap=True)
 
 
 @click.command()

@@ -28,6 +28,8 @@ from ml_pipeline.stores.rows import Rows
 from ml_pipeline.stores.score_store import ScoreStore
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, TABLES
 
+_CHECKPOINTS_AT_ONCE = 100
+"""Written in one opening of the database, which takes longer than the rows of a checkpoint do."""
 Row = dict[str, Any]
 RowKey = tuple[str, str, tuple[str, ...]]
 """Suite, table, and what names the row there."""
@@ -73,7 +75,7 @@ def import_file(
 
     Raises:
         ImportFileError: the file cannot be read, or is of no known kind. Nothing was imported.
-        StoreError: a checkpoint's rows could not be written; those before it are stored.
+        StoreError: checkpoints' rows could not be written; those before them are stored.
     """
     records = open_records(path, line_bytes)
     report = ImportReport(shown_name(path))
@@ -99,9 +101,16 @@ def import_file(
             f"Known are: {', '.join(dict.fromkeys(kind.name for kind in KINDS))}.",
         )
     mirrored = _mirrored(store)
-    for done, (key, found) in enumerate(sorted(by_checkpoint.items()), start=1):
-        _merge(store, key, found, records.sha256, report, mirrored.get(key))
-        progress(done, len(by_checkpoint))
+    checkpoints = sorted(by_checkpoint.items())
+    for start in range(0, len(checkpoints), _CHECKPOINTS_AT_ONCE):
+        changed: dict[str, dict[str, Rows]] = {}
+        for key, found in checkpoints[start : start + _CHECKPOINTS_AT_ONCE]:
+            if tables := _merged(store.parquet, key, found, records.sha256, report, mirrored.get(key)):
+                changed[key] = tables
+        if changed:
+            store.write_partitions(changed)
+        report.checkpoints += len(changed)
+        progress(min(start + _CHECKPOINTS_AT_ONCE, len(checkpoints)), len(checkpoints))
     return report
 
 
@@ -140,18 +149,18 @@ def _mirrored(store: ScoreStore) -> dict[str, Mirrored]:
     return {key: (count, newest) for key, count, newest in zip(*rows.to_pydict().values(), strict=True)}
 
 
-def _merge(
-    store: ScoreStore,
+def _merged(
+    parquet: ParquetStore,
     partition: str,
     found: Mapping[RowKey, _Found],
     sha256: str,
     report: ImportReport,
     mirrored: Mirrored | None,
-) -> None:
-    """Bring one checkpoint's rows into the stores, and into the database what a killed import left out of it."""
+) -> dict[str, Rows]:
+    """The tables of one checkpoint that the file changes, or that a killed import left out of the database."""
     now = datetime.now(UTC)
-    origins = {_origin_key(row): row for row in _stored(store.parquet, IMPORTS.name, partition)}
-    tables = {name: _stored(store.parquet, name, partition) for name in NOT_RECORDED}
+    origins = {_origin_key(row): row for row in _stored(parquet, IMPORTS.name, partition)}
+    tables = {name: _stored(parquet, name, partition) for name in NOT_RECORDED}
     stored = {_row_key(name, row): row for name, rows in tables.items() for row in rows}
     # Files write one checkpoint's label in several ways, and its rows go by one.
     label = next((row["label"] for row in stored.values()), None) or next(iter(found.values())).row.label
@@ -169,14 +178,13 @@ def _merge(
         changed.add(row.table)
         stored[key] = row.columns(row.recorded_at or now) | {"label": label}
         origins[key] = _origin(one, report.file, sha256, now)
-    if changed:
-        report.checkpoints += 1
-        written: dict[str, Rows] = {
-            name: [row for (_, table, _), row in stored.items() if table == name] for name in sorted(changed)
-        }
-        # Last, so that rows whose origin was not written count as not imported yet.
-        written[IMPORTS.name] = list(origins.values())
-        store.write_partition(partition, written)
+    if not changed:
+        return {}
+    tables_changed: dict[str, Rows] = {
+        name: [row for (_, table, _), row in stored.items() if table == name] for name in sorted(changed)
+    }
+    # Last, so that rows whose origin was not written count as not imported yet.
+    return {**tables_changed, IMPORTS.name: list(origins.values())}
 
 
 def _origin(one: _Found, file: str, sha256: str, now: datetime) -> Row:

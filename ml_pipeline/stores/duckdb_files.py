@@ -1,4 +1,4 @@
-"""Opening a DuckDB file that other processes use too: bounded waits, and errors that name the holder.
+"""Opening a DuckDB file that other processes use too: bounded waits, and errors with the remedy.
 
 DuckDB lets one process write a file, or many read it. Connections here are held for one short transaction. Processes
 of this package queue at `<file>.lock` besides: DuckDB's own lock is on the file's content, so it cannot protect one
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +18,11 @@ from pathlib import Path
 
 import duckdb
 
-from ml_pipeline.errors import StoreError, StoreFullError, StoreLockedError
+from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.files import make_folder, store_errors
+from ml_pipeline.stores.duckdb_holder import holders, locked
 
 _FULL = ("no space left on device", "quota exceeded", "file too large")
-_HOLDER = re.compile(r"\(PID (\d+)\)")
 _THREADS = threading.RLock()
 """Threads of one process share DuckDB's lock, so it does not keep their transactions from conflicting; this does."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5
@@ -67,7 +66,7 @@ def queued(path: Path, lock_timeout_s: float, *, shared: bool = False) -> Iterat
     lock = path.with_name(f"{path.name}.lock")
     give_up_at = time.monotonic() + lock_timeout_s
     if not _THREADS.acquire(timeout=lock_timeout_s):
-        raise StoreLockedError(_locked(path, "another thread of this same process", lock_timeout_s))
+        raise locked(path, lock_timeout_s, "another thread of this same process")
     try:
         with ExitStack() as stack:
             if not shared or (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
@@ -87,7 +86,7 @@ def _flock(descriptor: int, kind: int, give_up_at: float, path: Path, lock: Path
             return
         except BlockingIOError:
             if time.monotonic() >= give_up_at:
-                raise StoreLockedError(_locked(path, _holder(lock, ""), lock_timeout_s)) from None
+                raise locked(path, lock_timeout_s, holders(lock)) from None
             time.sleep(_FIRST_WAIT_S)
 
 
@@ -120,50 +119,16 @@ def _connect(path: Path, lock_timeout_s: float, give_up_at: float, read_only: bo
                 raise
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
-                raise StoreLockedError(_locked(path, _holder(path, str(error)), lock_timeout_s)) from error
+                raise locked(path, lock_timeout_s, holders(path, str(error))) from error
             # The jitter keeps two waiting processes from meeting at every try.
             time.sleep(min(left_s, wait_s * random.uniform(0.5, 1.0)))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-
-
-def _locked(path: Path, holder: str, lock_timeout_s: float) -> str:
-    return (
-        f"{path} is held by {holder}, and was for all of the {lock_timeout_s:g} s that this process waited. Close that "
-        "program (a DuckDB shell or a notebook keeps the file until it ends or disconnects), or raise "
-        "stores.duckdb_lock_timeout_s in pipeline.yaml. Nothing is lost: the Parquet files are whole, and "
-        "`ml-pipeline rebuild` brings DuckDB up to them."
-    )
 
 
 def _is_locked(error: duckdb.Error) -> bool:
     text = str(error)
     # Threads of one process share a lock, and cannot open the file to read and to write at once.
     return "Could not set lock" in text or "different configuration than existing connections" in text
-
-
-def _holder(path: Path, message: str) -> str:
-    match = _HOLDER.search(message)
-    pid = int(match[1]) if match else _pid_from_kernel(path)
-    if "different configuration" in message or pid == os.getpid():
-        return f"another connection of this same process (PID {os.getpid()})"
-    if pid is None:
-        return "another process"
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        command = ""
-    return f"process {pid}" + (f" ({command[:200]})" if command else "")
-
-
-def _pid_from_kernel(path: Path) -> int | None:
-    """The owner of a lock on `path` by Linux's /proc/locks, where DuckDB does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        inode = path.stat().st_ino
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            fields = line.split()
-            if int(fields[5].split(":")[2]) == inode:
-                return int(fields[4])
-    return None
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The database's own history: numbered changes, each recorded in `schema_migrations` when it was made.
 
 To change a table: change tables.py, raise its SCHEMA_VERSION, and add a migration here that brings an existing
-database to the same columns. Or tell people to run `ml-pipeline rebuild`, which makes the database again.
+database to the same columns. Or tell people to run `ml-pipeline rebuild`, which makes the database again. To change a
+view or a comment: change it, and add a migration without statements, since the last one makes all of them anew.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ from dataclasses import dataclass
 from typing import cast
 
 import duckdb
-import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.duckdb_files import quoted, transaction
+from ml_pipeline.stores.duckdb_ddl import (
+    add_columns,
+    allow_empty,
+    comments,
+    create_table,
+    remake_table,
+    sql_type,
+    views_and_comments,
+)
+from ml_pipeline.stores.duckdb_files import transaction
 from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Table
@@ -22,16 +31,21 @@ from ml_pipeline.stores.tables import (
     CHECKPOINT_TABLES,
     DEGENERATION,
     HEURISTIC_SCORES,
-    IDENTITY,
     JUDGE_VOTES,
     JUDGEMENTS,
     PROBE_RESULTS,
     RESPONSES,
+    TABLES,
     TRAINING_LOSS,
 )
-from ml_pipeline.stores.views import CHECKPOINT_VIEWS, RESPONSE_VIEWS, View
+from ml_pipeline.stores.views import VIEWS
 
 HISTORY = "schema_migrations"
+_HISTORY_COLUMNS = {
+    "version": "Number of the migration, from 1.",
+    "name": "What it brought.",
+    "applied_at": "When it was made.",
+}
 
 
 @dataclass(frozen=True)
@@ -43,37 +57,10 @@ class Migration:
     statements: Callable[[], tuple[str, ...]]
 
 
-def tables_and_views() -> tuple[str, ...]:
-    """Statements that make the tables of checkpoints, and the views over them, in an empty database."""
+def first_tables() -> tuple[str, ...]:
+    """Statements that make the tables of checkpoints in an empty database."""
     first = [table for table in CHECKPOINT_TABLES if table is not DEGENERATION]
-    made = [statement for table in first for statement in create_table(table)]
-    return (*made, *(statement for view in CHECKPOINT_VIEWS for statement in create_view(view)))
-
-
-def create_table(table: Table) -> tuple[str, ...]:
-    """Statements that make one table as tables.py defines it, descriptions as comments."""
-    name = quoted(table.name)
-    columns = [f"{quoted(c.name)} {sql_type(c.type)}{'' if c.nullable else ' NOT NULL'}" for c in table.columns]
-    key = f"PRIMARY KEY ({', '.join(map(quoted, table.key))})"
-    return (
-        f"CREATE TABLE {name} ({', '.join([*columns, key])})",
-        f"COMMENT ON TABLE {name} IS {_text(table.description)}",
-        *(_comment(table, c.name, c.description) for c in table.columns),
-    )
-
-
-def add_columns(table: Table, *names: str) -> tuple[str, ...]:
-    """Statements that add the last columns of a table, which may be empty, where they are missing yet: a database that
-    is made today has them from the start."""
-    return tuple(
-        statement
-        for c in table.columns
-        if c.name in names
-        for statement in (
-            f"ALTER TABLE {quoted(table.name)} ADD COLUMN IF NOT EXISTS {quoted(c.name)} {sql_type(c.type)}",
-            _comment(table, c.name, c.description),
-        )
-    )
+    return tuple(statement for table in first for statement in create_table(table))
 
 
 def readings_and_degeneration() -> tuple[str, ...]:
@@ -100,85 +87,22 @@ def imports() -> tuple[str, ...]:
     return (
         *allow_empty(PROBE_RESULTS, "category", "expected", "response", "finish_reason"),
         *allow_empty(JUDGEMENTS, "category", "rubric", "judge_model", "transcript"),
-        *(_comment(table, c.name, c.description) for table in (*CHECKPOINT_TABLES, JUDGE_VOTES) for c in IDENTITY),
         *create_table(IMPORTS),
     )
 
 
-def allow_empty(table: Table, *names: str) -> tuple[str, ...]:
-    """Statements that let columns be empty."""
-    return tuple(
-        statement
-        for c in table.columns
-        if c.name in names
-        for statement in (
-            f"ALTER TABLE {quoted(table.name)} ALTER COLUMN {quoted(c.name)} DROP NOT NULL",
-            _comment(table, c.name, c.description),
-        )
-    )
-
-
-def create_view(view: View) -> tuple[str, ...]:
-    """Statements that make one view, or make it anew."""
-    return (
-        f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {view.query}",
-        f"COMMENT ON VIEW {quoted(view.name)} IS {_text(view.description)}",
-    )
-
-
-def remake_table(table: Table, added: tuple[str, ...]) -> tuple[str, ...]:
-    """Statements that make a table anew as tables.py defines it and keep its rows; `added` columns are filled in.
-
-    DuckDB cannot change a primary key in place.
-    """
-    name, old = quoted(table.name), quoted(f"{table.name} before")
-    columns = [column for column in table.columns if column.name in added]
-    return (
-        *(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {quoted(c.name)} {sql_type(c.type)}" for c in columns),
-        *(
-            f"UPDATE {name} SET {quoted(c.name)} = {c.earlier} WHERE {quoted(c.name)} IS NULL"
-            for c in columns
-            if c.earlier is not None
-        ),
-        f"ALTER TABLE {name} RENAME TO {old}",
-        *create_table(table),
-        f"INSERT INTO {name} BY NAME FROM {old}",
-        f"DROP TABLE {old}",
-    )
-
-
 def several_samples() -> tuple[str, ...]:
-    """Statements that give answers their sample and template, and make the views over them anew."""
-    made = [one for table in (RESPONSES, PROBE_RESULTS) for one in remake_table(table, ("sample", "template"))]
-    return (*made, *(statement for view in CHECKPOINT_VIEWS for statement in create_view(view)))
+    """Statements that give answers their sample and template."""
+    return tuple(one for table in (RESPONSES, PROBE_RESULTS) for one in remake_table(table, ("sample", "template")))
 
 
 def files_of_responses() -> tuple[str, ...]:
-    """Statements that add the tables of files of responses, and the views over them."""
-    made = [statement for table in RESPONSE_TABLES for statement in create_table(table)]
-    return (*made, *(statement for view in RESPONSE_VIEWS for statement in create_view(view)))
-
-
-def sql_type(arrow: pa.DataType) -> str:
-    """DuckDB's name for a type that tables.py uses.
-
-    Raises:
-        StoreError: tables.py uses a type that is not in the list here.
-    """
-    names = {
-        pa.string(): "VARCHAR",
-        pa.int64(): "BIGINT",
-        pa.float64(): "DOUBLE",
-        pa.bool_(): "BOOLEAN",
-        pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
-    }
-    if arrow not in names:
-        raise StoreError(f"no DuckDB type is set for Arrow's {arrow}: add it to migrations.sql_type.")
-    return names[arrow]
+    """Statements that add the tables of files of responses."""
+    return tuple(statement for table in RESPONSE_TABLES for statement in create_table(table))
 
 
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration(1, "tables and views", tables_and_views),
+    Migration(1, "tables and views", first_tables),
     Migration(2, "training loss", lambda: create_table(TRAINING_LOSS)),
     Migration(3, "strict and flexible readings, normalised LEK, degeneration", readings_and_degeneration),
     Migration(4, "several samples of a probe, and templates", several_samples),
@@ -186,6 +110,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(6, "multiple choice by log-likelihood", scored_choices),
     Migration(7, "files of responses", files_of_responses),
     Migration(8, "imports", imports),
+    Migration(9, "views of what is there and what changed, comments on every column", tuple),
 )
 
 
@@ -232,11 +157,21 @@ def migrate(connected: duckdb.DuckDBPyConnection, where: str) -> list[int]:
             )
             for statement in migration.statements():
                 connected.execute(statement)
+            if migration is MIGRATIONS[-1]:
+                _make_views_and_comments(connected)
             connected.execute(
                 f"INSERT INTO {HISTORY} VALUES (?, ?, current_timestamp)", [migration.version, migration.name]
             )
         made.append(migration.version)
     return made
+
+
+def _make_views_and_comments(connected: duckdb.DuckDBPyConnection) -> None:
+    for statement in (
+        *views_and_comments(TABLES.values(), VIEWS),
+        *comments("TABLE", HISTORY, "The migrations that made this database.", _HISTORY_COLUMNS),
+    ):
+        connected.execute(statement)
 
 
 def drift(connected: duckdb.DuckDBPyConnection, tables: Iterable[Table]) -> list[str]:
@@ -258,11 +193,3 @@ def drift(connected: duckdb.DuckDBPyConnection, tables: Iterable[Table]) -> list
 
 def _shape(column: tuple[str, bool] | None) -> str:
     return "no such column" if column is None else f"{column[0]}{'' if column[1] else ' NOT NULL'}"
-
-
-def _comment(table: Table, column: str, description: str) -> str:
-    return f"COMMENT ON COLUMN {quoted(table.name)}.{quoted(column)} IS {_text(description)}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+import pyarrow as pa
+
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
@@ -20,28 +22,38 @@ class ScoreStore:
         self.parquet = parquet
         self.duckdb = duckdb
 
-    def write_partition(self, partition_key: str, tables: Mapping[str, Rows]) -> list[WriteReceipt]:
-        """Replace the partition's rows of `tables` (by table name; all suites of the partition at once).
+    def write_partitions(self, partitions: Mapping[str, Mapping[str, Rows]]) -> list[WriteReceipt]:
+        """Replace each partition's rows of its tables (by table name; all suites of the partition at once).
 
         Every row of every table is checked before anything is written. A crash between the two stores leaves DuckDB
-        behind Parquet for this partition; writing it again, or `ml-pipeline rebuild`, mends that.
+        behind Parquet for these partitions; writing them again, or `ml-pipeline rebuild`, mends that.
 
         Raises:
             StoreError: rows do not fit (every problem of every table is named), or a file cannot be written.
             StoreLockedError: another process holds the database; Parquet has the rows by then.
             StoreFullError: the disk is full.
         """
-        problems, checked = [], {}
-        for name, rows in tables.items():
-            try:
-                checked[name] = conform(table_named(name), partition_key, rows)
-            except StoreError as error:
-                problems.append(str(error))
+        problems = []
+        checked: dict[str, dict[str, pa.Table]] = {}
+        for key, tables in partitions.items():
+            for name, rows in tables.items():
+                try:
+                    checked.setdefault(key, {})[name] = conform(table_named(name), key, rows)
+                except StoreError as error:
+                    problems.append(str(error))
         if problems:
             raise StoreError("\n".join(problems))
-        receipts = [self.parquet.write(TABLES[name], partition_key, rows) for name, rows in checked.items()]
-        self.duckdb.write_partition(partition_key, checked)
+        receipts = [
+            self.parquet.write(TABLES[name], key, rows)
+            for key, tables in checked.items()
+            for name, rows in tables.items()
+        ]
+        self.duckdb.write_partitions(checked)
         return receipts
+
+    def write_partition(self, partition_key: str, tables: Mapping[str, Rows]) -> list[WriteReceipt]:
+        """As `write_partitions`, for one."""
+        return self.write_partitions({partition_key: tables})
 
     def write_batches(
         self, table: Table, partition_key: str, batches: Iterable[Rows], evaluation_id: str, made_at: datetime

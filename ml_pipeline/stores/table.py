@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,3 +49,12 @@ class Table:
                 for c in self.columns
             ]
         )
+
+
+def described(rows: pa.Table, meanings: Mapping[str, str]) -> pa.Table:
+    """The rows with what their columns mean as field metadata, as `Table.schema` has it."""
+    fields = [
+        field.with_metadata({"description": meanings[field.name]}) if field.name in meanings else field
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(fields))

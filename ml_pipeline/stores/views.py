@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ml_pipeline.stores.response_views import RESPONSE_VIEWS
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES, HEURISTIC_SCORES, JUDGEMENTS, PROBE_RESULTS
+from ml_pipeline.stores.view import View, meanings
 
-from ml_pipeline.scoring.heuristic import FIGURES
-from ml_pipeline.stores.response_tables import RESPONSE_JUDGEMENTS, RESPONSE_SCORES
-from ml_pipeline.stores.tables import HEURISTIC_SCORES, JUDGEMENTS, PROBE_RESULTS
-
-
-@dataclass(frozen=True)
-class View:
-    """A view, what it answers, and its query."""
-
-    name: str
-    description: str
-    query: str
-
+_DELTAS = {
+    "base_accuracy": "Accuracy of the bare base model of the same suite and protocol, 0..1; empty without one.",
+    "delta_to_base": "Accuracy less that of the base: 0.05 is five points better.",
+    "previous_iteration": "Iteration of the checkpoint before that has a score.",
+    "previous_accuracy": "Accuracy of the checkpoint before that has a score, 0..1.",
+    "delta_to_previous": "Accuracy less that of the checkpoint before that has a score.",
+}
+_SCORE = "accuracy accuracy_low accuracy_high"
+_COUNTS = "correct total unscored"
 
 LATEST_LEADERBOARD = View(
     "latest_leaderboard",
@@ -40,6 +38,13 @@ LATEST_LEADERBOARD = View(
     WHERE s.category = 'overall'
     ORDER BY s.suite, s.protocol_id, rank, s.partition_key
     """,
+    meanings(
+        "suite protocol_id rank label source run iteration model base_model "
+        f"{_SCORE} base_accuracy delta_to_base {_COUNTS} partition_key run_id evaluation_id scored_at",
+        CHECKPOINT_SCORES,
+        rank="Place within the suite and protocol, 1 the highest accuracy; equal ones share it.",
+        **_DELTAS,
+    ),
 )
 
 BEST_CHECKPOINT = View(
@@ -55,6 +60,61 @@ BEST_CHECKPOINT = View(
     ) = 1
     ORDER BY suite, protocol_id, accuracy DESC, source, run
     """,
+    meanings(
+        "source run suite protocol_id label iteration "
+        f"{_SCORE} base_accuracy delta_to_base {_COUNTS} partition_key scored_at",
+        CHECKPOINT_SCORES,
+        **_DELTAS,
+    ),
+)
+
+DELTAS = View(
+    "deltas",
+    "What every checkpoint gained or lost, overall and by category: against the base, and against the checkpoint "
+    "before it in its run that has a score.",
+    """
+    SELECT s.source, s.run, s.suite, s.protocol_id, s.category, s.iteration, s.label,
+        s.accuracy, s.accuracy_low, s.accuracy_high,
+        b.accuracy AS base_accuracy,
+        s.accuracy - b.accuracy AS delta_to_base,
+        lag(CASE WHEN s.accuracy IS NOT NULL THEN s.iteration END IGNORE NULLS) OVER course AS previous_iteration,
+        lag(s.accuracy IGNORE NULLS) OVER course AS previous_accuracy,
+        s.accuracy - lag(s.accuracy IGNORE NULLS) OVER course AS delta_to_previous,
+        s.correct, s.total, s.unscored, s.partition_key, s.evaluation_id, s.scored_at
+    FROM checkpoint_scores AS s
+    LEFT JOIN checkpoint_scores AS b
+        ON b.source = 'base' AND b.category = s.category
+        AND b.suite = s.suite AND b.protocol_id = s.protocol_id
+    WHERE s.source <> 'base'
+    WINDOW course AS (PARTITION BY s.source, s.run, s.suite, s.protocol_id, s.category ORDER BY s.iteration)
+    ORDER BY s.source, s.run, s.suite, s.protocol_id, s.category, s.iteration
+    """,
+    meanings(
+        f"source run suite protocol_id category iteration label {_SCORE} base_accuracy delta_to_base "
+        f"previous_iteration previous_accuracy delta_to_previous {_COUNTS} partition_key evaluation_id scored_at",
+        CHECKPOINT_SCORES,
+        **_DELTAS,
+    ),
+)
+
+LATEST_SCORE = View(
+    "latest_score",
+    "Where every training run stands: its last checkpoint that has a score, by suite and protocol, and what it gained.",
+    """
+    SELECT source, run, suite, protocol_id, label, iteration, accuracy, accuracy_low, accuracy_high,
+        base_accuracy, delta_to_base, previous_iteration, previous_accuracy, delta_to_previous,
+        correct, total, unscored, partition_key, scored_at
+    FROM deltas
+    WHERE category = 'overall' AND accuracy IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY source, run, suite, protocol_id ORDER BY iteration DESC) = 1
+    ORDER BY source, run, suite, protocol_id
+    """,
+    meanings(
+        f"source run suite protocol_id label iteration {_SCORE} base_accuracy delta_to_base "
+        f"previous_iteration previous_accuracy delta_to_previous {_COUNTS} partition_key scored_at",
+        CHECKPOINT_SCORES,
+        **_DELTAS,
+    ),
 )
 
 LEARNING_CURVE = View(
@@ -62,14 +122,16 @@ LEARNING_CURVE = View(
     "Accuracy by iteration of every run, suite, protocol and category, with the change since the checkpoint before.",
     """
     SELECT source, run, suite, protocol_id, category, iteration, label, accuracy, accuracy_low, accuracy_high,
-        accuracy - lag(accuracy) OVER (
-            PARTITION BY source, run, suite, protocol_id, category ORDER BY iteration
-        ) AS delta_to_previous,
-        correct, total, unscored, partition_key, scored_at
-    FROM checkpoint_scores
-    WHERE source <> 'base'
+        delta_to_previous, correct, total, unscored, partition_key, scored_at
+    FROM deltas
     ORDER BY source, run, suite, protocol_id, category, iteration
     """,
+    meanings(
+        f"source run suite protocol_id category iteration label {_SCORE} delta_to_previous {_COUNTS} "
+        "partition_key scored_at",
+        CHECKPOINT_SCORES,
+        **_DELTAS,
+    ),
 )
 
 PROBE_CHANGES = View(
@@ -87,6 +149,74 @@ PROBE_CHANGES = View(
     WHERE p.source <> 'base' AND p.passed <> b.passed
     ORDER BY p.suite, p.protocol_id, p.source, p.run, p.iteration, change DESC, p.probe_id, p.sample
     """,
+    meanings(
+        "suite protocol_id source run iteration label probe_id sample category change expected base_extracted "
+        "extracted base_response response partition_key",
+        PROBE_RESULTS,
+        change="gained: the checkpoint is right where its base is wrong; lost: the other way round.",
+        base_extracted="What the check read out of the base's answer.",
+        base_response="The base's whole answer.",
+    ),
+)
+
+COVERAGE = View(
+    "coverage",
+    "What there is of every checkpoint and suite: a row for each pair, also where nothing was scored.",
+    """
+    WITH seen AS (
+        SELECT partition_key, source, run, iteration, label, suite FROM evaluations
+        UNION ALL
+        SELECT partition_key, source, run, iteration, label, suite FROM checkpoint_scores
+        UNION ALL
+        SELECT partition_key, source, run, iteration, label, suite FROM judgements
+    ),
+    checkpoints AS (
+        SELECT partition_key, any_value(source) AS source, any_value(run) AS run,
+            any_value(iteration) AS iteration, any_value(label) AS label
+        FROM seen GROUP BY partition_key
+    ),
+    suites AS (SELECT DISTINCT suite FROM seen),
+    asked AS (
+        SELECT partition_key, suite, count(*) AS answers, count(error) AS broken FROM responses GROUP BY ALL
+    ),
+    checked AS (
+        SELECT partition_key, suite, count(passed) AS checked, count(*) - count(passed) AS unchecked
+        FROM probe_results GROUP BY ALL
+    ),
+    judged AS (
+        SELECT partition_key, suite, count(score) AS judged, count(*) - count(score) AS unjudged
+        FROM judgements GROUP BY ALL
+    )
+    SELECT c.source, c.run, c.iteration, c.label, s.suite,
+        a.partition_key IS NULL AND p.partition_key IS NULL AND j.partition_key IS NULL
+            AND o.partition_key IS NULL AS missing,
+        coalesce(a.answers, 0) AS answers, coalesce(a.broken, 0) AS broken,
+        coalesce(p.checked, 0) AS checked, coalesce(p.unchecked, 0) AS unchecked,
+        coalesce(j.judged, 0) AS judged, coalesce(j.unjudged, 0) AS unjudged,
+        o.accuracy, o.protocol_id, c.partition_key
+    FROM checkpoints AS c
+    CROSS JOIN suites AS s
+    LEFT JOIN asked AS a ON a.partition_key = c.partition_key AND a.suite = s.suite
+    LEFT JOIN checked AS p ON p.partition_key = c.partition_key AND p.suite = s.suite
+    LEFT JOIN judged AS j ON j.partition_key = c.partition_key AND j.suite = s.suite
+    LEFT JOIN checkpoint_scores AS o
+        ON o.partition_key = c.partition_key AND o.suite = s.suite AND o.category = 'overall'
+    ORDER BY c.source, c.run, c.iteration, c.partition_key, s.suite
+    """,
+    meanings(
+        "source run iteration label suite missing answers broken checked unchecked judged unjudged accuracy "
+        "protocol_id partition_key",
+        CHECKPOINT_SCORES,
+        missing="Whether nothing at all was scored: the checkpoint was not asked this suite.",
+        answers="Answers stored; 0 for an imported checkpoint, whose answers were not kept.",
+        broken="Of those, answers that an error ended.",
+        checked="Answers that passed or failed the suite's check.",
+        unchecked="Answers that could not be checked; they count neither way.",
+        judged="Figures of the judge.",
+        unjudged="Figures that the judge should have given and did not.",
+        accuracy="Overall share of checked answers passed, 0..1; empty where there is none.",
+        protocol_id="Protocol of that accuracy: only rows of one protocol may be compared.",
+    ),
 )
 
 
@@ -107,41 +237,23 @@ UNSCORED = View(
             _unscored_part(JUDGEMENTS.name, "dimension", "score"),
         )
     ),
+    meanings(
+        "table_name partition_key label suite probe_id dimension unscored_reason scored_at",
+        JUDGEMENTS,
+        table_name="The table that the figure is missing in.",
+        dimension="What the judge was asked; empty for the other tables.",
+    ),
 )
 
-_FIGURES = (*FIGURES, "passed", "strict_passed", "flexible_passed")
-
-RESPONSE_FIGURES = View(
-    "response_figures",
-    "Every figure of every response, heuristic, checked or judged, one a row; empty with the reason when unscored.",
-    f"""
-    SELECT partition_key, line, prompt_id, prompt_sha256, model, suite, dimension, score, unscored_reason
-    FROM (
-        SELECT partition_key, line, prompt_id, prompt_sha256, model, suite, unscored_reason, expected,
-            {", ".join(f"{name}::DOUBLE AS {name}" for name in _FIGURES)}
-        FROM {RESPONSE_SCORES.name}
-    ) UNPIVOT INCLUDE NULLS (score FOR dimension IN ({", ".join(_FIGURES)}))
-    WHERE score IS NOT NULL
-        OR unscored_reason IS NOT NULL AND (expected IS NOT NULL OR NOT ends_with(dimension, 'passed'))
-    UNION ALL
-    SELECT partition_key, line, prompt_id, prompt_sha256, model, suite, dimension, score, unscored_reason
-    FROM {RESPONSE_JUDGEMENTS.name}
-    """,
+CHECKPOINT_VIEWS: tuple[View, ...] = (
+    LATEST_LEADERBOARD,
+    BEST_CHECKPOINT,
+    DELTAS,
+    LATEST_SCORE,
+    LEARNING_CURVE,
+    PROBE_CHANGES,
+    COVERAGE,
+    UNSCORED,
 )
-
-RESPONSE_AVERAGES = View(
-    "response_averages",
-    "The mean of every figure of every model in every file of responses, with its standard deviation.",
-    f"""
-    SELECT partition_key, model, suite, dimension, avg(score) AS mean, stddev_samp(score) AS standard_deviation,
-        count(score) AS scored, count(*) - count(score) AS unscored
-    FROM {RESPONSE_FIGURES.name}
-    GROUP BY ALL
-    ORDER BY ALL
-    """,
-)
-
-CHECKPOINT_VIEWS: tuple[View, ...] = (LATEST_LEADERBOARD, BEST_CHECKPOINT, LEARNING_CURVE, PROBE_CHANGES, UNSCORED)
-RESPONSE_VIEWS: tuple[View, ...] = (RESPONSE_FIGURES, RESPONSE_AVERAGES)
 VIEWS: tuple[View, ...] = (*CHECKPOINT_VIEWS, *RESPONSE_VIEWS)
 """In the order in which they can be made: a view may use those before it."""

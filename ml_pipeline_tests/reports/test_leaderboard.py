@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ml_pipeline.reports.leaderboard import LEADERBOARD_COLUMNS, leaderboard
+from ml_pipeline.reports.leaderboard_columns import LEADERBOARD_MEANINGS
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline_tests.reports.sample_scores import SCORED_AT, Checkpoint, scores_of
 
@@ -130,7 +131,7 @@ def test_a_single_checkpoint_without_a_base() -> None:
 def test_empty_input_gives_an_empty_table() -> None:
     table = leaderboard(Scores.from_tables({}))
     assert table.empty
-    assert list(table.columns) == LEADERBOARD_COLUMNS
+    assert list(table.columns) == LEADERBOARD_COLUMNS == list(LEADERBOARD_MEANINGS)
 
 
 def test_each_checkpoint_is_compared_with_the_one_before() -> None:

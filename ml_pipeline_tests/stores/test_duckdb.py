@@ -11,7 +11,9 @@ import pytest
 
 from ml_pipeline.errors import StoreError, StoreFullError, StoreLockedError
 from ml_pipeline.stores.duckdb import DuckDBStore
+from ml_pipeline.stores.duckdb_holder import holders
 from ml_pipeline.stores.rows import conform
+from ml_pipeline.stores.table import described
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, TABLES
 from ml_pipeline_tests.stores.processes import background_python, run_python
 from ml_pipeline_tests.stores.samples import Row, identity, key, partition, response_rows
@@ -31,12 +33,12 @@ from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline_tests.stores.samples import identity, key
 from ml_pipeline_tests.stores.test_duckdb import arrow
 from ml_pipeline_tests.stores.samples import partition
-insert = module._insert
+insert = module.insert
 def die_at(connected, name, rows):
     if name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
     insert(connected, name, rows)
-module._insert = die_at
+module.insert = die_at
 DuckDBStore(Path(sys.argv[1])).write_partition(key(), arrow(partition(identity(version="e2"), a=False)))
 """
 
@@ -90,6 +92,20 @@ def test_a_partition_is_replaced_in_every_table_again_and_again(store: DuckDBSto
     assert store.read("probe_results").num_rows == 3
 
 
+def test_many_partitions_are_replaced_together_or_not_at_all(store: DuckDBStore) -> None:
+    store.write_partition(key(), OLD)
+    store.write_partition(key(300), arrow(partition(identity(300), a=True)))
+    others = {key(i): arrow(partition(identity(i), a=False)) for i in (100, 200)}
+    swapped = arrow(partition(identity(400), a=True))
+    with pytest.raises(StoreError, match="rows of another partition"):
+        store.write_partitions(others | {key(500): swapped})
+    assert store.read("evaluations")["iteration"].to_pylist() == [100, 300]
+    store.write_partitions({key(100): {"probe_results": others[key()]["probe_results"]}, key(200): others[key(200)]})
+    assert store.read("probe_results", [key()]).to_pylist() == as_rows(others[key()])["probe_results"]
+    assert store.read("evaluations")["iteration"].to_pylist() == [100, 200, 300]
+    assert store.read("probe_results", [key(300)])["passed"].to_pylist() == [True]
+
+
 def test_types_and_times_survive_in_any_time_zone(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
@@ -136,6 +152,7 @@ def test_a_held_file_is_waited_for_and_then_the_holder_is_named(store: DuckDBSto
     assert f"process {holder.pid}" in text
     assert "import sys, duckdb" in text, "the command is shown"
     assert all(word in text for word in ("scores.duckdb", "Close that program", "duckdb_lock_timeout_s", "rebuild"))
+    assert f"open {store.path.parent}/snapshot/scores.duckdb instead" in text
     assert contents(store) == as_rows(OLD)
 
 
@@ -155,6 +172,25 @@ def test_a_file_that_is_freed_in_time_is_written(store: DuckDBStore) -> None:
         store.write_partition(key(), NEW)
         assert 0.8 < time.monotonic() - started < 15
     assert contents(store) == as_rows(NEW)
+
+
+def test_every_holder_is_named_where_the_system_knows_them(store: DuckDBStore) -> None:
+    store.write_partition(key(), OLD)
+    store.lock_timeout_s = 0.3
+    with (
+        background_python(HOLDER, store.path, "read") as one,
+        background_python(HOLDER, store.path, "read") as other,
+        pytest.raises(StoreLockedError) as caught,
+    ):
+        store.write_partition(key(), NEW)
+    found = [pid for pid in (one.pid, other.pid) if f"process {pid} (" in str(caught.value)]
+    assert found == ([one.pid, other.pid] if Path("/proc/locks").exists() else found[:1] or [one.pid])
+
+
+def test_what_duckdb_says_of_the_holder_is_used_where_the_system_tells_nothing(tmp_path: Path) -> None:
+    said = 'IO Error: Could not set lock on file "x": Conflicting lock is held in /usr/bin/duckdb (PID 999999999).'
+    assert holders(tmp_path / "absent", said) == "process 999999999 (/usr/bin/duckdb)"
+    assert holders(tmp_path / "absent") == "another process"
 
 
 def test_another_connection_of_this_process_is_named(store: DuckDBStore) -> None:
@@ -216,6 +252,7 @@ from pathlib import Path
 from ml_pipeline.errors import StoreFullError
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.rows import conform
+from ml_pipeline.stores.table import described
 from ml_pipeline.stores.tables import TABLES
 from ml_pipeline_tests.stores.samples import key
 from ml_pipeline_tests.stores.test_duckdb import answers
@@ -269,6 +306,12 @@ def test_whole_tables_are_replaced_with_any_columns(store: DuckDBStore) -> None:
     store.write_whole("leaderboard", pa.table({"a": [1, 2]}))
     store.write_whole("leaderboard", pa.table({"b": ["x"], "c": [[1.5]]}))
     assert store.read("leaderboard").to_pydict() == {"b": ["x"], "c": [[1.5]]}
+    store.write_whole("leaderboard", described(pa.table({"a": [1], "b": [2]}), {"b": "It's a column."}))
+    told = store.query("SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'leaderboard'")
+    assert told.to_pylist() == [
+        {"column_name": "a", "comment": None},
+        {"column_name": "b", "comment": "It's a column."},
+    ]
     for taken in ("probe_results", "latest_leaderboard", "schema_migrations", 'x"; DROP TABLE responses', ""):
         with pytest.raises(StoreError, match="cannot be the name of a free table"):
             store.write_whole(taken, pa.table({"a": [1]}))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import duckdb
@@ -9,15 +9,15 @@ import pytest
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores import migrations
 from ml_pipeline.stores.duckdb import DuckDBStore
-from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.migrations import MIGRATIONS, Migration
-from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.table import Table
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, DETAIL_TABLES, TABLES
-from ml_pipeline.stores.views import CHECKPOINT_VIEWS, RESPONSE_VIEWS, VIEWS
+from ml_pipeline.stores.tables import TABLES
+from ml_pipeline.stores.view import View
+from ml_pipeline.stores.views import VIEWS
 from ml_pipeline_tests.stores.samples import Row, identity, judgement_rows, key, partition
 from ml_pipeline_tests.stores.test_duckdb import arrow
+from ml_pipeline_tests.stores.write_schema import SCHEMAS
 
 
 @pytest.fixture
@@ -41,11 +41,29 @@ def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) 
         {"version": 6, "name": "multiple choice by log-likelihood"},
         {"version": 7, "name": "files of responses"},
         {"version": 8, "name": "imports"},
+        {"version": 9, "name": "views of what is there and what changed, comments on every column"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
     views = store.query("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").to_pylist()
     assert {v["view_name"]: v["comment"] for v in views} == {v.name: v.description for v in VIEWS}
+
+
+def test_no_table_view_or_column_is_without_its_meaning(store: DuckDBStore) -> None:
+    store.migrate()
+    for what in ("table_name FROM duckdb_tables()", "view_name FROM duckdb_views()"):
+        assert store.query(f"SELECT {what} WHERE NOT internal AND comment IS NULL").num_rows == 0
+    columns = store.query(
+        "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+    ).to_pylist()
+    assert [(c["table_name"], c["column_name"]) for c in columns if not c["comment"]] == []
+    assert {c["table_name"] for c in columns} == {*TABLES, *(view.name for view in VIEWS), "schema_migrations"}
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_view_has_the_columns_whose_meaning_is_told_and_no_other(store: DuckDBStore, view: View) -> None:
+    store.migrate()
+    assert store.query(f"DESCRIBE {view.name}")["column_name"].to_pylist() == list(view.columns)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda t: t.name)
@@ -82,89 +100,83 @@ def test_an_older_database_is_brought_up_by_reading_or_writing(
             use()
 
 
-CAME_WITH: dict[int, dict[str, list[str] | None]] = {
-    3: {
-        "degeneration": None,
-        "heuristic_scores": ["lek_normalised"],
-        "probe_results": ["strict_extracted", "strict_passed", "flexible_extracted", "flexible_passed"],
-    },
-    4: {"responses": ["sample", "template"], "probe_results": ["sample", "template"]},
-    5: {"judge_votes": None, "judgements": ["rubric_sha256", "votes", "votes_asked"]},
-    6: {"responses": ["choice_log_probabilities"], "probe_results": ["passed_normalised"]},
-    7: {"response_files": None, "response_scores": None, "response_judgements": None},
-    8: {"imports": None},
+# What each version of the program made of an empty database is written down once, and never changed.
+
+
+def make_as_of(version: int, path: Path) -> None:
+    """Make an empty database of that version of the schema."""
+    with duckdb.connect(str(path)) as connected:
+        connected.execute((SCHEMAS / f"{version}.sql").read_text(encoding="utf-8"))
+
+
+_SHAPE = {
+    "duckdb_tables()": "table_name",
+    "duckdb_views()": "view_name, sql",
+    "duckdb_columns()": "table_name, column_name, data_type, is_nullable",
+    "duckdb_constraints()": "table_name, constraint_type, constraint_column_names",
 }
-"""What each migration after the first two added: columns by table, None for the whole table."""
 
 
-NEEDED_BEFORE_8 = {
-    "probe_results": ("category", "expected", "response", "finish_reason"),
-    "judgements": ("category", "rubric", "judge_model", "transcript"),
-}
-"""Columns that may be empty only since rows can be imported."""
+def shape(path: Path, *, comments: bool = True) -> dict[str, list[tuple[object, ...]]]:
+    """Everything that a schema says, in no order."""
+    with duckdb.connect(str(path), read_only=True) as connected:
+        return {
+            what: sorted(
+                connected.execute(
+                    f"SELECT {columns}{', comment' if comments and 'constraints' not in what else ''} FROM {what} "
+                    "WHERE database_name = current_database() AND schema_name = 'main'"
+                    + (" AND NOT internal" if "constraints" not in what else "")
+                ).fetchall()
+            )
+            for what, columns in _SHAPE.items()
+        }
 
 
-def tables_as_of(version: int) -> dict[str, Table]:
-    """The tables, but training_loss, as they were in this version of the schema."""
-    tables = {table.name: table for table in (*CHECKPOINT_TABLES, *DETAIL_TABLES, *RESPONSE_TABLES, IMPORTS)}
-    for number, changes in CAME_WITH.items():
-        for name, added in changes.items() if number > version else ():
-            if added is None:
-                del tables[name]
-                continue
-            old = tables[name]
-            columns = tuple(column for column in old.columns if column.name not in added)
-            tables[name] = replace(old, columns=columns, key=tuple(part for part in old.key if part not in added))
-    if version < 8:
-        for name, needed in NEEDED_BEFORE_8.items():
-            columns = tuple(replace(c, nullable=c.nullable and c.name not in needed) for c in tables[name].columns)
-            tables[name] = replace(tables[name], columns=columns)
-    return tables
+def test_every_version_is_written_down_as_it_is() -> None:
+    assert {path.name for path in SCHEMAS.iterdir()} == {f"{migration.version}.sql" for migration in MIGRATIONS}
 
 
-def write_as_of(store: DuckDBStore, version: int, rows: dict[str, list[Row]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the database of an older version, with a partition in it."""
-    tables = tables_as_of(version)
-    kept = {
-        name: conform(table, key(), [{c.name: row[c.name] for c in table.columns} for row in rows.get(name, [])])
-        for name, table in tables.items()
-    }
-    with monkeypatch.context() as before:
-        made = tuple(one for table in tables.values() for one in migrations.create_table(table))
-        if version >= 4:  # the migration to 4 makes the views anew
-            made += tuple(one for view in CHECKPOINT_VIEWS for one in migrations.create_view(view))
-        if version >= 7:  # so does that to 7 with those over files of responses
-            made += tuple(one for view in RESPONSE_VIEWS for one in migrations.create_view(view))
-        first = Migration(1, "as it was", lambda: made)
-        done = (replace(known, statements=tuple) for known in MIGRATIONS[2:version])
-        older = (first, MIGRATIONS[1], *done)
-        before.setattr(migrations, "MIGRATIONS", older)
-        before.setattr("ml_pipeline.stores.duckdb.MIGRATIONS", older)
-        before.setattr("ml_pipeline.stores.duckdb.TABLES", tables)
-        store.write_partition(key(), kept)
+def test_the_present_schema_is_the_one_that_was_written_down(store: DuckDBStore, tmp_path: Path) -> None:
+    store.migrate()
+    make_as_of(MIGRATIONS[-1].version, tmp_path / "written.duckdb")
+    assert shape(store.path, comments=False) == shape(tmp_path / "written.duckdb", comments=False)
 
 
-@pytest.mark.parametrize("version", [2, 3, 4, 5, 6, 7])
-def test_a_database_of_an_older_version_gets_what_came_later_and_keeps_its_rows(
-    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch, version: int
+@pytest.mark.parametrize("version", [migration.version for migration in MIGRATIONS[:-1]])
+def test_a_database_of_an_older_version_becomes_one_of_today_and_keeps_its_rows(
+    store: DuckDBStore, tmp_path: Path, version: int
 ) -> None:
+    make_as_of(version, store.path)
     rows = partition(identity(), a=True, b=None) | {"judgements": judgement_rows(identity(), "a", clarity=7.0)}
-    write_as_of(store, version, rows, monkeypatch)
+    had = insert_as_far_as_it_goes(store.path, rows)
     assert store.migrate() == list(range(version + 1, len(MIGRATIONS) + 1))
+    today = DuckDBStore(tmp_path / "today.duckdb")
+    today.migrate()
+    assert shape(store.path) == shape(today.path)
     for name, table in TABLES.items():
-        found = store.read(name)
-        assert found.column_names == list(table.schema.names)
-        assert found.num_rows == (len(rows.get(name, [])) if name in tables_as_of(version) else 0)
-    asked = store.query("SELECT probe_id, passed, sample, template FROM probe_results ORDER BY probe_id").to_pylist()
-    assert asked == [
-        {"probe_id": "a", "passed": True, "sample": 1, "template": None},
-        {"probe_id": "b", "passed": None, "sample": 1, "template": None},
-    ]
-    assert store.read("judgements")["score"].to_pylist() == [7.0]
-    assert store.query("SELECT count(*) AS n FROM duckdb_views() WHERE NOT internal")["n"].to_pylist() == [len(VIEWS)]
+        expected = [
+            {c.name: row[c.name] if c.name in had[name] else c.earlier for c in table.columns}
+            for row in (rows.get(name, []) if name in had else [])
+        ]
+        in_order = sorted(expected, key=itemgetter(*table.key))
+        assert store.read(name).to_pylist() == in_order, name
     again = [row | {"sample": sample} for row in partition(identity(), a=True)["probe_results"] for sample in (1, 2)]
     store.write_partition(key(), arrow(partition(identity(), a=True) | {"probe_results": again}))
     assert store.query("SELECT sample FROM probe_results ORDER BY 1")["sample"].to_pylist() == [1, 2]
+
+
+def insert_as_far_as_it_goes(path: Path, rows: dict[str, list[Row]]) -> dict[str, set[str]]:
+    """Insert the rows with as many columns as the database has; return those, by table."""
+    had: dict[str, set[str]] = {}
+    with duckdb.connect(str(path)) as connected:
+        found = connected.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+        for table, column in found:
+            had.setdefault(table, set()).add(column)
+        for name in had.keys() & rows.keys():
+            incoming = conform(TABLES[name], key(), rows[name])
+            incoming = incoming.select([column for column in incoming.column_names if column in had[name]])
+            connected.execute(f"INSERT INTO {name} BY NAME FROM incoming")
+    return had
 
 
 def test_a_migration_that_fails_changes_nothing(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,54 @@ def test_best_checkpoint_takes_the_earliest_of_equals_and_no_base(store: DuckDBS
     assert [tuple(r.values()) for r in rows] == [("g1-lek", 200, 0.75), ("g1/b", 50, 1.0), ("other", 60, 1.0)]
 
 
+def test_latest_score_is_of_the_last_checkpoint_that_has_one(store: DuckDBStore) -> None:
+    rows = store.query(
+        "SELECT run, protocol_id, iteration, accuracy, delta_to_base, previous_iteration, delta_to_previous "
+        "FROM latest_score"
+    ).to_pylist()
+    assert [tuple(r.values()) for r in rows] == [
+        ("g1-lek", "p-capability", 300, 0.75, 0.25, 200, 0.0),
+        ("g1/b", "p-capability", 50, 1.0, 0.5, None, None),
+        ("other", "p-other", 60, 1.0, None, None, None),
+    ]
+
+
+def test_deltas_skip_checkpoints_without_a_score(store: DuckDBStore) -> None:
+    last = identity(500)
+    put(store, last, partition(last, a=True) | {"checkpoint_scores": score_rows(last, math=(1, 4))})
+    for category in ("overall", "math"):
+        rows = store.query(
+            "SELECT iteration, accuracy, delta_to_base, previous_iteration, previous_accuracy, delta_to_previous "
+            "FROM deltas WHERE run = 'g1-lek' AND category = ?",
+            [category],
+        ).to_pylist()
+        assert [tuple(r.values()) for r in rows] == [
+            (100, 0.25, -0.25, None, None, None),
+            (200, 0.75, 0.25, 100, 0.25, 0.5),
+            (300, 0.75, 0.25, 200, 0.75, 0.0),
+            (400, None, None, 300, 0.75, None),
+            (500, 0.25, -0.25, 300, 0.75, -0.5),
+        ]
+
+
+def test_coverage_tells_what_is_missing(store: DuckDBStore) -> None:
+    content = identity(500, suite="content")
+    put(store, content, {"judgements": judgement_rows(content, "a", clarity=None, reasoning=3.0, avg=3.0)})
+    rows = store.query(
+        "SELECT iteration, suite, missing, answers, broken, checked, unchecked, judged, unjudged, accuracy "
+        "FROM coverage WHERE run = 'g1-lek' AND iteration IN (300, 400, 500)"
+    ).to_pylist()
+    assert [tuple(r.values()) for r in rows] == [
+        (300, "capability", False, 2, 0, 2, 0, 0, 0, 0.75),
+        (300, "content", True, 0, 0, 0, 0, 0, 0, None),
+        (400, "capability", False, 2, 0, 0, 1, 1, 1, None),
+        (400, "content", True, 0, 0, 0, 0, 0, 0, None),
+        (500, "capability", True, 0, 0, 0, 0, 0, 0, None),
+        (500, "content", False, 0, 0, 0, 0, 2, 1, None),
+    ]
+    assert store.query("SELECT count(*) AS n FROM coverage")["n"].to_pylist() == [2 * 8]
+
+
 def test_learning_curve(store: DuckDBStore) -> None:
     rows = store.query(
         "SELECT iteration, accuracy, delta_to_previous FROM learning_curve "

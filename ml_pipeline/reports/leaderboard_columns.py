@@ -1,0 +1,53 @@
+"""What the columns of the leaderboard mean; as comments they stand in the database too."""
+
+from __future__ import annotations
+
+from ml_pipeline.stores.tables import IDENTITY
+
+_SUBJECTS = {"lek": "mean LEK of the answers", "judge": "mean of the judge's figures"}
+
+LEADERBOARD_MEANINGS: dict[str, str] = {
+    **{column.name: column.description for column in IDENTITY},
+    "rank": "Place within the run, suite and protocol, 1 the highest accuracy; empty for a base or without a score.",
+    "tied": "Whether another checkpoint of the run has the same accuracy.",
+    "best": "Whether its accuracy is the highest of the run.",
+    "near_best": "Whether the probes cannot tell it apart from the best.",
+    "accuracy": "Share of scored answers passed, 0..1.",
+    "accuracy_low": "Lower end of its 95% Wilson interval, 0..1.",
+    "accuracy_high": "Upper end of its 95% Wilson interval, 0..1.",
+    "total": "Answers scored (passed or failed).",
+    "unscored": "Answers that could not be scored; they count neither way.",
+    "base_partition_key": "Partition of the bare base model of the same protocol.",
+    "base_accuracy": "Accuracy of that base, 0..1.",
+    "delta": "Accuracy less the base's, on the probes that both have a score for.",
+    "delta_low": "Lower end of its 95% interval (Bonett and Price).",
+    "delta_high": "Upper end of that.",
+    "paired": "Probes that both have a score for.",
+    "better": "Of those, probes on which the checkpoint did better.",
+    "worse": "Of those, probes on which it did worse.",
+    "p_value": "McNemar's exact two-sided test, or the sign-flip test where probes have several answers.",
+    "p_adjusted": "The same, allowing for the number of checkpoints of the run (Holm).",
+    "detectable": "The smallest difference that so many probes find 4 times in 5.",
+    "templates": "Templates of the suite, which the columns beyond_* take as the sample.",
+    "beyond_low": "Lower end of the 95% interval of the difference on other templates.",
+    "beyond_high": "Upper end of that.",
+    "beyond_p_value": "Sign-flip test over whole templates.",
+    "verdict": "better, worse or no clear difference from the base; base; or why that cannot be said.",
+    "trend": "Where the run's accuracy goes.",
+    "previous_partition_key": "Partition of the checkpoint before it in the run.",
+    "previous_delta": "Accuracy less that of the checkpoint before, on the probes that both have a score for.",
+    "previous_low": "Lower end of its 95% interval.",
+    "previous_high": "Upper end of that.",
+    "previous_p_value": "The same test against the checkpoint before.",
+    "previous_p_adjusted": "The same, allowing for the number of checkpoints of the run (Holm).",
+    "previous_verdict": "better, worse or no clear difference from the checkpoint before.",
+    **{
+        f"{name}_{part}": meaning
+        for name, subject in _SUBJECTS.items()
+        for part, meaning in (
+            ("delta", f"{subject[0].upper()}{subject[1:]}, less the base's."),
+            ("low", "Lower end of its 95% interval (paired bootstrap)."),
+            ("high", "Upper end of that."),
+        )
+    },
+}
