@@ -147,7 +147,7 @@ class Subject:
         path.unlink(missing_ok=True)
         with clock() as seconds, duckdb.connect(str(path)) as connected:
             for name in TABLES:
-                files = self.store.parquet.folder / name / "*.parquet"
+                files = f"{self.store.parquet.files.place(name)}/*.parquet"
                 connected.execute(f"CREATE TABLE {name} AS FROM read_parquet('{files}')")
         return seconds()
 
