@@ -1,0 +1,121 @@
+"""Scoring runs killed at any moment between writing and acknowledgement: no row lost, none doubled, in any store."""
+
+from __future__ import annotations
+
+import random
+import signal
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ml_pipeline_tests.influxd import Influxd
+from ml_pipeline_tests.stores.processes import forking
+from ml_pipeline_tests.stores.rehearsal import Lab, Work, publish, score
+from ml_pipeline_tests.stores.rehearsal_checks import assert_on_the_server, assert_stored, assert_whole
+from ml_pipeline_tests.stores.steps import kill_at, watch
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SEED = 6
+MOMENTS = 200
+
+
+def run(lab: Lab, works: Sequence[Work], before: Callable[[], object], publishing: bool = False) -> None:
+    """What the process does that is killed."""
+    before()
+    failed = score(lab, works)
+    assert not failed, failed
+    if publishing:
+        publish(lab)
+
+
+def killed_after(seconds: float, lab: Lab, works: Sequence[Work]) -> bool:
+    """Run it in a process of its own and kill that after some time; whether it was going on then."""
+    started, starting = forking().Pipe(duplex=False)
+    process = forking().Process(target=run, args=(lab, works, partial(starting.send, None)))
+    process.start()
+    assert started.poll(60)
+    process.join(seconds)
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def works_of(iteration: int) -> list[Work]:
+    """A checkpoint that was overwritten since it was scored, and a new one."""
+    return [Work("crash", iteration - 1, version=2), Work("crash", iteration)]
+
+
+def test_kills_at_random_moments_lose_and_double_nothing(
+    influxd: Influxd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance, lab = random.Random(SEED), Lab(tmp_path, influxd.url)
+    assert score(lab, [Work("crash", 0)]) == {}
+    spans, iteration = [], 0
+    for iteration in range(1, 6):
+        began = time.monotonic()
+        assert score(lab, works_of(iteration)) == {}
+        spans.append(time.monotonic() - began)
+    span, killed, depths = statistics.median(spans), 0, Counter[int]()
+    began = time.monotonic()
+    while killed < MOMENTS:
+        iteration += 1
+        works = works_of(iteration)
+        before = len(lab.recorded())
+        if killed_after(chance.uniform(0, span), lab, works):
+            killed += 1
+            depths[len(lab.recorded()) - before] += 1
+        old, new = works
+        assert_whole(lab, {old.key: [Work("crash", iteration - 1), old], new.key: [new]}, influxd)
+        assert score(lab, works) == {}
+    final = [Work("crash", number, version=2) for number in range(iteration)] + [Work("crash", iteration)]
+    assert_stored(lab, final)
+    assert_on_the_server(lab, influxd, final)
+    with capsys.disabled():
+        print(
+            f"\n{killed} kills in a span of {span:.2f} s (of {iteration} runs), after 0 to {max(depths)} of 24 records; "
+            f"{time.monotonic() - began:.0f} s with checks and runs after"
+        )
+
+
+def recorded_steps(lab: Lab, works: Sequence[Work]) -> Counter[str]:
+    """Every step of a run that comes to its end, and how often it is taken."""
+    steps: Counter[str] = Counter()
+    trace = sys.gettrace()
+    try:
+        run(lab, works, partial(watch, lambda name: steps.update([name])), publishing=True)
+    finally:
+        sys.settrace(trace)
+    return steps
+
+
+def test_kills_before_every_step_lose_and_double_nothing(
+    influxd: Influxd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an empty folder, so that making the stores is among the steps."""
+    chance, old, works = random.Random(SEED), Work("crash", 1), [Work("crash", 1, version=2), Work("crash", 2)]
+    whole = Lab(tmp_path / "whole", influxd.url)
+    steps = recorded_steps(whole, [old, *works])
+    assert_stored(whole, works)
+    assert {step.partition(".")[0] for step in steps} >= {"files", "parquet", "duckdb", "duckdb_files", "influx_buffer"}
+    began = time.monotonic()
+    for number, (step, times) in enumerate(steps.items()):
+        influxd.clear()
+        lab = Lab(tmp_path / f"{number}", influxd.url)
+        before = partial(kill_at, step, chance.randint(1, times))
+        process = forking().Process(target=run, args=(lab, [old, *works], before, True))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, step
+        assert_whole(lab, {old.key: [old, works[0]], works[1].key: [works[1]]}, influxd)
+        run(lab, [old, *works], lambda: None, publishing=True)
+        assert_stored(lab, works)
+        assert_on_the_server(lab, influxd, works)
+    with capsys.disabled():
+        print(f"\n{len(steps)} steps in {time.monotonic() - began:.0f} s:", *steps, sep="\n  ")
