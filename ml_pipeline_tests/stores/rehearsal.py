@@ -193,9 +193,13 @@ def points_of(work: Work) -> list[ScorePoint]:
 
 @dataclass(frozen=True)
 class Lab:
-    """All stores of a project below `root`, and the InfluxDB 1 behind `url`; without one points wait in the buffer."""
+    """All stores of a project below `root`, and the InfluxDB 1 behind `url`; without one points wait in the buffer.
+
+    What is handed to Dagster is written into `records`.
+    """
 
     root: Path
+    records: Path
     url: str | None = None
     influx_timeout_s: float = 5.0
 
@@ -220,16 +224,11 @@ class Lab:
         source = LocalSource(type="local", path=Path())
         return Settings(root=self.root, sources={"lab": source}, base_models={"gemma-3-1b": BaseModelSettings()})
 
-    @property
-    def recorded_path(self) -> Path:
-        """The file of what was handed to Dagster."""
-        return self.root / "recorded.txt"
-
     def recorded(self) -> set[tuple[str, int, str]]:
         """(partition key, version, asset) of all that was handed to Dagster."""
-        if not self.recorded_path.exists():
+        if not self.records.exists():
             return set()
-        fields = [line.split(" ") for line in self.recorded_path.read_text().splitlines()]
+        fields = [line.split(" ") for line in self.records.read_text().splitlines()]
         return {(key, int(version), asset) for key, version, asset in fields}
 
     def unfinished(self, works: Sequence[Work]) -> list[Work]:
@@ -262,6 +261,11 @@ class Lab:
         }
 
 
+def lab_in(folder: Path, url: str | None = None) -> Lab:
+    """A lab that has everything in one folder."""
+    return Lab(folder, folder / "records.txt", url)
+
+
 class Rehearsal(ScoringRun):
     """The scoring run as it is, but for the model."""
 
@@ -280,9 +284,9 @@ class Rehearsal(ScoringRun):
 
 def score(lab: Lab, works: Sequence[Work]) -> Mapping[str, str]:
     """One scoring run; returns why checkpoints failed, by key. What it finds recorded it leaves alone."""
-    lab.root.mkdir(parents=True, exist_ok=True)
+    lab.records.parent.mkdir(parents=True, exist_ok=True)
     run = Rehearsal(lab)
-    with lab.recorded_path.open("a", buffering=1) as record:
+    with lab.records.open("a", buffering=1) as record:
         for work in lab.unfinished(works):
             for event in run.score_prepared(work):
                 if isinstance(event, dg.AssetMaterialization):

@@ -1,4 +1,4 @@
-"""What the processes of a rehearsal have in memory before they are forked: imports, suites, and rows of two versions."""
+"""What the processes of a rehearsal have in memory when they are forked: imports, suites, rows of two versions."""
 
 from ml_pipeline_tests.stores.rehearsal import Work, results_of
 

@@ -16,7 +16,7 @@ import pytest
 
 from ml_pipeline_tests.influxd import Influxd
 from ml_pipeline_tests.stores.processes import forking
-from ml_pipeline_tests.stores.rehearsal import Lab, Work, publish, score
+from ml_pipeline_tests.stores.rehearsal import Lab, Work, lab_in, publish, score
 from ml_pipeline_tests.stores.rehearsal_checks import assert_on_the_server, assert_stored, assert_whole
 from ml_pipeline_tests.stores.steps import kill_at, watch
 
@@ -55,7 +55,7 @@ def works_of(iteration: int) -> list[Work]:
 def test_kills_at_random_moments_lose_and_double_nothing(
     influxd: Influxd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chance, lab = random.Random(SEED), Lab(tmp_path, influxd.url)
+    chance, lab = random.Random(SEED), lab_in(tmp_path, influxd.url)
     assert score(lab, [Work("crash", 0)]) == {}
     spans, iteration = [], 0
     for iteration in range(1, 6):
@@ -79,8 +79,8 @@ def test_kills_at_random_moments_lose_and_double_nothing(
     assert_on_the_server(lab, influxd, final)
     with capsys.disabled():
         print(
-            f"\n{killed} kills in a span of {span:.2f} s (of {iteration} runs), after 0 to {max(depths)} of 24 records; "
-            f"{time.monotonic() - began:.0f} s with checks and runs after"
+            f"\n{killed} kills in {iteration} runs of {span:.2f} s, {min(depths)} to {max(depths)} records deep: "
+            f"{time.monotonic() - began:.0f} s with the runs after them and the checks"
         )
 
 
@@ -100,14 +100,14 @@ def test_kills_before_every_step_lose_and_double_nothing(
 ) -> None:
     """From an empty folder, so that making the stores is among the steps."""
     chance, old, works = random.Random(SEED), Work("crash", 1), [Work("crash", 1, version=2), Work("crash", 2)]
-    whole = Lab(tmp_path / "whole", influxd.url)
+    whole = lab_in(tmp_path / "whole", influxd.url)
     steps = recorded_steps(whole, [old, *works])
     assert_stored(whole, works)
     assert {step.partition(".")[0] for step in steps} >= {"files", "parquet", "duckdb", "duckdb_files", "influx_buffer"}
     began = time.monotonic()
     for number, (step, times) in enumerate(steps.items()):
         influxd.clear()
-        lab = Lab(tmp_path / f"{number}", influxd.url)
+        lab = lab_in(tmp_path / f"{number}", influxd.url)
         before = partial(kill_at, step, chance.randint(1, times))
         process = forking().Process(target=run, args=(lab, [old, *works], before, True))
         process.start()
