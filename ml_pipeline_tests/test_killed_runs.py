@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from ml_pipeline.settings_file import load_settings
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES
 from ml_pipeline_tests.agreement import assert_stores_agree
 from ml_pipeline_tests.influxd import DATABASE, LOGIN, Influxd
 from ml_pipeline_tests.project import REPOSITORY, Project, make_project, sample_iterations
@@ -48,28 +51,37 @@ def project(tmp_path: Path, influxd: Influxd) -> Project:
 
 
 def agree(project: Project, influxd: Influxd) -> None:
+    """All stores have the same, and no checkpoint has scores of two versions of its file."""
     assert_stores_agree(load_settings(project.root / "pipeline.yaml", environ={}), influxd)
+    tables = [table.name for table in CHECKPOINT_TABLES]
+    rows = " UNION ALL ".join(f"SELECT partition_key, suite, evaluation_id FROM {name}" for name in tables)
+    with duckdb.connect(str(project.root / "data" / "scores.duckdb"), read_only=True) as connected:
+        mixed = (
+            f"SELECT partition_key FROM ({rows}) GROUP BY partition_key, suite HAVING count(DISTINCT evaluation_id) > 1"
+        )
+        assert connected.sql(mixed).fetchall() == []
 
 
 def test_kills_of_the_command_lose_and_double_nothing(
     project: Project, influxd: Influxd, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every killed run finds a checkpoint more, and what the runs before it left."""
+    """Every killed run finds a new checkpoint, one that was overwritten, and what the runs before it left."""
     chance, iterations = random.Random(6), iter(sample_iterations(RUN))
-    project.add(RUN, next(iterations))
+    overwritten = project.add(RUN, next(iterations))
     began = time.monotonic()
     first = project.run("score")
     span = time.monotonic() - began
     assert first.returncode == 0, first.stderr
     moments = []
     for _ in range(KILLS):
-        project.add(RUN, next(iterations))
+        shutil.copyfile(project.add(RUN, next(iterations)), overwritten)
         moments.append(chance.uniform(0.3, 1) * span)
         kill_after(project, moments[-1])
     last = project.run("score")
     assert last.returncode == 0, last.stderr
     agree(project, influxd)
-    assert "Nothing new to score" in project.run("score").stdout
+    status = project.run("status").stdout
+    assert status.count(" scored\n") == KILLS + 2, status
     with capsys.disabled():
         print(f"\nkilled after {', '.join(f'{moment:.1f}' for moment in moments)} s of about {span:.1f} s")
 
