@@ -22,7 +22,7 @@ from ml_pipeline_tests.project import REPOSITORY, Project, make_project, sample_
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RUN = "reasoning"
-KILLS = 5
+KILLS = 4
 KILLED = """
 import os, signal, sys
 step = sys.argv.pop(1)
