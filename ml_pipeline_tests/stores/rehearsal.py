@@ -156,6 +156,7 @@ def _vote(judgement: Row) -> Row:
     return {name: value for name, value in judgement.items() if not name.startswith("votes")} | {"repeat": 1}
 
 
+@cache
 def results_of(work: Work) -> list[StageResult]:
     """What each stage gives for this work."""
     identity = {suite.name: _evaluation(work, suite).identity_columns() for suite in suites()}
@@ -172,6 +173,7 @@ def results_of(work: Work) -> list[StageResult]:
     ]
 
 
+@cache
 def tables_of(work: Work) -> dict[str, pa.Table]:
     """The rows that must be stored for this work, by table name, in the order of their keys."""
     return {
@@ -186,6 +188,7 @@ def ordered(name: str, rows: pa.Table) -> pa.Table:
     return rows.sort_by([(column, "ascending") for column in TABLES[name].key])
 
 
+@cache
 def points_of(work: Work) -> list[ScorePoint]:
     """The points that must be on the server for this work."""
     return score_points(tables_of(work), suites())
@@ -247,7 +250,7 @@ class Lab:
             found = {}
             for name in made & TABLES.keys():
                 query = f"FROM {name} WHERE list_contains(?, partition_key) ORDER BY {', '.join(TABLES[name].key)}"
-                rows = connected.execute(query, [list(keys)]).to_arrow_table()
+                rows = connected.sql(query, params=[list(keys)]).to_arrow_table()
                 found[name] = rows.select(TABLES[name].schema.names).cast(TABLES[name].schema)
             return found
 

@@ -22,7 +22,7 @@ from ml_pipeline_tests.stores.steps import kill_at, watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SEED = 6
-MOMENTS = 200
+MOMENTS, KILLS_A_WORK = 20, 5
 
 
 def run(lab: Lab, works: Sequence[Work], before: Callable[[], object], publishing: bool = False) -> None:
@@ -47,41 +47,57 @@ def killed_after(seconds: float, lab: Lab, works: Sequence[Work]) -> bool:
     return process.exitcode != 0
 
 
-def works_of(iteration: int) -> list[Work]:
-    """A checkpoint that was overwritten since it was scored, and a new one."""
-    return [Work("crash", iteration - 1, version=2), Work("crash", iteration)]
+def versions(works: Sequence[Work]) -> dict[str, list[Work]]:
+    """The works by the partition that they are versions of."""
+    found: dict[str, list[Work]] = {}
+    for work in works:
+        found.setdefault(work.key, []).append(work)
+    return found
 
 
 def test_kills_at_random_moments_lose_and_double_nothing(
     influxd: Influxd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Each work is killed some times, every time somewhere else, and then run to its end; every second one is that of
+    a checkpoint that was overwritten since it was scored."""
     chance, lab = random.Random(SEED), lab_in(tmp_path, influxd.url)
-    assert score(lab, [Work("crash", 0)]) == {}
-    spans, iteration = [], 0
-    for iteration in range(1, 6):
-        began = time.monotonic()
-        assert score(lab, works_of(iteration)) == {}
-        spans.append(time.monotonic() - began)
-    span, killed, depths = statistics.median(spans), 0, Counter[int]()
-    began = time.monotonic()
-    while killed < MOMENTS:
-        iteration += 1
-        works = works_of(iteration)
-        before = len(lab.recorded())
-        if killed_after(chance.uniform(0, span), lab, works):
-            killed += 1
-            depths[len(lab.recorded()) - before] += 1
-        old, new = works
-        assert_whole(lab, {old.key: [Work("crash", iteration - 1), old], new.key: [new]}, influxd)
-        assert score(lab, works) == {}
-    final = [Work("crash", number, version=2) for number in range(iteration)] + [Work("crash", iteration)]
+    works = [Work("crash", number // 2, version=1 + number % 2) for number in range(MOMENTS // KILLS_A_WORK)]
+    span, depths, began = usual_span(tmp_path / "usual", influxd), Counter[int](), time.monotonic()
+    for number, work in enumerate(works):
+        known = versions(works[number - number % 2 : number + 1])
+        for _ in range(KILLS_A_WORK):
+            depths[killed_within(span, chance, lab, work)] += 1
+            assert_whole(lab, known, influxd)
+        assert score(lab, [work]) == {}
+        assert_whole(lab, {work.key: [work]}, influxd)
+    final = [work for work in works if work.version == 2]
     assert_stored(lab, final)
     assert_on_the_server(lab, influxd, final)
     with capsys.disabled():
         print(
-            f"\n{killed} kills in {iteration} runs of {span:.2f} s, {min(depths)} to {max(depths)} records deep: "
+            f"\n{depths.total()} kills within {span:.2f} s, after {min(depths)} to {max(depths)} records, in "
             f"{time.monotonic() - began:.0f} s with the runs after them and the checks"
         )
+
+
+def usual_span(folder: Path, influxd: Influxd) -> float:
+    """How long a run takes that nobody kills, in s."""
+    lab, spans = lab_in(folder, influxd.url), []
+    for number in range(5):
+        began = time.monotonic()
+        assert score(lab, [Work("usual", number)]) == {}
+        spans.append(time.monotonic() - began)
+    influxd.clear()
+    return statistics.median(spans)
+
+
+def killed_within(span: float, chance: random.Random, lab: Lab, work: Work) -> int:
+    """Kill the work at a random moment; return how many records it had made. A run that ends before it is killed is
+    begun anew, as if nothing had been recorded."""
+    before = lab.records.read_bytes() if lab.records.exists() else b""
+    while not killed_after(chance.uniform(0, span), lab, [work]):
+        lab.records.write_bytes(before)
+    return lab.records.read_bytes().count(b"\n") - before.count(b"\n")
 
 
 def recorded_steps(lab: Lab, works: Sequence[Work]) -> Counter[str]:
