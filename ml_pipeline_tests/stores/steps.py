@@ -21,7 +21,7 @@ import ml_pipeline
 
 _PACKAGE = Path(ml_pipeline.__file__).parent
 _CHANGES = re.compile(
-    r"\b(fsync|replace|unlink|link|mkdir|write_bytes|write_atomically|write_temporary|keep_as|execute|connect|close|"
+    r"\b(fsync|replace(?!\(["'])|unlink|link|mkdir|write_bytes|write_atomically|write_temporary|keep_as|execute|connect|close|"
     r"flock|open|send|post|write|_take)\("
 )
 
@@ -40,7 +40,7 @@ def watch(reached: Callable[[str], None]) -> None:
     def line(frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
             text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            if _CHANGES.search(text):
+            if _CHANGES.search(text) and not text.startswith("def "):
                 reached(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}: {text}")
         return line
 

@@ -14,7 +14,7 @@ from ml_pipeline_tests.stores.processes import forking
 from ml_pipeline_tests.stores.rehearsal import Lab, Work, lab_in, points_of, tables_of
 from ml_pipeline_tests.stores.rehearsal_checks import assert_on_the_server, assert_stored
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PROCESSES, PARTITIONS = 8, 100
 
 
