@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import time
@@ -18,6 +19,7 @@ _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
 _TEMPORARY_SUFFIX = ".tmp"
 _PIECE_BYTES = 2**20
+_SECONDS_BETWEEN_TRIES = 0.02
 
 
 @contextmanager
@@ -115,6 +117,34 @@ def keep_as(source: Path, target: Path) -> None:
                 raise
             write_atomically(target, source.read_bytes())
         fsync(target.parent)
+
+
+@contextmanager
+def locked_within(path: Path, longest_s: float) -> Iterator[bool]:
+    """Hold the lock of the file `path`, made if need be, until the end of the body or of the process.
+
+    The body is told whether it could be had within `longest_s`, or another process held it all the while.
+
+    Raises:
+        StoreError: the file cannot be made.
+    """
+    with store_errors("lock", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _flocked(descriptor, time.monotonic() + longest_s)
+    finally:
+        os.close(descriptor)
+
+
+def _flocked(descriptor: int, give_up_at: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                return False
+            time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def make_folder(folder: Path) -> None:

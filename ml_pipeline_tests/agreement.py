@@ -1,4 +1,4 @@
-"""Checks that Parquet, DuckDB, the Influx buffer and the report say the same, to the last row.
+"""Checks that Parquet, DuckDB, the Influx buffer or server, and the report say the same, to the last row.
 
 Used by the end-to-end tests, and by itself after a demo: `python -m ml_pipeline_tests.agreement`.
 """
@@ -22,10 +22,14 @@ from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.points import score_points
 from ml_pipeline.stores.tables import TABLES
 from ml_pipeline.stores.training_points import training_points
+from ml_pipeline_tests.influxd import Influxd, as_stored
 
 
-def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
-    """Compare all four; return the number of rows by table, of points, and of checkpoints in the report."""
+def assert_stores_agree(settings: Settings, influxd: Influxd | None = None) -> Mapping[str, int]:
+    """Compare all four; return the number of rows by table, of points, and of checkpoints in the report.
+
+    With a server the points must be on it, each of them once, and none may wait.
+    """
     parquet, duckdb = ParquetStore(settings.parquet_path), DuckDBStore(settings.duckdb_path)
     counts: dict[str, int] = {}
     tables: dict[str, pa.Table] = {}
@@ -37,9 +41,11 @@ def assert_stores_agree(settings: Settings) -> Mapping[str, int]:
     losses = tables["training_loss"].to_pylist()
     time_base = settings.stores.influx.time_base
     points = score_points(tables, suites_of(settings), time_base) + training_points(losses, time_base)
-    expected = sorted(point.line() for point in points)
-    assert sorted(InfluxBuffer(settings.influx_buffer_path).lines()) == expected, "the Influx buffer differs"
-    counts["points"] = len(expected)
+    waiting = sorted(InfluxBuffer(settings.influx_buffer_path).lines())
+    expected = [] if influxd else sorted(point.line() for point in points)
+    assert waiting == expected, "the Influx buffer differs"
+    assert influxd is None or influxd.points() == as_stored(points), "the Influx server differs"
+    counts["points"] = len(points)
     report = settings.report_path.read_text(encoding="utf-8")
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", report)).split())
     scored = [

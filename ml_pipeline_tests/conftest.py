@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from ml_pipeline_tests.disks import Disk, mounted
 from ml_pipeline_tests.influxd import Influxd, running_influxd
 from ml_pipeline_tests.victoria_metrics import running_victoria_metrics
 
@@ -20,25 +18,18 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
-@contextmanager
-def _mounted(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir(exist_ok=True)
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    command = [*prefix, "mount", "-t", "tmpfs", "-o", f"{options},uid={os.getuid()}", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True) if shutil.which(command[0]) else None
-    if done is None or done.returncode:
-        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr.strip() if done else 'no sudo'}")
-    try:
-        yield folder
-    finally:
-        subprocess.run([*prefix, "umount", "-l", str(folder)], check=True)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 1 MiB. Where it cannot be had, the tests with a file size limit cover the same code."""
-    with _mounted(tmp_path / "small", "size=1m") as folder:
-        yield folder
+    with mounted(tmp_path / "small", "size=1m") as disk:
+        yield disk.folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 24 MiB, to be filled or made read-only."""
+    with mounted(tmp_path / "disk", "size=24m") as disk:
+        yield disk
 
 
 @pytest.fixture
@@ -49,8 +40,8 @@ def read_only_folder(tmp_path: Path) -> Iterator[Path]:
         folder.mkdir(mode=0o555)
         yield folder
         return
-    with _mounted(tmp_path / "readonly", "ro") as folder:
-        yield folder
+    with mounted(tmp_path / "readonly", "ro") as disk:
+        yield disk.folder
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +12,11 @@ from typing import Any
 
 import httpx
 
+from ml_pipeline.stores.points import ScorePoint
 from ml_pipeline_tests.servers import free_port, require_binary, running
+
+StoredPoints = dict[tuple[str, int, tuple[str, ...]], dict[str, float]]
+"""{(measurement, time in ns, tag values by tag name): fields}"""
 
 USER, PASSWORD = "writer", "s3cret:of 'ours'"
 LOGIN = f"{USER}:{PASSWORD}"
@@ -76,10 +80,10 @@ class Influxd:
         series: list[dict[str, Any]] = result.get("series", [])
         return series
 
-    def points(self, measurement: str = "/.*/") -> dict[tuple[str, int, tuple[str, ...]], dict[str, float]]:
-        """What is stored: {(measurement, time in ns, tag values by tag name): fields}."""
-        found = {}
-        for series in self.query(f"SELECT * FROM {measurement} GROUP BY *"):
+    def points(self, measurement: str = "/.*/", where: str = "") -> StoredPoints:
+        """What is stored, or what of it meets a condition."""
+        found: StoredPoints = {}
+        for series in self.query(f"SELECT * FROM {measurement} {where and 'WHERE ' + where} GROUP BY *"):
             tags = tuple(value for _, value in sorted(series.get("tags", {}).items()) if value)
             for time_ns, *values in series["values"]:
                 fields = dict(zip(series["columns"][1:], values, strict=True))
@@ -92,6 +96,14 @@ class Influxd:
         """Drop everything that was written."""
         self.query(f"DROP DATABASE {DATABASE}")
         self.query(f"CREATE DATABASE {DATABASE}")
+
+
+def as_stored(points: Iterable[ScorePoint]) -> StoredPoints:
+    """What the server must have of these points."""
+    return {
+        (point.measurement, point.time_ns, tuple(value for _, value in sorted(point.tags.items()))): {**point.fields}
+        for point in points
+    }
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ml_pipeline.automation.jobs import (
     score_checkpoints_job,
 )
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
-from ml_pipeline.automation.run_locks import report_dead_runs, run_that_holds
+from ml_pipeline.automation.run_locks import report_dead_runs, run_lock, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.history.importing import ImportedCheckpoints
 from ml_pipeline.settings import Settings
@@ -123,7 +124,7 @@ def score(
     job = definitions.resolve_job_def(score_checkpoints_job.name)
     for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, settings.limits.checkpoints_per_run):
         _wait_for_the_model(instance, settings.run_locks_path, note)
-        result = _run(job, instance, tags=range_tags(keys))
+        result = _run(job, instance, settings.run_locks_path, tags=range_tags(keys))
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
     return outcome
@@ -148,7 +149,7 @@ def score_files(
             note(f"{name.removesuffix('_responses_job')} {key}")
             if name == judge_responses_job.name:
                 _wait_for_the_model(instance, settings.run_locks_path, note)
-            result = _run(definitions.resolve_job_def(name), instance, partition_key=key)
+            result = _run(definitions.resolve_job_def(name), instance, settings.run_locks_path, partition_key=key)
             if not result.success:
                 reasons = failure_reasons(instance, result.run_id)
                 outcome.failures[key] = reasons.get(key, f"see run {result.run_id} in the Dagster UI")
@@ -186,9 +187,13 @@ def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int
     return reasons
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, **what: Any) -> dg.ExecuteInProcessResult:
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, locks: Path, **what: Any) -> dg.ExecuteInProcessResult:
     """Run a job in this process; raises KeyboardInterrupt when the user stopped it."""
-    result = job.execute_in_process(instance=instance, run_config=_QUIET, raise_on_error=False, **what)
+    run_id = str(uuid.uuid4())
+    with run_lock(locks, run_id):
+        result = job.execute_in_process(
+            instance=instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, **what
+        )
     if _was_interrupted(instance, result.run_id):
         raise KeyboardInterrupt
     return result

@@ -14,19 +14,30 @@ from pathlib import Path
 
 import dagster as dg
 
-_GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_GOING_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_OURS: set[Path] = set()
+"""The locks that this process holds."""
 
 
 @contextmanager
 def run_lock(folder: Path, run_id: str) -> Iterator[None]:
-    """Hold the lock of a run for as long as the context lasts."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold the lock of a run for as long as the context lasts.
+
+    The command line holds it from before Dagster knows of the run until after its end, so that there is no moment in
+    which its death goes unnoticed; the op within has it then already.
+    """
     path = folder / f"{run_id}.lock"
+    if path in _OURS:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        _OURS.add(path)
         try:
             yield
         finally:
+            _OURS.remove(path)
             path.unlink(missing_ok=True)
 
 

@@ -6,7 +6,8 @@
     <folder>/rejected/<partition key>~<batch>.damaged what a failing disk or a power cut left of lines
 
 Any number of processes may add and flush at once. Sending a batch twice is harmless, because a point's time is a pure
-function of its checkpoint.
+function of its checkpoint; but they send one after another, since an older version of a batch must not reach the server
+after a newer one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.files import (
     fsync,
+    locked_within,
     make_folder,
     remove_leftovers,
     store_errors,
@@ -38,6 +40,9 @@ _SUFFIX, _REASON, _DAMAGED = ".lp", ".txt", ".damaged"
 _BATCH_NAME = re.compile(r"[A-Za-z0-9._=@+~-]+")
 _MAX_NAME = 220
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SENDING = ".sending"
+_LONGEST_TURN_S = 20.0
+"""Longest wait for another process that sends: twice a request's time-out."""
 _DAMAGE = (
     "the file was damaged on this machine, by its disk or a power cut; its whole lines were dealt with. Lost points "
     "are made again by `ml-pipeline retime`, or when their partition is materialised"
@@ -142,14 +147,22 @@ class InfluxBuffer:
         """Send what waits, oldest first, and remove what the server acknowledged.
 
         Lines that it rejects, and what is left of damaged ones, are moved to `rejected` with the reason and hold
-        nothing else up. When the server is not available, everything that is left stays, and `stopped_because` says
-        why. `progress` is called with the batches done and the batches in all.
+        nothing else up. When the server is not available, or another process is sending and goes on for long,
+        everything that is left stays, and `stopped_because` says why. `progress` is called with the batches done and
+        the batches in all.
 
         Raises:
             StoreError, StoreFullError: a file in the buffer cannot be read, moved or removed. Nothing is lost.
         """
-        if self.folder.exists():
-            remove_leftovers(self.folder)
+        if self.is_empty():
+            return FlushReport(0, 0, self.pending(), (), "")
+        with locked_within(self.folder / _SENDING, _LONGEST_TURN_S) as is_our_turn:
+            if not is_our_turn:
+                return FlushReport(0, 0, self.pending(), (), "another process is sending what waits")
+            return self._flush(sender, progress)
+
+    def _flush(self, sender: LineSender, progress: Progress | None) -> FlushReport:
+        remove_leftovers(self.folder)
         paths = self._paths()
         sent_batches = sent_points = done = 0
         rejected: list[Rejected] = []

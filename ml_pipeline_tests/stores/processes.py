@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
@@ -36,6 +39,14 @@ def background_python(code: str, *arguments: object) -> Iterator[subprocess.Pope
             yield process
         finally:
             process.kill()
+
+
+@cache
+def forking() -> ForkServerContext:
+    """Makes processes in milliseconds: forks of one that has imported the pipeline and made a rehearsal's rows."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "ml_pipeline_tests.stores.rehearsal_rows", "httpx"])
+    return context
 
 
 def _command(code: str, arguments: tuple[object, ...]) -> list[str]:

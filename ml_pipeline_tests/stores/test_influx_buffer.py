@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ml_pipeline.stores.influx_buffer as module
 from ml_pipeline.errors import StoreError, StoreFullError
 from ml_pipeline.stores.influx_buffer import InfluxBuffer, Pending
 from ml_pipeline.stores.influx_sending import Answer, BoundedSender
@@ -38,7 +39,7 @@ def buffer(tmp_path: Path) -> InfluxBuffer:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_file())
+    return sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != ".sending")
 
 
 def test_points_wait_until_they_are_flushed_oldest_first(buffer: InfluxBuffer) -> None:
@@ -136,19 +137,57 @@ def test_a_batch_replaced_while_it_is_sent_stays(buffer: InfluxBuffer) -> None:
     assert server.taken == ["m a=1 1", "m a=2 1"]
 
 
-def test_a_batch_that_another_process_sent_first_is_no_error(buffer: InfluxBuffer) -> None:
+def test_a_batch_that_is_gone_when_it_was_sent_is_no_error(buffer: InfluxBuffer) -> None:
     buffer.add("a@1", "m", ["m a=1 1"])
-    other = InfluxBuffer(buffer.folder)
     server = Recorder()
 
-    def race(_: Sequence[str]) -> Answer:
-        if len(server.requests) == 1:
-            other.flush(server)
+    def remove(_: Sequence[str]) -> Answer:
+        buffer.add("a@1", "m", [])
         return WRITTEN
 
-    server.answer = race
+    server.answer = remove
     assert buffer.flush(server).stopped_because == ""
     assert buffer.pending().batches == 0
+
+
+def test_an_older_version_never_reaches_the_server_after_a_newer(buffer: InfluxBuffer) -> None:
+    """Another process has a newer version to send while the older is still on its way."""
+    buffer.add("a@1", "m", ["m a=1 1"])
+    other, server, slow = InfluxBuffer(buffer.folder), Recorder(), Recorder()
+
+    def add_and_send() -> None:
+        other.add("a@1", "m", ["m a=2 1"])
+        other.flush(server)
+
+    newer = threading.Thread(target=add_and_send)
+
+    def arrive_late(lines: Sequence[str]) -> Answer:
+        newer.start()
+        time.sleep(0.5)
+        return server.send(lines)
+
+    slow.answer = arrive_late
+    buffer.flush(slow)
+    newer.join()
+    assert server.taken == ["m a=1 1", "m a=2 1"]
+    assert buffer.is_empty()
+
+
+def test_whoever_sends_for_long_is_not_waited_for_for_ever(
+    buffer: InfluxBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST_TURN_S", 0.1)
+    buffer.add("a@1", "m", ["m a=1 1"])
+    reasons: list[str] = []
+
+    def hang(_: Sequence[str]) -> Answer:
+        report = InfluxBuffer(buffer.folder).flush(Recorder())
+        reasons.append(report.stopped_because)
+        assert report.remaining.points == 1
+        return WRITTEN
+
+    assert buffer.flush(Recorder(hang)).sent_points == 1
+    assert reasons == ["another process is sending what waits"]
 
 
 def test_what_was_rejected_waits_again_unless_a_newer_version_does(buffer: InfluxBuffer) -> None:

@@ -1,0 +1,109 @@
+"""`ml-pipeline score` killed at any moment, with a real model and a real InfluxDB: the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from ml_pipeline.settings_file import load_settings
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES
+from ml_pipeline_tests.agreement import assert_stores_agree
+from ml_pipeline_tests.influxd import DATABASE, LOGIN, Influxd
+from ml_pipeline_tests.project import REPOSITORY, Project, make_project, sample_iterations
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+RUN = "reasoning"
+KILLS = 4
+KILLED = """
+import os, signal, sys
+step = sys.argv.pop(1)
+def enter(frame, event, argument):
+    if f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}" == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.settrace(enter)
+from ml_pipeline.cli.program import run
+run()
+"""
+STEPS = (
+    # Dagster has the run as started, and the model is claimed for it.
+    "ml_pipeline.assets.checkpoint_assets.score_checkpoints",
+    "ml_pipeline.assets.published.score_report",
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, influxd: Influxd) -> Project:
+    project = make_project(tmp_path / "project")
+    project.environment["INFLUX_TOKEN"] = LOGIN
+    project.configure(
+        judge={"backend": "none"}, stores={"influx": {"url": influxd.url, "api": "v1", "bucket": DATABASE}}
+    )
+    return project
+
+
+def agree(project: Project, influxd: Influxd) -> None:
+    """All stores have the same, and no checkpoint has scores of two versions of its file."""
+    assert_stores_agree(load_settings(project.root / "pipeline.yaml", environ={}), influxd)
+    tables = [table.name for table in CHECKPOINT_TABLES]
+    rows = " UNION ALL ".join(f"SELECT partition_key, suite, evaluation_id FROM {name}" for name in tables)
+    with duckdb.connect(str(project.root / "data" / "scores.duckdb"), read_only=True) as connected:
+        mixed = (
+            f"SELECT partition_key FROM ({rows}) GROUP BY partition_key, suite HAVING count(DISTINCT evaluation_id) > 1"
+        )
+        assert connected.sql(mixed).fetchall() == []
+
+
+def test_kills_of_the_command_lose_and_double_nothing(
+    project: Project, influxd: Influxd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every killed run finds a new checkpoint, one that was overwritten, and what the runs before it left."""
+    chance, iterations = random.Random(6), iter(sample_iterations(RUN))
+    overwritten = project.add(RUN, next(iterations))
+    began = time.monotonic()
+    first = project.run("score")
+    span = time.monotonic() - began
+    assert first.returncode == 0, first.stderr
+    moments = []
+    for _ in range(KILLS):
+        shutil.copyfile(project.add(RUN, next(iterations)), overwritten)
+        moments.append(chance.uniform(0.3, 1) * span)
+        kill_after(project, moments[-1])
+    last = project.run("score")
+    assert last.returncode == 0, last.stderr
+    agree(project, influxd)
+    status = project.run("status").stdout
+    assert status.count(" scored\n") == KILLS + 2, status
+    with capsys.disabled():
+        print(f"\nkilled after {', '.join(f'{moment:.1f}' for moment in moments)} s of about {span:.1f} s")
+
+
+def kill_after(project: Project, seconds: float) -> None:
+    environment = {**os.environ, **project.environment}
+    with subprocess.Popen(
+        project.command("score"), cwd=project.root, env=environment, stdout=subprocess.DEVNULL
+    ) as running:
+        try:
+            running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            running.kill()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_an_unlucky_moment_of_dagsters_blocks_nobody(project: Project, influxd: Influxd, step: str) -> None:
+    project.add(RUN, sample_iterations(RUN)[0])
+    environment = {**os.environ, **project.environment, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", KILLED, step, "score"]
+    killed = subprocess.run(command, cwd=project.root, env=environment, timeout=240, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = project.run("score")
+    assert again.returncode == 0, again.stderr
+    agree(project, influxd)
