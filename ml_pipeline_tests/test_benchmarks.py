@@ -15,6 +15,7 @@ LITTLE_WORK = {
     "exact": ["--repeats", "1"],
     "heuristic": ["--repeats", "1"],
     "judge": ["--answers", "50", "--rows", "100", "200", "--repeats", "1"],
+    "report_html": ["--checkpoints", "6", "--probes", "20", "--runs", "2", "--repeats", "1"],
     "tick": ["--checkpoints", "1000", "--repeats", "1"],
 }
 

@@ -1,8 +1,8 @@
-"""Plots of one run each: accuracy, judge, LEK and truncation over the iterations, and accuracy by category.
+"""Draws panels with matplotlib: one figure of panels that stand above each other and share the iterations.
 
-Figures are made with matplotlib's objects alone, so that importing or drawing changes no global state of a notebook
-or of Dagster's processes. Every function takes one `RunCurve`, which holds one protocol by construction: scores of
-different bases, quantisations or suite versions cannot meet on one curve.
+Figures are made with matplotlib's objects alone, so that drawing changes no global state of a notebook or of Dagster's
+processes; it is imported by the first drawing, since that takes a second. Margins and ticks are given, not searched
+for, which takes longer than all the rest and would make a report of a hundred runs take minutes.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers and legible on white and on near black; the
 background is clear, and text and axes take the page's colour (see `render.to_svg`).
@@ -10,98 +10,56 @@ background is clear, and text and axes take the page's colour (see `render.to_sv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from ml_pipeline.reports.panels import Line, Panel, accuracy_panel, judge_panel
+from ml_pipeline.reports.runs import RunCurve
 
-from ml_pipeline.reports.intervals import Estimate
-from ml_pipeline.reports.runs import Point, RunCurve
-from ml_pipeline.reports.wording import evenly
-from ml_pipeline.scoring.statistics import OVERALL
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#0a0b0c"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
-_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-_SIZE = (4.6, 2.7)
-_MOST_BANDS = 2
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f6fb0")
+_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+_WIDTH, _LEFT, _RIGHT = 4.6, 0.5, 0.12
+_PLOT, _HEAD, _LEGEND_ROW, _FOOT = 1.5, 0.34, 0.17, 0.42
+_IN_TITLE_ROW, _LEGEND_COLUMNS = 2, 3
 _MARKED_POINTS = 60
 _LABELLED_POINTS = 6
-_CATEGORY_COLUMNS = 10
-_ROOMY_LABELS = 36
+_TICKS = 6
 
 
 def accuracy_figure(curve: RunCurve) -> Figure:
     """Accuracy over the iterations with its 95% interval as a band, the base as a line of dashes with its own band."""
-    figure, axes = _new(curve, percent=True)
-    _draw_series(axes, curve, "accuracy", "accuracy", 0, band=True)
-    _draw_base(axes, curve, "accuracy")
-    axes.set_ylim(0, 1)
-    _finish(axes)
-    return figure
+    return panels_figure([accuracy_panel(curve)])
 
 
 def judge_figure(curve: RunCurve) -> Figure:
-    """The judge's means over the iterations; where there is an average, that alone, else every dimension."""
-    judged = curve.judge_metrics
-    chosen = {"judge:avg": "judge, average"} if "judge:avg" in judged else judged
-    return metrics_figure(curve, chosen)
+    """The judge's means over the iterations."""
+    return panels_figure([judge_panel(curve)])
 
 
-def lek_figure(curve: RunCurve) -> Figure:
-    """Mean LEK over the iterations."""
-    return metrics_figure(curve, {"lek": "LEK"})
+def panels_figure(panels: Sequence[Panel | None]) -> Figure:
+    """Panels above each other; one that is None says that there are no figures."""
+    from matplotlib.figure import Figure
 
-
-def trouble_figure(curve: RunCurve) -> Figure:
-    """Shares of answers cut at the token limit and of probes left unscored."""
-    figure = metrics_figure(curve, {"truncated_share": "truncated", "unscored_share": "unscored"}, percent=True)
-    figure.axes[0].set_ylim(-0.02, 1.02)
-    return figure
-
-
-def metrics_figure(curve: RunCurve, metrics: Mapping[str, str], *, percent: bool = False) -> Figure:
-    """Any metrics of the score table (metric -> name in the legend) over the iterations.
-
-    One or two have 95% bands, a single one its base as well: more of either could not be told apart.
-    """
-    figure, axes = _new(curve, percent=percent)
-    for index, (metric, name) in enumerate(metrics.items()):
-        _draw_series(axes, curve, metric, plain(name), index, band=len(metrics) <= _MOST_BANDS)
-    if len(metrics) == 1:
-        _draw_base(axes, curve, next(iter(metrics)))
-    _finish(axes)
-    return figure
-
-
-def category_figure(curve: RunCurve) -> Figure:
-    """Accuracy by category and checkpoint as a heat map, the base first; white is a category without a score.
-
-    More than ten checkpoints are thinned evenly; the best one and the last stay.
-    """
-    shown = _heat_columns(curve)
-    named = [point.figures.get("accuracy", {}) for point in shown]
-    categories = list(dict.fromkeys(name for by in named for name in by if name != OVERALL))
-    figure = Figure(figsize=(_SIZE[0], 0.55 + 0.19 * max(1, len(categories))), layout="constrained")
-    axes = figure.add_subplot(frameon=False)
-    values = [[by[name].value if name in by else float("nan") for by in named] for name in categories]
-    if values:
-        axes.pcolormesh(values, cmap="cividis", vmin=0, vmax=1, edgecolors="none", shading="flat")
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            if value == value:
-                colour = "white" if value < 0.55 else "black"
-                axes.text(column + 0.5, row + 0.5, f"{100 * value:.0f}", color=colour, ha="center", va="center", size=7)
-    axes.xaxis.tick_top()
-    names = [_column_name(curve, point) for point in shown]
-    axes.set_xticks([index + 0.5 for index in range(len(shown))], names)
-    if len("".join(names)) > _ROOMY_LABELS:
-        for label in axes.get_xticklabels():
-            label.set(rotation=40, ha="left", rotation_mode="anchor")
-    axes.set_yticks([index + 0.5 for index in range(len(categories))], [plain(name) for name in categories])
-    axes.invert_yaxis()
-    axes.tick_params(colors=INK, labelsize=7, length=0)
+    heads = [_HEAD + _LEGEND_ROW * _legend_rows(panel) for panel in panels]
+    height = sum(heads) + _PLOT * len(panels) + _FOOT
+    figure = Figure(figsize=(_WIDTH, height))
+    ticks = _iteration_ticks(panels)
+    top = height
+    for panel, head in zip(panels, heads, strict=True):
+        top -= head + _PLOT
+        place = (_LEFT / _WIDTH, top / height, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, _PLOT / height)
+        axes = figure.add_axes(place, facecolor="none")
+        _frame(axes, ticks, is_last=panel is panels[-1])
+        if panel is None:
+            axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", color=INK, size=8)
+        else:
+            _draw(axes, panel, (head - 0.16) / _PLOT)
     return figure
 
 
@@ -110,88 +68,100 @@ def plain(words: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in words).replace("$", r"\$")
 
 
-def _new(curve: RunCurve, *, percent: bool) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE)
-    # Fixed margins: matplotlib's own search for them takes longer than the drawing, and reports hold many figures.
-    figure.subplots_adjust(left=0.11, right=0.98, top=0.88, bottom=0.16)
-    axes = figure.add_subplot(facecolor="none")
-    axes.set_xlabel("iteration", size=8, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    if percent:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+def _legend_rows(panel: Panel | None) -> int:
+    """Rows of the legend below the title; a short one stands beside it."""
+    if panel is None or (count := _named(panel)) <= _IN_TITLE_ROW:
+        return 0
+    return math.ceil(count / _LEGEND_COLUMNS)
+
+
+def _named(panel: Panel) -> int:
+    return len(panel.lines) + (panel.base is not None)
+
+
+def _iteration_ticks(panels: Sequence[Panel | None]) -> tuple[tuple[float, float], list[int]]:
+    """The limits of the shared axis, and where it has ticks: at the checkpoints if they are few."""
+    from matplotlib.ticker import MaxNLocator
+
+    marks = [{i for line in panel.lines for i in line.iterations} for panel in panels if panel is not None]
+    every = sorted(set().union(*marks))
+    if not every:
+        return (0, 1), []
+    low, high = every[0], every[-1]
+    margin = max(1.0, 0.03 * (high - low))
+    if len(marks[0]) <= _LABELLED_POINTS:
+        return (low - margin, high + margin), sorted(marks[0])
+    found = MaxNLocator(nbins=_TICKS, integer=True).tick_values(low, high)
+    return (low - margin, high + margin), [int(tick) for tick in found if low - margin <= tick <= high + margin]
+
+
+def _frame(axes: Axes, ticks: tuple[tuple[float, float], list[int]], *, is_last: bool) -> None:
+    limits, at = ticks
+    axes.set_xlim(*limits)
+    axes.set_xticks(at, [str(tick) for tick in at] if is_last else [""] * len(at))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(INK)
     axes.tick_params(colors=INK, labelsize=8)
+    if is_last:
+        axes.set_xlabel("iteration", size=8, color=INK)
+
+
+def _draw(axes: Axes, panel: Panel, title_at: float) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for index, line in enumerate(panel.lines):
+        _draw_line(axes, line, index)
+    if panel.base is not None:
+        _draw_base(axes, panel)
+    if panel.best:
+        axes.plot(*zip(*panel.best, strict=True), "o", markersize=9, fillstyle="none", color=INK, markeredgewidth=1)
+    if panel.limits is not None:
+        axes.set_ylim(*panel.limits)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    if panel.shares:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-    marks = sorted({point.iteration for point in curve.points})
-    if len(marks) <= _LABELLED_POINTS:
-        axes.set_xticks(marks)
-    if len(marks) == 1:
-        axes.set_xlim(marks[0] - 1, marks[0] + 1)
-    return figure, axes
+    axes.text(0, 1 + title_at, plain(panel.title), transform=axes.transAxes, weight="bold", color=INK, size=8.5)
+    if _named(panel) > 1:
+        beside = _legend_rows(panel) == 0
+        axes.legend(
+            loc="lower right" if beside else "lower left",
+            bbox_to_anchor=(1 if beside else 0, 1),
+            ncols=_LEGEND_COLUMNS,
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+            borderaxespad=0.2,
+            borderpad=0,
+            handlelength=2.2,
+            columnspacing=1.2,
+        )
 
 
-def _draw_series(axes: Axes, curve: RunCurve, metric: str, name: str, index: int, *, band: bool) -> None:
-    found = [(point.iteration, estimate) for point in curve.points if (estimate := point.overall(metric))]
-    if not found:
-        return
-    at = [float(iteration) for iteration, _ in found]
-    colour, line = PALETTE[index % len(PALETTE)], _LINES[index % len(_LINES)]
-    marker = "o" if len(found) <= _MARKED_POINTS else ""
-    values = [estimate.value for _, estimate in found]
-    axes.plot(at, values, color=colour, linestyle=line, marker=marker, markersize=4, linewidth=1.6, label=name)
-    if not band:
-        return
-    low, high = _ends([estimate for _, estimate in found])
-    if len(found) == 1:
-        axes.vlines(at, low, high, color=colour, linewidth=1.6)
-    else:
-        axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _draw_base(axes: Axes, curve: RunCurve, metric: str) -> None:
-    estimate = curve.base.overall(metric) if curve.base is not None else None
-    if estimate is None:
-        return
-    axes.axhline(estimate.value, color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="base")
-    (low,), (high,) = _ends([estimate])
-    axes.axhspan(low, high, color=INK, alpha=0.07, linewidth=0)
-
-
-def _finish(axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
-    if not handles:
-        axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", color=INK, size=8)
-        return
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-        borderaxespad=0.2,
-        handlelength=2.2,
+def _draw_line(axes: Axes, line: Line, index: int) -> None:
+    colour, style = PALETTE[index % len(PALETTE)], _STYLES[index % len(_STYLES)]
+    marker = "o" if len(line.values) <= _MARKED_POINTS else ""
+    axes.plot(
+        line.iterations,
+        line.values,
+        color=colour,
+        linestyle=style,
+        marker=marker,
+        markersize=3.5,
+        linewidth=1.5,
+        label=plain(line.name),
     )
+    if line.low and len(line.values) == 1:
+        axes.vlines(line.iterations, line.low, line.high, color=colour, linewidth=1.5)
+    elif line.low:
+        axes.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _ends(estimates: list[Estimate]) -> tuple[list[float], list[float]]:
-    low = [estimate.value if estimate.low is None else estimate.low for estimate in estimates]
-    high = [estimate.value if estimate.high is None else estimate.high for estimate in estimates]
-    return low, high
-
-
-def _heat_columns(curve: RunCurve) -> list[Point]:
-    room = _CATEGORY_COLUMNS - 1 if len(curve.points) > _CATEGORY_COLUMNS else len(curve.points)
-    kept = {id(curve.points[index]) for index in evenly(len(curve.points), room)}
-    kept |= {id(point) for point in curve.best[:1]}
-    shown = [point for point in curve.points if id(point) in kept]
-    return [point for point in (curve.base, *shown) if point is not None]
-
-
-def _column_name(curve: RunCurve, point: Point) -> str:
-    if point is curve.base:
-        return "base"
-    return f"{point.iteration}{'*' if point in curve.best else ''}"
+def _draw_base(axes: Axes, panel: Panel) -> None:
+    base = panel.base
+    assert base is not None
+    axes.axhline(base.value, color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="base")
+    if base.low is not None and base.high is not None:
+        axes.axhspan(base.low, base.high, color=INK, alpha=0.07, linewidth=0)

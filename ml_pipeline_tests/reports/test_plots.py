@@ -10,18 +10,18 @@ import pytest
 from matplotlib.figure import Figure
 
 from ml_pipeline.reports import plots
+from ml_pipeline.reports.panels import Line, Panel, curve_panels, health_panels
 from ml_pipeline.reports.render import to_png, to_svg
 from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_scores, scores_of
 
-FIGURES = [
+Draw = Callable[[RunCurve], Figure]
+FIGURES: list[Draw] = [
     plots.accuracy_figure,
     plots.judge_figure,
-    plots.lek_figure,
-    plots.trouble_figure,
-    plots.category_figure,
+    lambda curve: plots.panels_figure(curve_panels(curve)),
+    lambda curve: plots.panels_figure(health_panels(curve)),
 ]
-Draw = Callable[[RunCurve], Figure]
 
 
 @lru_cache
@@ -70,19 +70,34 @@ def test_protocols_have_curves_of_their_own() -> None:
 
 def test_words_are_escaped_and_never_read_as_mathematics() -> None:
     hostile = "$\\frac{<script>$"
-    (curve,) = run_curves(scores_of(Checkpoint("r", 10, {"a": True}, categories={"a": hostile})))
-    svg = to_svg(plots.category_figure(curve), "x", "<script>")
+    panel = Panel(hostile, (Line(hostile, (1, 2), (0.5, 1.0)), Line("other", (1, 2), (0.5, 1.0))))
+    svg = to_svg(plots.panels_figure([panel]), "x", "<script>")
     assert "<script" not in svg
     texts = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-    assert hostile in texts
+    assert texts.count(hostile) == 2
 
 
-def test_many_checkpoints_are_thinned_in_the_heat_map() -> None:
-    curve = sample_curve(80)
-    labels = [label.get_text() for label in plots.category_figure(curve).axes[0].get_xticklabels()]
-    assert labels[0] == "base"
-    assert f"{curve.best[0].iteration}*" in labels
-    assert len(labels) <= 12
+def test_panels_share_their_iterations() -> None:
+    curve = sample_curve(8)
+    axes = plots.panels_figure(curve_panels(curve)).axes
+    assert len(axes) == 3
+    assert len({one.get_xlim() for one in axes}) == 1
+    assert [one.get_xlabel() for one in axes] == ["", "", "iteration"]
+
+
+def test_a_legend_of_many_lines_has_room_above_its_panel() -> None:
+    lines = tuple(Line(f"a dimension {index}", (1, 2), (0.5, 1.0)) for index in range(7))
+    few, many = (plots.panels_figure([Panel("Judge", chosen)]) for chosen in (lines[:1], lines))
+    assert few.axes[0].get_legend() is None
+    legend = many.axes[0].get_legend()
+    assert legend is not None
+    assert len(legend.get_texts()) == 7
+    assert many.get_figheight() > few.get_figheight()
+    many.canvas.draw()
+    top = legend.get_window_extent().y1
+    title = next(text for text in many.axes[0].texts if text.get_text() == "Judge")
+    assert top <= title.get_window_extent().y0
+    assert title.get_window_extent().y1 <= many.get_window_extent().y1
 
 
 def test_drawing_leaves_matplotlib_settings_alone() -> None:
