@@ -1,35 +1,43 @@
 """Draws panels with matplotlib: one figure of panels that stand above each other and share the iterations.
 
-Figures are made with matplotlib's objects alone, so that drawing changes no global state of a notebook or of Dagster's
-processes; it is imported by the first drawing, since that takes a second. Margins and ticks are given, not searched
-for, which takes longer than all the rest and would make a report of a hundred runs take minutes.
+Lines, bands and words are matplotlib's artists, set straight into a figure. Its axes are left out: their ticks, spines
+and margins took nine tenths of the time, and made a report of a hundred runs take minutes. It is imported by the first
+drawing, since that alone takes a second, and no global state of a notebook or of Dagster's processes is changed.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers and legible on white and on near black; the
-background is clear, and text and axes take the page's colour (see `render.to_svg`).
+background is clear, and text and rules take the page's colour (see `render.to_svg`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.reports.panels import Line, Panel, accuracy_panel, judge_panel
 from ml_pipeline.reports.runs import RunCurve
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 INK = "#0a0b0c"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f6fb0")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
-_WIDTH, _LEFT, _RIGHT = 4.6, 0.5, 0.12
+_BASE_STYLE = (0, (4, 3))
+
+# Inches.
+_WIDTH, _LEFT, _RIGHT = 4.6, 0.5, 0.14
 _PLOT, _HEAD, _LEGEND_ROW, _FOOT = 1.5, 0.34, 0.17, 0.42
+_TITLE_ABOVE, _LABEL_GAP, _HANDLE = 0.1, 0.06, 0.26
+
 _IN_TITLE_ROW, _LEGEND_COLUMNS = 2, 3
-_MARKED_POINTS = 60
-_LABELLED_POINTS = 6
-_TICKS = 6
+_MARKED_POINTS, _LABELLED_POINTS = 60, 6
+_ITERATION_TICKS, _VALUE_TICKS = 6, 5
+_SMALL, _TITLE_SIZE = 8.0, 8.5
+
+Range = tuple[float, float]
 
 
 def accuracy_figure(curve: RunCurve) -> Figure:
@@ -49,17 +57,20 @@ def panels_figure(panels: Sequence[Panel | None]) -> Figure:
     heads = [_HEAD + _LEGEND_ROW * _legend_rows(panel) for panel in panels]
     height = sum(heads) + _PLOT * len(panels) + _FOOT
     figure = Figure(figsize=(_WIDTH, height))
-    ticks = _iteration_ticks(panels)
+    across = _iterations(panels)
     top = height
     for panel, head in zip(panels, heads, strict=True):
         top -= head + _PLOT
-        place = (_LEFT / _WIDTH, top / height, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, _PLOT / height)
-        axes = figure.add_axes(place, facecolor="none")
-        _frame(axes, ticks, is_last=panel is panels[-1])
         if panel is None:
-            axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", color=INK, size=8)
-        else:
-            _draw(axes, panel, (head - 0.16) / _PLOT)
+            middle = (_WIDTH / 2, top + _PLOT / 2)
+            figure.text(*middle, "no figures", transform=figure.dpi_scale_trans, ha="center", color=INK, size=_SMALL)
+            continue
+        drawing = _Drawing(figure, top, across, _values(panel))
+        drawing.rules(_value_ticks(drawing.up, shares=panel.shares))
+        drawing.contents(panel)
+        drawing.title(panel)
+        if panel is panels[-1]:
+            drawing.foot(_iteration_ticks(panels, across))
     return figure
 
 
@@ -68,100 +79,155 @@ def plain(words: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in words).replace("$", r"\$")
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """A panel's place in the figure: its lower edge in inches, and the iterations and values that it spans."""
+
+    figure: Figure
+    bottom: float
+    across: Range
+    up: Range
+
+    def rules(self, ticks: Sequence[tuple[float, str]]) -> None:
+        """A faint line and a figure at each of these values, and the two edges of the panel."""
+        from matplotlib.collections import LineCollection
+        from matplotlib.lines import Line2D
+
+        low, high = self.up
+        heights = [self.bottom + _PLOT * (value - low) / (high - low) for value, _ in ticks]
+        right = _WIDTH - _RIGHT
+        segments = [[(_LEFT, at), (right, at)] for at in heights]
+        self._add(LineCollection(segments, colors=INK, alpha=0.15, linewidths=0.6), in_inches=True)
+        corner = ([_LEFT, _LEFT, right], [self.bottom + _PLOT, self.bottom, self.bottom])
+        self._add(Line2D(*corner, color=INK, linewidth=0.8), in_inches=True)
+        for at, (_, words) in zip(heights, ticks, strict=True):
+            self._write(_LEFT - _LABEL_GAP, at, words, ha="right", va="center")
+
+    def contents(self, panel: Panel) -> None:
+        """The lines, the base and the rings around the best."""
+        from matplotlib.lines import Line2D
+
+        if (base := panel.base) is not None:
+            if base.low is not None and base.high is not None:
+                self._band(self.across, (base.low, base.low), (base.high, base.high), INK, 0.07)
+            level = Line2D(self.across, [base.value] * 2, color=INK, linestyle=_BASE_STYLE, linewidth=1.2)
+            self._add(level, label="base")
+        for index, line in enumerate(panel.lines):
+            self._line(line, index)
+        for iteration, value in panel.best:
+            ring = Line2D([iteration], [value], marker="o", markersize=9, fillstyle="none", color=INK)
+            self._add(ring, label="best")
+
+    def title(self, panel: Panel) -> None:
+        """The panel's title, and a legend where it has more than one line or a base."""
+        from matplotlib.lines import Line2D
+
+        above = self.bottom + _PLOT + _TITLE_ABOVE
+        rows = _legend_rows(panel)
+        self._write(_LEFT, above + _LEGEND_ROW * rows, plain(panel.title), weight="bold", size=_TITLE_SIZE)
+        entries = [(plain(line.name), *_look(index)) for index, line in enumerate(panel.lines)]
+        if panel.base is not None:
+            entries.append(("base", INK, _BASE_STYLE))
+        width = (_WIDTH - _LEFT - _RIGHT) / _LEGEND_COLUMNS
+        for place, (words, colour, style) in enumerate(entries if len(entries) > 1 else ()):
+            # Beside the title a short legend fills the columns from the right, below it from the left.
+            column = place % _LEGEND_COLUMNS if rows else _LEGEND_COLUMNS - len(entries) + place
+            left, at = _LEFT + width * column, above + _LEGEND_ROW * (max(rows, 1) - 1 - place // _LEGEND_COLUMNS)
+            handle = ([left, left + _HANDLE], [at + 0.035] * 2)
+            self._add(Line2D(*handle, color=colour, linestyle=style, linewidth=1.5), in_inches=True)
+            self._write(left + _HANDLE + _LABEL_GAP, at, words)
+
+    def foot(self, ticks: Sequence[int]) -> None:
+        """The iterations, below the panel."""
+        first, last = self.across
+        for tick in ticks:
+            at = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (tick - first) / (last - first)
+            self._write(at, self.bottom - _LABEL_GAP, str(tick), ha="center", va="top")
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        self._write(middle, self.bottom - 0.22, "iteration", ha="center", va="top")
+
+    def _line(self, line: Line, index: int) -> None:
+        from matplotlib.lines import Line2D
+
+        colour, style = _look(index)
+        if line.low and len(line.values) == 1:
+            self._add(Line2D(line.iterations * 2, (*line.low, *line.high), color=colour, linewidth=1.5))
+        elif line.low:
+            self._band(line.iterations, line.low, line.high, colour, 0.18)
+        marker = "o" if len(line.values) <= _MARKED_POINTS else ""
+        drawn = Line2D(line.iterations, line.values, color=colour, linestyle=style, marker=marker, markersize=3.5)
+        drawn.set_linewidth(1.5)
+        self._add(drawn, label=line.name)
+
+    def _band(
+        self, at: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, alpha: float
+    ) -> None:
+        from matplotlib.patches import Polygon
+
+        edge = [*zip(at, low, strict=True), *reversed(list(zip(at, high, strict=True)))]
+        self._add(Polygon(edge, closed=True, facecolor=colour, alpha=alpha, linewidth=0))
+
+    def _add(self, artist: Artist, *, in_inches: bool = False, label: str = "") -> None:
+        from matplotlib.transforms import Affine2D
+
+        inches = self.figure.dpi_scale_trans
+        (first, last), (low, high) = self.across, self.up
+        data = (
+            Affine2D().translate(-first, -low).scale((_WIDTH - _LEFT - _RIGHT) / (last - first), _PLOT / (high - low))
+        )
+        artist.set_transform(inches if in_inches else data.translate(_LEFT, self.bottom) + inches)
+        artist.set_label(label)
+        self.figure.add_artist(artist)
+
+    def _write(self, x: float, y: float, words: str, **style: Any) -> None:
+        self.figure.text(x, y, words, transform=self.figure.dpi_scale_trans, color=INK, **{"size": _SMALL, **style})
+
+
+def _look(index: int) -> tuple[str, Any]:
+    """Colour and dashes of a panel's lines, told apart without colours too."""
+    return PALETTE[index % len(PALETTE)], _STYLES[index % len(_STYLES)]
+
+
 def _legend_rows(panel: Panel | None) -> int:
     """Rows of the legend below the title; a short one stands beside it."""
-    if panel is None or (count := _named(panel)) <= _IN_TITLE_ROW:
+    if panel is None or (count := len(panel.lines) + (panel.base is not None)) <= _IN_TITLE_ROW:
         return 0
     return math.ceil(count / _LEGEND_COLUMNS)
 
 
-def _named(panel: Panel) -> int:
-    return len(panel.lines) + (panel.base is not None)
+def _iterations(panels: Sequence[Panel | None]) -> Range:
+    found = [iteration for panel in panels if panel for line in panel.lines for iteration in line.iterations]
+    low, high = min(found, default=0), max(found, default=0)
+    margin = max(1.0, 0.03 * (high - low))
+    return low - margin, high + margin
 
 
-def _iteration_ticks(panels: Sequence[Panel | None]) -> tuple[tuple[float, float], list[int]]:
-    """The limits of the shared axis, and where it has ticks: at the checkpoints if they are few."""
+def _iteration_ticks(panels: Sequence[Panel | None], across: Range) -> list[int]:
+    """The checkpoints if they are few, else round numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    marks = [{i for line in panel.lines for i in line.iterations} for panel in panels if panel is not None]
-    every = sorted(set().union(*marks))
-    if not every:
-        return (0, 1), []
-    low, high = every[0], every[-1]
-    margin = max(1.0, 0.03 * (high - low))
-    if len(marks[0]) <= _LABELLED_POINTS:
-        return (low - margin, high + margin), sorted(marks[0])
-    found = MaxNLocator(nbins=_TICKS, integer=True).tick_values(low, high)
-    return (low - margin, high + margin), [int(tick) for tick in found if low - margin <= tick <= high + margin]
+    marks = {iteration for panel in panels[:1] if panel for line in panel.lines for iteration in line.iterations}
+    if len(marks) <= _LABELLED_POINTS:
+        return sorted(marks)
+    found = MaxNLocator(nbins=_ITERATION_TICKS, integer=True).tick_values(*across)
+    return [int(tick) for tick in found if across[0] <= tick <= across[1]]
 
 
-def _frame(axes: Axes, ticks: tuple[tuple[float, float], list[int]], *, is_last: bool) -> None:
-    limits, at = ticks
-    axes.set_xlim(*limits)
-    axes.set_xticks(at, [str(tick) for tick in at] if is_last else [""] * len(at))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=8)
-    if is_last:
-        axes.set_xlabel("iteration", size=8, color=INK)
-
-
-def _draw(axes: Axes, panel: Panel, title_at: float) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    for index, line in enumerate(panel.lines):
-        _draw_line(axes, line, index)
-    if panel.base is not None:
-        _draw_base(axes, panel)
-    if panel.best:
-        axes.plot(*zip(*panel.best, strict=True), "o", markersize=9, fillstyle="none", color=INK, markeredgewidth=1)
+def _values(panel: Panel) -> Range:
+    """The fixed limits, or all that is drawn and a little more."""
     if panel.limits is not None:
-        axes.set_ylim(*panel.limits)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    if panel.shares:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-    axes.text(0, 1 + title_at, plain(panel.title), transform=axes.transAxes, weight="bold", color=INK, size=8.5)
-    if _named(panel) > 1:
-        beside = _legend_rows(panel) == 0
-        axes.legend(
-            loc="lower right" if beside else "lower left",
-            bbox_to_anchor=(1 if beside else 0, 1),
-            ncols=_LEGEND_COLUMNS,
-            frameon=False,
-            fontsize=8,
-            labelcolor=INK,
-            borderaxespad=0.2,
-            borderpad=0,
-            handlelength=2.2,
-            columnspacing=1.2,
-        )
+        return panel.limits
+    found = [value for line in panel.lines for value in (*line.values, *line.low, *line.high) if not math.isnan(value)]
+    if (base := panel.base) is not None:
+        found += [value for value in (base.value, base.low, base.high) if value is not None]
+    low, high = min(found, default=0.0), max(found, default=0.0)
+    margin = 0.05 * (high - low) or max(0.5, 0.05 * abs(high))
+    return low - margin, high + margin
 
 
-def _draw_line(axes: Axes, line: Line, index: int) -> None:
-    colour, style = PALETTE[index % len(PALETTE)], _STYLES[index % len(_STYLES)]
-    marker = "o" if len(line.values) <= _MARKED_POINTS else ""
-    axes.plot(
-        line.iterations,
-        line.values,
-        color=colour,
-        linestyle=style,
-        marker=marker,
-        markersize=3.5,
-        linewidth=1.5,
-        label=plain(line.name),
-    )
-    if line.low and len(line.values) == 1:
-        axes.vlines(line.iterations, line.low, line.high, color=colour, linewidth=1.5)
-    elif line.low:
-        axes.fill_between(line.iterations, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+def _value_ticks(up: Range, *, shares: bool) -> list[tuple[float, str]]:
+    from matplotlib.ticker import MaxNLocator
 
-
-def _draw_base(axes: Axes, panel: Panel) -> None:
-    base = panel.base
-    assert base is not None
-    axes.axhline(base.value, color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="base")
-    if base.low is not None and base.high is not None:
-        axes.axhspan(base.low, base.high, color=INK, alpha=0.07, linewidth=0)
+    low, high = up
+    within = [float(tick) for tick in MaxNLocator(nbins=_VALUE_TICKS).tick_values(low, high) if low <= tick <= high]
+    return [(tick, f"{tick:.0%}" if shares else f"{round(tick, 9):g}") for tick in within]

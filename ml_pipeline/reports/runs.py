@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -234,16 +234,16 @@ def _points(scores: Scores) -> list[Point]:
         if not math.isnan(row["value"]):
             figures[_key(row)][row["metric"]][row["category"]] = _estimate(row)
     answers: dict[EvaluationKey, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for row in _records(scores.probe_results[[*EVALUATION_KEY, "probe_id", "passed"]].dropna(subset="passed")):
-        answers[_key(row)][row["probe_id"]].append(bool(row["passed"]))
+    for key, probe, passed in _figures_of(scores.probe_results, "passed"):
+        answers[key][probe].append(bool(passed))
     templates: dict[EvaluationKey, dict[str, str]] = defaultdict(dict)
-    for row in _records(scores.responses[[*EVALUATION_KEY, "probe_id", "template"]].dropna(subset="template")):
-        templates[_key(row)][row["probe_id"]] = row["template"]
+    for key, probe, template in _figures_of(scores.responses, "template"):
+        templates[key][probe] = template
     means: dict[EvaluationKey, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     judged = scores.judgements[scores.judgements["dimension"].eq(_AVERAGE)]
     for metric, rows, column in (("lek", scores.heuristic_scores, "lek"), (JUDGE_PREFIX + _AVERAGE, judged, "score")):
-        for row in _records(rows[[*EVALUATION_KEY, "probe_id", column]].dropna(subset=column)):
-            means[_key(row)][metric][row["probe_id"]] = row[column]
+        for key, probe, value in _figures_of(rows, column):
+            means[key][metric][probe] = value
     return [
         Point(
             row,
@@ -263,6 +263,16 @@ def _share(passed: Sequence[bool]) -> bool | Fraction:
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns = list(frame.columns)
     return [dict(zip(columns, values, strict=True)) for values in frame.itertuples(index=False, name=None)]
+
+
+def _figures_of(table: pd.DataFrame, column: str) -> Iterator[tuple[EvaluationKey, str, Any]]:
+    """Evaluation, probe and figure of each row that has one; by columns, since rows of pandas take long to walk."""
+    rows = table.loc[table[column].notna(), [*EVALUATION_KEY, "probe_id", column]]
+    probes, figures = rows["probe_id"].tolist(), rows[column].tolist()
+    for key, places in rows.groupby(EVALUATION_KEY).indices.items():
+        assert isinstance(key, tuple)
+        for place in places.tolist():
+            yield key, probes[place], figures[place]
 
 
 def _key(row: Mapping[str, Any]) -> EvaluationKey:

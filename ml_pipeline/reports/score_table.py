@@ -50,13 +50,14 @@ def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
     probe was asked several times. Sorted, so that equal scores give an equal table. Without `by_category` only accuracy
     has its categories, whose intervals are stored: those of all the others are what takes the time.
     """
-    responses = _clustered(scores, scores.responses)
+    responses = _clustered(scores, scores.responses, ["finish_reason", "completion_tokens"])
     answered = responses[~responses["finish_reason"].isin(_BROKEN_OFF)]
     failed = responses[responses["finish_reason"].isin(_BROKEN_OFF)]
-    heuristic, judgements = _clustered(scores, scores.heuristic_scores), _clustered(scores, scores.judgements)
+    heuristic = _clustered(scores, scores.heuristic_scores, ["lek", "degeneration"])
+    judgements = _clustered(scores, scores.judgements, ["dimension", "score"])
     judged = judgements.assign(metric=JUDGE_PREFIX + judgements["dimension"].astype("str"))
     truncated = answered.assign(truncated=answered["finish_reason"].eq("length"))
-    samples = sample_metrics(_clustered(scores, scores.probe_results))
+    samples = sample_metrics(_clustered(scores, scores.probe_results, ["sample", "passed", "extracted"]))
     parts = [
         *_accuracies(scores.checkpoint_scores),
         _shares(truncated, failed, "truncated", "truncated_share", by_category),
@@ -161,11 +162,12 @@ def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[str, ..
         yield key, np.asarray(places, dtype=np.intp)
 
 
-def _clustered(scores: Scores, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with what their probe succeeds and fails together with: its template, else only itself."""
+def _clustered(scores: Scores, rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """These columns, with what the rows' probe succeeds and fails together with: its template, else only itself."""
     keys = [*EVALUATION_KEY, "probe_id"]
-    templates = scores.responses[[*keys, "template"]].drop_duplicates(keys)
-    merged = rows.drop(columns="template", errors="ignore").merge(templates, on=keys, how="left")
+    chosen = rows[[*keys, "category", *columns]]
+    templates = scores.responses.loc[scores.responses["template"].notna(), [*keys, "template"]].drop_duplicates(keys)
+    merged = chosen.merge(templates, on=keys, how="left")
     return merged.assign(cluster=merged["template"].fillna(merged["probe_id"]))
 
 

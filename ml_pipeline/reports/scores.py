@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import pyarrow as pa
@@ -62,13 +63,23 @@ class Scores:
 
         Taken from all tables, so that a checkpoint of which only answers exist so far is not forgotten.
         """
-        rows = pd.concat([frame[IDENTITY_COLUMNS] for frame in self._frames()], ignore_index=True)
+        return self._identities.copy()
+
+    @cached_property
+    def _identities(self) -> pd.DataFrame:
+        rows = pd.concat([_without_repeats(frame[IDENTITY_COLUMNS]) for frame in self._frames()], ignore_index=True)
         newest = rows.sort_values([*EVALUATION_KEY, "scored_at"], kind="stable")
         return newest.drop_duplicates(EVALUATION_KEY, keep="last").reset_index(drop=True)
 
     def _frames(self) -> Iterator[pd.DataFrame]:
         for table in CHECKPOINT_TABLES:
             yield getattr(self, table.name)
+
+
+def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose evaluation is not that of the row before: stored tables hold hundreds of each in a row."""
+    keys = rows[[*EVALUATION_KEY, "scored_at"]]
+    return rows[keys.ne(keys.shift()).any(axis=1)]
 
 
 def _frame(table: Table, data: pa.Table | None) -> pd.DataFrame:

@@ -59,7 +59,8 @@ def synthetic_scores(checkpoints: int, probes: int, runs: int) -> Scores:
     steps = [max(1, last * step // LOSSES_OF_A_RUN) for step in range(1, LOSSES_OF_A_RUN + 1)]
     losses = [row for run in range(runs) for row in losses_of(f"run-{run}", {at: 1 + 50 / (at + 50) for at in steps})]
     tables[TRAINING_LOSS.name] = pa.Table.from_pylist(losses, schema=TRAINING_LOSS.schema)
-    return Scores.from_tables(tables)
+    # As the database gives them: in few pieces.
+    return Scores.from_tables({name: table.combine_chunks() for name, table in tables.items()})
 
 
 def _checkpoints(checkpoints: int, probes: int, runs: int) -> Iterator[Checkpoint]:

@@ -8,8 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from ml_pipeline.reports import plots
+from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.panels import Line, Panel, curve_panels, health_panels
 from ml_pipeline.reports.render import to_png, to_svg
 from ml_pipeline.reports.runs import RunCurve, run_curves
@@ -56,9 +59,23 @@ def test_the_curve_goes_through_the_accuracies_and_the_base_is_level() -> None:
             Checkpoint("r", 20, {"a": True, "b": True, "c": True, "d": False}),
         )
     )
-    lines = {str(line.get_label()): line for line in plots.accuracy_figure(curve).axes[0].get_lines()}
+    lines = {str(line.get_label()): line for line in plots.accuracy_figure(curve).findobj(Line2D)}
     assert np.asarray(lines["accuracy"].get_xydata()).tolist() == [[10.0, 0.5], [20.0, 0.75]]
     assert np.asarray(lines["base"].get_ydata()).tolist() == [0.25, 0.25]
+    assert np.asarray(lines["best"].get_xydata()).tolist() == [[20.0, 0.75]]
+
+
+def test_the_scale_says_where_a_value_stands() -> None:
+    # Half way between the labels of 40% and 60% lies 50%.
+    panel = Panel("Share", (Line("share", (1, 2), (0.5, 1.0)),), limits=(0.0, 1.0), shares=True)
+    figure = plots.panels_figure([panel])
+    (line,) = (line for line in figure.findobj(Line2D) if line.get_label() == "share")
+    drawn = line.get_transform().transform(line.get_xydata()) / figure.dpi
+    heights = {text.get_text(): text.get_position()[1] for text in figure.findobj(Text)}
+    assert drawn[0][1] == pytest.approx((heights["40%"] + heights["60%"]) / 2)
+    assert drawn[1][1] == pytest.approx(heights["100%"])
+    places = {text.get_text(): text.get_position()[0] for text in figure.findobj(Text)}
+    assert [drawn[0][0], drawn[1][0]] == pytest.approx([places["1"], places["2"]])
 
 
 def test_protocols_have_curves_of_their_own() -> None:
@@ -78,26 +95,26 @@ def test_words_are_escaped_and_never_read_as_mathematics() -> None:
 
 
 def test_panels_share_their_iterations() -> None:
-    curve = sample_curve(8)
-    axes = plots.panels_figure(curve_panels(curve)).axes
-    assert len(axes) == 3
-    assert len({one.get_xlim() for one in axes}) == 1
-    assert [one.get_xlabel() for one in axes] == ["", "", "iteration"]
+    figure = plots.panels_figure(curve_panels(sample_curve(8)))
+    assert [text.get_text() for text in figure.findobj(Text)].count("iteration") == 1
+    lines = {str(line.get_label()): line for line in figure.findobj(Line2D)}
+    first = {
+        name: lines[name].get_transform().transform((100.0, 0.0))[0]
+        for name in ("accuracy", "judge, average", "training loss")
+    }
+    assert len(set(first.values())) == 1
 
 
-def test_a_legend_of_many_lines_has_room_above_its_panel() -> None:
+def test_words_stay_within_the_figure_and_apart() -> None:
     lines = tuple(Line(f"a dimension {index}", (1, 2), (0.5, 1.0)) for index in range(7))
-    few, many = (plots.panels_figure([Panel("Judge", chosen)]) for chosen in (lines[:1], lines))
-    assert few.axes[0].get_legend() is None
-    legend = many.axes[0].get_legend()
-    assert legend is not None
-    assert len(legend.get_texts()) == 7
-    assert many.get_figheight() > few.get_figheight()
-    many.canvas.draw()
-    top = legend.get_window_extent().y1
-    title = next(text for text in many.axes[0].texts if text.get_text() == "Judge")
-    assert top <= title.get_window_extent().y0
-    assert title.get_window_extent().y1 <= many.get_window_extent().y1
+    base = Estimate(0.7, 0.6, 0.8, 9)
+    figure = plots.panels_figure([Panel("Judge", lines), Panel("Accuracy", lines[:1], base=base)])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text()]
+    for index, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
 
 
 def test_drawing_leaves_matplotlib_settings_alone() -> None:
