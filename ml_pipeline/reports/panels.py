@@ -80,7 +80,9 @@ def judge_panel(curve: RunCurve) -> Panel | None:
     """The judge's means: where there is an average, that alone, else every dimension. None when nothing was judged."""
     judged = curve.judge_metrics
     chosen = {"judge:avg": "judge, average"} if "judge:avg" in judged else judged
-    return metrics_panel(curve, "Judge" + (", average" if len(chosen) == 1 else ""), chosen, limits=curve.judge_scale)
+    return metrics_panel(
+        curve, "Judge (average)" if "judge:avg" in judged else "Judge", chosen, limits=curve.judge_scale
+    )
 
 
 def loss_panel(curve: RunCurve) -> Panel | None:

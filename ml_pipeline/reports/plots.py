@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.reports.panels import Line, Panel, accuracy_panel, judge_panel
@@ -33,7 +34,7 @@ _PLOT, _HEAD, _LEGEND_ROW, _FOOT = 1.5, 0.34, 0.17, 0.42
 _TITLE_ABOVE, _LABEL_GAP, _HANDLE = 0.1, 0.06, 0.26
 
 _IN_TITLE_ROW, _LEGEND_COLUMNS = 2, 3
-_MARKED_POINTS, _LABELLED_POINTS = 60, 6
+_MARKED_POINTS, _LABELLED_POINTS, _LABEL_ROOM = 60, 10, 0.026
 _ITERATION_TICKS, _VALUE_TICKS = 6, 5
 _SMALL, _TITLE_SIZE = 8.0, 8.5
 
@@ -203,12 +204,13 @@ def _iterations(panels: Sequence[Panel | None]) -> Range:
 
 
 def _iteration_ticks(panels: Sequence[Panel | None], across: Range) -> list[int]:
-    """The checkpoints if they are few, else round numbers."""
+    """The checkpoints if they are few and their names have room, else round numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    marks = {iteration for panel in panels[:1] if panel for line in panel.lines for iteration in line.iterations}
-    if len(marks) <= _LABELLED_POINTS:
-        return sorted(marks)
+    marks = sorted({at for panel in panels[:1] if panel for line in panel.lines for at in line.iterations})
+    room = min((after - before for before, after in pairwise(marks)), default=math.inf) / (across[1] - across[0])
+    if len(marks) <= _LABELLED_POINTS and room >= _LABEL_ROOM * len(str(marks[-1])):
+        return marks
     found = MaxNLocator(nbins=_ITERATION_TICKS, integer=True).tick_values(*across)
     return [int(tick) for tick in found if across[0] <= tick <= across[1]]
 

@@ -196,8 +196,8 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     columns["LEK"] = _mean_of("lek")
     for metric, name in curve.signal_metrics.items():
         columns[name] = _share_of(metric)
-    columns["repetition, 0 to 10"] = _mean_of("degeneration")
-    columns["tokens an answer"] = _mean_of("mean_completion_tokens", digits=0)
+    columns["repetition (0 to 10)"] = _mean_of("degeneration")
+    columns["tokens"] = _mean_of("mean_completion_tokens", digits=0)
     columns["unscored"] = lambda point: str(point.unscored)
     return columns
 

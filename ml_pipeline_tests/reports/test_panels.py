@@ -21,7 +21,7 @@ def titles(panels: list[Panel]) -> list[str]:
 
 def test_losses_stand_beneath_accuracy_and_judge() -> None:
     curve = curve_of(Checkpoint("r", 10, {"a": True}, judge={"a": 7.0}, lek={"a": 1.0}), losses={10: 2.0})
-    assert titles(curve_panels(curve)) == ["Accuracy", "Judge, average", "Loss"]
+    assert titles(curve_panels(curve)) == ["Accuracy", "Judge (average)", "Loss"]
     assert titles(health_panels(curve)) == ["LEK", "Signs of trouble"]
 
 
