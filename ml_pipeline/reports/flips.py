@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,8 +106,9 @@ class AnswerBook:
     def _in_full(self, before: Point, after: Point, chosen: Sequence[_Found]) -> list[Flip]:
         if not chosen:
             return []
-        earlier, later = (self._results.of(point.key) for point in (before, after))
-        prompts = [self._prompts.of(point.key) for point in (after, before)]
+        probes = {one.probe for one in chosen}
+        earlier, later = (self._results.of(point.key, probes) for point in (before, after))
+        prompts = [self._prompts.of(point.key, probes) for point in (after, before)]
         flips = []
         for one in chosen:
             then, now = _answered(earlier[one.probe], not one.gained), _answered(later[one.probe], one.gained)
@@ -132,15 +133,16 @@ class _RowsOf:
     """The rows of a table by what they are of: found once for all, read only where they are asked for."""
 
     def __init__(self, table: pd.DataFrame, columns: list[str]) -> None:
-        self._rows = table[["probe_id", *columns]]
+        self._rows = table[columns]
+        self._probes = table["probe_id"].to_numpy(dtype=object)
         self._places = table.groupby(EVALUATION_KEY).indices
 
-    def of(self, key: EvaluationKey) -> dict[str, list[dict[str, Any]]]:
-        """The rows of an evaluation by probe."""
+    def of(self, key: EvaluationKey, probes: Set[str]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of an evaluation by probe, of these probes."""
         found: dict[str, list[dict[str, Any]]] = {}
-        if (places := self._places.get(key)) is not None:
-            for row in self._rows.iloc[places].to_dict("records"):
-                found.setdefault(str(row["probe_id"]), []).append({str(name): value for name, value in row.items()})
+        places = [place for place in self._places.get(key, ()) if self._probes[place] in probes]
+        for place, row in zip(places, self._rows.iloc[places].to_dict("records"), strict=True):
+            found.setdefault(self._probes[place], []).append({str(name): value for name, value in row.items()})
         return found
 
 
