@@ -17,6 +17,8 @@ from ml_pipeline.scoring.statistics import exact_mcnemar, holm, sign_flip_test
 Verdict = Literal["better", "worse", "no clear difference"]
 Passes = Mapping[str, bool | Fraction]
 """Whether each probe passed, by its id; of several answers to one, the share that did."""
+Difference = int | Fraction
+"""By how much the share that passed a probe differs: whole where each was asked once, since that is quicker to add."""
 Templates = Mapping[str, str]
 """The template of each probe that has one, by the probe's id."""
 
@@ -102,7 +104,7 @@ def compare(reference: Passes, candidate: Passes, templates: Templates | None = 
     shared = sorted(reference.keys() & candidate.keys())
     if not shared:
         return None
-    differences = [Fraction(candidate[probe]) - Fraction(reference[probe]) for probe in shared]
+    differences = [candidate[probe] - reference[probe] for probe in shared]
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     asked_once = all(difference.denominator == 1 for difference in differences)
     p_value = exact_mcnemar(better, worse) if asked_once else _sign_flips(differences)
@@ -133,7 +135,7 @@ def compare_run(reference: Passes, candidates: Sequence[Passes]) -> RunCompariso
     if not shared:
         return None
     differences = [
-        sum((Fraction(candidate[probe]) - Fraction(reference[probe]) for candidate in candidates), Fraction())
+        sum(candidate[probe] for candidate in candidates) - len(candidates) * reference[probe]
         for probe in sorted(shared)
     ]
     delta = float(sum(differences) / (len(candidates) * len(shared)))
@@ -150,24 +152,24 @@ def compare_means(
     return interval and MeanComparison(len(shared), math.fsum(differences) / len(shared), *interval)
 
 
-def _sign_flips(differences: Sequence[Fraction]) -> float:
+def _sign_flips(differences: Sequence[Difference]) -> float:
     whole = math.lcm(*(difference.denominator for difference in differences))
     return sign_flip_test([int(difference * whole) for difference in differences])
 
 
-def _bootstrap(differences: Sequence[Fraction], clusters: Sequence[str] | None = None) -> tuple[float, float]:
+def _bootstrap(differences: Sequence[Difference], clusters: Sequence[str] | None = None) -> tuple[float, float]:
     return mean_interval([float(difference) for difference in differences], clusters) or (-1.0, 1.0)
 
 
-def _discordance(differences: Sequence[Fraction]) -> float:
+def _discordance(differences: Sequence[Difference]) -> float:
     """The mean square of the differences: the share of discordant probes where each was asked once, and as in
     `difference_interval` with one more on either side, so that a few alike probes claim no perfect eye."""
     return min(1.0, (float(sum(d * d for d in differences)) + 2) / (len(differences) + 2))
 
 
-def _beyond(probes: Sequence[str], differences: Sequence[Fraction], templates: Templates) -> BeyondTemplates | None:
+def _beyond(probes: Sequence[str], differences: Sequence[Difference], templates: Templates) -> BeyondTemplates | None:
     clusters = [templates.get(probe, probe) for probe in probes]
-    sums: dict[str, Fraction] = defaultdict(Fraction)
+    sums: dict[str, Difference] = defaultdict(int)
     for cluster, difference in zip(clusters, differences, strict=True):
         sums[cluster] += difference
     if not 1 < len(sums) < len(probes):

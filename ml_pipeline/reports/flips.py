@@ -1,20 +1,21 @@
-"""Probes whose outcome changed between the base and the best checkpoint, with both answers."""
+"""Probes whose outcome changed between two checkpoints of a run, with both answers."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import pandas as pd
 
-from ml_pipeline.reports.runs import Point, RunCurve
+from ml_pipeline.reports.runs import EvaluationKey, Point, RunCurve
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
 
-_COLUMNS = ["response", "extracted", "expected", "category", "finish_reason"]
 MOST_CHARACTERS = 3000
+"""Of an answer's text, the rest is told as a number."""
+_MOST_SHOWN, _FEWEST_SHOWN = 12, 2
+_SHOWN_IN_ALL = 120
+_RESULT_COLUMNS = ["passed", "response", "extracted", "expected", "category", "finish_reason"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,57 +30,140 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A probe that only one of the two passed; of several answers to one, that only one passed mostly."""
+    """A probe that only one of the two passed; of several answers to one, that only one passed mostly.
+
+    `alike` of the run's `checkpoints` that have a score for it do as the second of the two does: where most do, the
+    flip is what training did, and where few do it may be chance.
+    """
 
     probe_id: str
     category: str
     gained: bool
+    alike: int
+    checkpoints: int
     prompt: str
     expected: str
-    base: Answer
-    best: Answer
+    before: Answer
+    after: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class FlipSet:
+    """What flipped between two checkpoints: the most telling ones in full, lost before gained; the others by name."""
+
+    before: str
+    after: str
+    lost: int
+    gained: int
+    shown: tuple[Flip, ...]
+    other_lost: tuple[str, ...]
+    other_gained: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    probe: str
+    gained: bool
+    alike: int
+    checkpoints: int
 
 
 class AnswerBook:
-    """Looks up answers by checkpoint and probe; made once a report."""
+    """Looks up answers by checkpoint and probe; made once a report, for so many runs.
 
-    def __init__(self, scores: Scores) -> None:
-        self._results: dict[tuple[str, ...], dict[bool, dict[str, Any]]] = defaultdict(dict)
-        scored = scores.probe_results.dropna(subset="passed")
-        for key, row in _by_probe(scored, ["passed", *_COLUMNS]):
-            self._results[key].setdefault(bool(row["passed"]), row)
-        self._prompts = dict(_by_probe(scores.responses, ["prompt"]))
+    A report of many runs shows fewer flips of each in full, so that its size stays bounded.
+    """
 
-    def flips(self, curve: RunCurve) -> list[Flip]:
-        """The flips of a run, the lost ones first: they are what an average hides."""
-        if curve.base is None or not curve.best:
+    def __init__(self, scores: Scores, runs: int) -> None:
+        self._results = _RowsOf(scores.probe_results, _RESULT_COLUMNS)
+        self._prompts = _RowsOf(scores.responses, ["prompt"])
+        self._most = max(_FEWEST_SHOWN, min(_MOST_SHOWN, _SHOWN_IN_ALL // max(1, runs)))
+
+    def flips(self, curve: RunCurve) -> list[FlipSet]:
+        """From the base (without one: the first checkpoint) to the best checkpoint, and from there to the last."""
+        if not curve.best:
             return []
-        base, best = curve.base, curve.best[0]
-        shared = base.passed.keys() & best.passed.keys()
-        found = [self._flip(base, best, probe) for probe in shared if _mostly(base, probe) != _mostly(best, probe)]
-        return sorted(found, key=lambda flip: (flip.gained, flip.category, flip.probe_id))
+        best, last = curve.best[0], curve.points[-1]
+        pairs = [(curve.base or curve.points[0], best), (best, last)]
+        return [self._between(curve, before, after) for before, after in pairs if before is not after]
 
-    def _flip(self, base: Point, best: Point, probe: str) -> Flip:
-        before, after = (self._results[(*point.key, probe)][_mostly(point, probe)] for point in (base, best))
-        prompts = self._prompts.get((*best.key, probe)) or self._prompts.get((*base.key, probe)) or {}
-        return Flip(
-            probe_id=probe,
-            category=str(after["category"]),
-            gained=_mostly(best, probe),
-            prompt=str(prompts.get("prompt", "")),
-            expected=str(after["expected"]),
-            base=_answer(before),
-            best=_answer(after),
+    def _between(self, curve: RunCurve, before: Point, after: Point) -> FlipSet:
+        found = [_found(curve, after, probe) for probe in _flipped(before, after)]
+        # The lost ones first, since an average hides them; of each kind those first that most checkpoints share.
+        ordered = sorted(found, key=lambda one: (one.gained, -one.alike, one.probe))
+        lost, gained = ([one for one in ordered if one.gained is kind] for kind in (False, True))
+        chosen = [*lost[: self._most], *gained[: self._most]]
+        return FlipSet(
+            before="the base" if before is curve.base else f"iteration {before.iteration}",
+            after=f"iteration {after.iteration}",
+            lost=len(lost),
+            gained=len(gained),
+            shown=tuple(self._in_full(before, after, chosen)),
+            other_lost=tuple(one.probe for one in lost[self._most :]),
+            other_gained=tuple(one.probe for one in gained[self._most :]),
         )
+
+    def _in_full(self, before: Point, after: Point, chosen: Sequence[_Found]) -> list[Flip]:
+        if not chosen:
+            return []
+        probes = {one.probe for one in chosen}
+        earlier, later = (self._results.of(point.key, probes) for point in (before, after))
+        prompts = [self._prompts.of(point.key, probes) for point in (after, before)]
+        flips = []
+        for one in chosen:
+            then, now = _answered(earlier[one.probe], not one.gained), _answered(later[one.probe], one.gained)
+            asked = next((rows[one.probe][0] for rows in prompts if one.probe in rows), {})
+            flips.append(
+                Flip(
+                    probe_id=one.probe,
+                    category=str(now["category"]),
+                    gained=one.gained,
+                    alike=one.alike,
+                    checkpoints=one.checkpoints,
+                    prompt=str(asked.get("prompt", "")),
+                    expected=str(now["expected"]),
+                    before=_answer(then),
+                    after=_answer(now),
+                )
+            )
+        return flips
+
+
+class _RowsOf:
+    """The rows of a table by what they are of: found once for all, read only where they are asked for."""
+
+    def __init__(self, table: pd.DataFrame, columns: list[str]) -> None:
+        self._rows = table[columns]
+        self._probes = table["probe_id"].to_numpy(dtype=object)
+        self._places = table.groupby(EVALUATION_KEY).indices
+
+    def of(self, key: EvaluationKey, probes: Set[str]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of an evaluation by probe, of these probes."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        places = [place for place in self._places.get(key, ()) if self._probes[place] in probes]
+        for place, row in zip(places, self._rows.iloc[places].to_dict("records"), strict=True):
+            found.setdefault(self._probes[place], []).append({str(name): value for name, value in row.items()})
+        return found
+
+
+def _flipped(before: Point, after: Point) -> list[str]:
+    shared = before.passed.keys() & after.passed.keys()
+    return [probe for probe in shared if _mostly(before, probe) != _mostly(after, probe)]
+
+
+def _found(curve: RunCurve, after: Point, probe: str) -> _Found:
+    gained = _mostly(after, probe)
+    outcomes = [_mostly(point, probe) for point in curve.points if probe in point.passed]
+    return _Found(probe, gained, outcomes.count(gained), len(outcomes))
 
 
 def _mostly(point: Point, probe: str) -> bool:
-    return point.passed[probe] > Fraction(1, 2)
+    return 2 * point.passed[probe] > 1
 
 
-def _by_probe(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    rows = table[[*EVALUATION_KEY, "probe_id", *columns]].itertuples(index=False, name=None)
-    return ((tuple(row[:4]), dict(zip(columns, row[4:], strict=True))) for row in rows)
+def _answered(rows: Sequence[Mapping[str, Any]], passed: bool) -> Mapping[str, Any]:
+    """The first of a probe's answers that did as most of them did."""
+    return next(row for row in rows if not pd.isna(row["passed"]) and bool(row["passed"]) is passed)
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

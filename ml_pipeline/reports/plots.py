@@ -1,107 +1,77 @@
-"""Plots of one run each: accuracy, judge, LEK and truncation over the iterations, and accuracy by category.
+"""Draws panels with matplotlib: one figure of panels that stand above each other and share the iterations.
 
-Figures are made with matplotlib's objects alone, so that importing or drawing changes no global state of a notebook
-or of Dagster's processes. Every function takes one `RunCurve`, which holds one protocol by construction: scores of
-different bases, quantisations or suite versions cannot meet on one curve.
+Lines, bands and words are matplotlib's artists, set straight into a figure. Its axes are left out: their ticks, spines
+and margins took nine tenths of the time, and made a report of a hundred runs take minutes. It is imported by the first
+drawing, since that alone takes a second, and no global state of a notebook or of Dagster's processes is changed.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers and legible on white and on near black; the
-background is clear, and text and axes take the page's colour (see `render.to_svg`).
+background is clear, and text and rules take the page's colour (see `render.to_svg`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from ml_pipeline.reports.panels import Line, Panel, accuracy_panel, judge_panel
+from ml_pipeline.reports.runs import RunCurve
 
-from ml_pipeline.reports.intervals import Estimate
-from ml_pipeline.reports.runs import Point, RunCurve
-from ml_pipeline.reports.wording import evenly
-from ml_pipeline.scoring.statistics import OVERALL
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
 INK = "#0a0b0c"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
-_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-_SIZE = (4.6, 2.7)
-_MOST_BANDS = 2
-_MARKED_POINTS = 60
-_LABELLED_POINTS = 6
-_CATEGORY_COLUMNS = 10
-_ROOMY_LABELS = 36
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f6fb0")
+_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+_BASE_STYLE = (0, (4, 3))
+
+# Inches.
+_WIDTH, _LEFT, _RIGHT = 4.6, 0.5, 0.14
+_PLOT, _HEAD, _LEGEND_ROW, _FOOT = 1.5, 0.34, 0.17, 0.42
+_TITLE_ABOVE, _LABEL_GAP, _HANDLE = 0.1, 0.06, 0.26
+
+_IN_TITLE_ROW, _LEGEND_COLUMNS = 2, 3
+_MARKED_POINTS, _LABELLED_POINTS, _LABEL_ROOM = 60, 10, 0.026
+_ITERATION_TICKS, _VALUE_TICKS = 6, 5
+_SMALL, _TITLE_SIZE = 8.0, 8.5
+
+Range = tuple[float, float]
 
 
 def accuracy_figure(curve: RunCurve) -> Figure:
     """Accuracy over the iterations with its 95% interval as a band, the base as a line of dashes with its own band."""
-    figure, axes = _new(curve, percent=True)
-    _draw_series(axes, curve, "accuracy", "accuracy", 0, band=True)
-    _draw_base(axes, curve, "accuracy")
-    axes.set_ylim(0, 1)
-    _finish(axes)
-    return figure
+    return panels_figure([accuracy_panel(curve)])
 
 
 def judge_figure(curve: RunCurve) -> Figure:
-    """The judge's means over the iterations; where there is an average, that alone, else every dimension."""
-    judged = curve.judge_metrics
-    chosen = {"judge:avg": "judge, average"} if "judge:avg" in judged else judged
-    return metrics_figure(curve, chosen)
+    """The judge's means over the iterations."""
+    return panels_figure([judge_panel(curve)])
 
 
-def lek_figure(curve: RunCurve) -> Figure:
-    """Mean LEK over the iterations."""
-    return metrics_figure(curve, {"lek": "LEK"})
+def panels_figure(panels: Sequence[Panel | None]) -> Figure:
+    """Panels above each other; one that is None says that there are no figures."""
+    from matplotlib.figure import Figure
 
-
-def trouble_figure(curve: RunCurve) -> Figure:
-    """Shares of answers cut at the token limit and of probes left unscored."""
-    figure = metrics_figure(curve, {"truncated_share": "truncated", "unscored_share": "unscored"}, percent=True)
-    figure.axes[0].set_ylim(-0.02, 1.02)
-    return figure
-
-
-def metrics_figure(curve: RunCurve, metrics: Mapping[str, str], *, percent: bool = False) -> Figure:
-    """Any metrics of the score table (metric -> name in the legend) over the iterations.
-
-    One or two have 95% bands, a single one its base as well: more of either could not be told apart.
-    """
-    figure, axes = _new(curve, percent=percent)
-    for index, (metric, name) in enumerate(metrics.items()):
-        _draw_series(axes, curve, metric, plain(name), index, band=len(metrics) <= _MOST_BANDS)
-    if len(metrics) == 1:
-        _draw_base(axes, curve, next(iter(metrics)))
-    _finish(axes)
-    return figure
-
-
-def category_figure(curve: RunCurve) -> Figure:
-    """Accuracy by category and checkpoint as a heat map, the base first; white is a category without a score.
-
-    More than ten checkpoints are thinned evenly; the best one and the last stay.
-    """
-    shown = _heat_columns(curve)
-    named = [point.figures.get("accuracy", {}) for point in shown]
-    categories = list(dict.fromkeys(name for by in named for name in by if name != OVERALL))
-    figure = Figure(figsize=(_SIZE[0], 0.55 + 0.19 * max(1, len(categories))), layout="constrained")
-    axes = figure.add_subplot(frameon=False)
-    values = [[by[name].value if name in by else float("nan") for by in named] for name in categories]
-    if values:
-        axes.pcolormesh(values, cmap="cividis", vmin=0, vmax=1, edgecolors="none", shading="flat")
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            if value == value:
-                colour = "white" if value < 0.55 else "black"
-                axes.text(column + 0.5, row + 0.5, f"{100 * value:.0f}", color=colour, ha="center", va="center", size=7)
-    axes.xaxis.tick_top()
-    names = [_column_name(curve, point) for point in shown]
-    axes.set_xticks([index + 0.5 for index in range(len(shown))], names)
-    if len("".join(names)) > _ROOMY_LABELS:
-        for label in axes.get_xticklabels():
-            label.set(rotation=40, ha="left", rotation_mode="anchor")
-    axes.set_yticks([index + 0.5 for index in range(len(categories))], [plain(name) for name in categories])
-    axes.invert_yaxis()
-    axes.tick_params(colors=INK, labelsize=7, length=0)
+    heads = [_HEAD + _LEGEND_ROW * _legend_rows(panel) for panel in panels]
+    height = sum(heads) + _PLOT * len(panels) + _FOOT
+    figure = Figure(figsize=(_WIDTH, height))
+    across = _iterations(panels)
+    top = height
+    for panel, head in zip(panels, heads, strict=True):
+        top -= head + _PLOT
+        if panel is None:
+            middle = (_WIDTH / 2, top + _PLOT / 2)
+            figure.text(*middle, "no figures", transform=figure.dpi_scale_trans, ha="center", color=INK, size=_SMALL)
+            continue
+        drawing = _Drawing(figure, top, across, _values(panel))
+        drawing.rules(_value_ticks(drawing.up, shares=panel.shares))
+        drawing.contents(panel)
+        drawing.title(panel)
+        if panel is panels[-1]:
+            drawing.foot(_iteration_ticks(panels, across))
     return figure
 
 
@@ -110,88 +80,156 @@ def plain(words: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in words).replace("$", r"\$")
 
 
-def _new(curve: RunCurve, *, percent: bool) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE)
-    # Fixed margins: matplotlib's own search for them takes longer than the drawing, and reports hold many figures.
-    figure.subplots_adjust(left=0.11, right=0.98, top=0.88, bottom=0.16)
-    axes = figure.add_subplot(facecolor="none")
-    axes.set_xlabel("iteration", size=8, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    if percent:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=8)
-    axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-    marks = sorted({point.iteration for point in curve.points})
-    if len(marks) <= _LABELLED_POINTS:
-        axes.set_xticks(marks)
-    if len(marks) == 1:
-        axes.set_xlim(marks[0] - 1, marks[0] + 1)
-    return figure, axes
+@dataclass(frozen=True)
+class _Drawing:
+    """A panel's place in the figure: its lower edge in inches, and the iterations and values that it spans."""
+
+    figure: Figure
+    bottom: float
+    across: Range
+    up: Range
+
+    def rules(self, ticks: Sequence[tuple[float, str]]) -> None:
+        """A faint line and a figure at each of these values, and the two edges of the panel."""
+        from matplotlib.collections import LineCollection
+        from matplotlib.lines import Line2D
+
+        low, high = self.up
+        heights = [self.bottom + _PLOT * (value - low) / (high - low) for value, _ in ticks]
+        right = _WIDTH - _RIGHT
+        segments = [[(_LEFT, at), (right, at)] for at in heights]
+        self._add(LineCollection(segments, colors=INK, alpha=0.15, linewidths=0.6), in_inches=True)
+        corner = ([_LEFT, _LEFT, right], [self.bottom + _PLOT, self.bottom, self.bottom])
+        self._add(Line2D(*corner, color=INK, linewidth=0.8), in_inches=True)
+        for at, (_, words) in zip(heights, ticks, strict=True):
+            self._write(_LEFT - _LABEL_GAP, at, words, ha="right", va="center")
+
+    def contents(self, panel: Panel) -> None:
+        """The lines, the base and the rings around the best."""
+        from matplotlib.lines import Line2D
+
+        if (base := panel.base) is not None:
+            if base.low is not None and base.high is not None:
+                self._band(self.across, (base.low, base.low), (base.high, base.high), INK, 0.07)
+            level = Line2D(self.across, [base.value] * 2, color=INK, linestyle=_BASE_STYLE, linewidth=1.2)
+            self._add(level, label="base")
+        for index, line in enumerate(panel.lines):
+            self._line(line, index)
+        for iteration, value in panel.best:
+            ring = Line2D([iteration], [value], marker="o", markersize=9, fillstyle="none", color=INK)
+            self._add(ring, label="best")
+
+    def title(self, panel: Panel) -> None:
+        """The panel's title, and a legend where it has more than one line or a base."""
+        from matplotlib.lines import Line2D
+
+        above = self.bottom + _PLOT + _TITLE_ABOVE
+        rows = _legend_rows(panel)
+        self._write(_LEFT, above + _LEGEND_ROW * rows, plain(panel.title), weight="bold", size=_TITLE_SIZE)
+        entries = [(plain(line.name), *_look(index)) for index, line in enumerate(panel.lines)]
+        if panel.base is not None:
+            entries.append(("base", INK, _BASE_STYLE))
+        width = (_WIDTH - _LEFT - _RIGHT) / _LEGEND_COLUMNS
+        for place, (words, colour, style) in enumerate(entries if len(entries) > 1 else ()):
+            # Beside the title a short legend fills the columns from the right, below it from the left.
+            column = place % _LEGEND_COLUMNS if rows else _LEGEND_COLUMNS - len(entries) + place
+            left, at = _LEFT + width * column, above + _LEGEND_ROW * (max(rows, 1) - 1 - place // _LEGEND_COLUMNS)
+            handle = ([left, left + _HANDLE], [at + 0.035] * 2)
+            self._add(Line2D(*handle, color=colour, linestyle=style, linewidth=1.5), in_inches=True)
+            self._write(left + _HANDLE + _LABEL_GAP, at, words)
+
+    def foot(self, ticks: Sequence[int]) -> None:
+        """The iterations, below the panel."""
+        first, last = self.across
+        for tick in ticks:
+            at = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (tick - first) / (last - first)
+            self._write(at, self.bottom - _LABEL_GAP, str(tick), ha="center", va="top")
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        self._write(middle, self.bottom - 0.22, "iteration", ha="center", va="top")
+
+    def _line(self, line: Line, index: int) -> None:
+        from matplotlib.lines import Line2D
+
+        colour, style = _look(index)
+        if line.low and len(line.values) == 1:
+            self._add(Line2D(line.iterations * 2, (*line.low, *line.high), color=colour, linewidth=1.5))
+        elif line.low:
+            self._band(line.iterations, line.low, line.high, colour, 0.18)
+        marker = "o" if len(line.values) <= _MARKED_POINTS else ""
+        drawn = Line2D(line.iterations, line.values, color=colour, linestyle=style, marker=marker, markersize=3.5)
+        drawn.set_linewidth(1.5)
+        self._add(drawn, label=line.name)
+
+    def _band(
+        self, at: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, alpha: float
+    ) -> None:
+        from matplotlib.patches import Polygon
+
+        edge = [*zip(at, low, strict=True), *reversed(list(zip(at, high, strict=True)))]
+        self._add(Polygon(edge, closed=True, facecolor=colour, alpha=alpha, linewidth=0))
+
+    def _add(self, artist: Artist, *, in_inches: bool = False, label: str = "") -> None:
+        from matplotlib.transforms import Affine2D
+
+        inches = self.figure.dpi_scale_trans
+        (first, last), (low, high) = self.across, self.up
+        data = (
+            Affine2D().translate(-first, -low).scale((_WIDTH - _LEFT - _RIGHT) / (last - first), _PLOT / (high - low))
+        )
+        artist.set_transform(inches if in_inches else data.translate(_LEFT, self.bottom) + inches)
+        artist.set_label(label)
+        self.figure.add_artist(artist)
+
+    def _write(self, x: float, y: float, words: str, **style: Any) -> None:
+        self.figure.text(x, y, words, transform=self.figure.dpi_scale_trans, color=INK, **{"size": _SMALL, **style})
 
 
-def _draw_series(axes: Axes, curve: RunCurve, metric: str, name: str, index: int, *, band: bool) -> None:
-    found = [(point.iteration, estimate) for point in curve.points if (estimate := point.overall(metric))]
-    if not found:
-        return
-    at = [float(iteration) for iteration, _ in found]
-    colour, line = PALETTE[index % len(PALETTE)], _LINES[index % len(_LINES)]
-    marker = "o" if len(found) <= _MARKED_POINTS else ""
-    values = [estimate.value for _, estimate in found]
-    axes.plot(at, values, color=colour, linestyle=line, marker=marker, markersize=4, linewidth=1.6, label=name)
-    if not band:
-        return
-    low, high = _ends([estimate for _, estimate in found])
-    if len(found) == 1:
-        axes.vlines(at, low, high, color=colour, linewidth=1.6)
-    else:
-        axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+def _look(index: int) -> tuple[str, Any]:
+    """Colour and dashes of a panel's lines, told apart without colours too."""
+    return PALETTE[index % len(PALETTE)], _STYLES[index % len(_STYLES)]
 
 
-def _draw_base(axes: Axes, curve: RunCurve, metric: str) -> None:
-    estimate = curve.base.overall(metric) if curve.base is not None else None
-    if estimate is None:
-        return
-    axes.axhline(estimate.value, color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="base")
-    (low,), (high,) = _ends([estimate])
-    axes.axhspan(low, high, color=INK, alpha=0.07, linewidth=0)
+def _legend_rows(panel: Panel | None) -> int:
+    """Rows of the legend below the title; a short one stands beside it."""
+    if panel is None or (count := len(panel.lines) + (panel.base is not None)) <= _IN_TITLE_ROW:
+        return 0
+    return math.ceil(count / _LEGEND_COLUMNS)
 
 
-def _finish(axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
-    if not handles:
-        axes.text(0.5, 0.5, "no figures", transform=axes.transAxes, ha="center", color=INK, size=8)
-        return
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-        borderaxespad=0.2,
-        handlelength=2.2,
-    )
+def _iterations(panels: Sequence[Panel | None]) -> Range:
+    found = [iteration for panel in panels if panel for line in panel.lines for iteration in line.iterations]
+    low, high = min(found, default=0), max(found, default=0)
+    margin = max(1.0, 0.03 * (high - low))
+    return low - margin, high + margin
 
 
-def _ends(estimates: list[Estimate]) -> tuple[list[float], list[float]]:
-    low = [estimate.value if estimate.low is None else estimate.low for estimate in estimates]
-    high = [estimate.value if estimate.high is None else estimate.high for estimate in estimates]
-    return low, high
+def _iteration_ticks(panels: Sequence[Panel | None], across: Range) -> list[int]:
+    """The checkpoints if they are few and their names have room, else round numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    marks = sorted({at for panel in panels[:1] if panel for line in panel.lines for at in line.iterations})
+    room = min((after - before for before, after in pairwise(marks)), default=math.inf) / (across[1] - across[0])
+    if len(marks) <= _LABELLED_POINTS and room >= _LABEL_ROOM * len(str(marks[-1])):
+        return marks
+    found = MaxNLocator(nbins=_ITERATION_TICKS, integer=True).tick_values(*across)
+    return [int(tick) for tick in found if across[0] <= tick <= across[1]]
 
 
-def _heat_columns(curve: RunCurve) -> list[Point]:
-    room = _CATEGORY_COLUMNS - 1 if len(curve.points) > _CATEGORY_COLUMNS else len(curve.points)
-    kept = {id(curve.points[index]) for index in evenly(len(curve.points), room)}
-    kept |= {id(point) for point in curve.best[:1]}
-    shown = [point for point in curve.points if id(point) in kept]
-    return [point for point in (curve.base, *shown) if point is not None]
+def _values(panel: Panel) -> Range:
+    """The fixed limits, or all that is drawn and a little more."""
+    if panel.limits is not None:
+        return panel.limits
+    found = [value for line in panel.lines for value in (*line.values, *line.low, *line.high) if not math.isnan(value)]
+    if (base := panel.base) is not None:
+        found += [value for value in (base.value, base.low, base.high) if value is not None]
+    low, high = min(found, default=0.0), max(found, default=0.0)
+    margin = 0.05 * (high - low) or max(0.5, 0.05 * abs(high))
+    return low - margin, high + margin
 
 
-def _column_name(curve: RunCurve, point: Point) -> str:
-    if point is curve.base:
-        return "base"
-    return f"{point.iteration}{'*' if point in curve.best else ''}"
+def _value_ticks(up: Range, *, shares: bool) -> list[tuple[float, str]]:
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = up
+    within = [float(tick) for tick in MaxNLocator(nbins=_VALUE_TICKS).tick_values(low, high) if low <= tick <= high]
+    return [(tick, f"{tick:.0%}" if shares else f"{round(tick, 9):g}") for tick in within]

@@ -47,19 +47,24 @@ def provenance(scores: Scores, curve: RunCurve) -> list[tuple[str, str]]:
     return [(name, value or "not recorded") for name, value in lines]
 
 
-def unscored_groups(scores: Scores, curve: RunCurve) -> list[UnscoredGroup]:
-    """Why probes, judgements or heuristic figures are missing, the most frequent first; at most twenty groups."""
-    tables = {"probe": scores.probe_results, "heuristic": scores.heuristic_scores, "judge": scores.judgements}
-    found: list[UnscoredGroup] = []
-    for kind, table in tables.items():
-        missing = _of_curve(table, curve).dropna(subset="unscored_reason")
-        for reason, rows in missing.groupby("unscored_reason"):
-            spread = sorted({int(iteration) for iteration in rows["iteration"]})
-            shown = ", ".join(map(str, spread[:6])) + (f" and {len(spread) - 6} more" if len(spread) > 6 else "")
-            text = str(reason)
-            words = text if len(text) <= _REASON_CHARACTERS else f"{text[:_REASON_CHARACTERS]} …"
-            found.append(UnscoredGroup(kind, words, len(rows), shown))
-    return sorted(found, key=lambda group: (-group.count, group.kind, group.reason))[:_MOST_REASONS]
+class UnscoredBook:
+    """Looks up why scores are missing, by run; made once a report, since few rows of the tables are without one."""
+
+    def __init__(self, scores: Scores) -> None:
+        tables = {"probe": scores.probe_results, "heuristic": scores.heuristic_scores, "judge": scores.judgements}
+        self._missing = {kind: table.dropna(subset="unscored_reason") for kind, table in tables.items()}
+
+    def groups(self, curve: RunCurve) -> list[UnscoredGroup]:
+        """The reasons, the most frequent first; at most twenty groups."""
+        found: list[UnscoredGroup] = []
+        for kind, table in self._missing.items():
+            for reason, rows in _of_curve(table, curve).groupby("unscored_reason"):
+                spread = sorted({int(iteration) for iteration in rows["iteration"]})
+                shown = ", ".join(map(str, spread[:6])) + (f" and {len(spread) - 6} more" if len(spread) > 6 else "")
+                text = str(reason)
+                words = text if len(text) <= _REASON_CHARACTERS else f"{text[:_REASON_CHARACTERS]} …"
+                found.append(UnscoredGroup(kind, words, len(rows), shown))
+        return sorted(found, key=lambda group: (-group.count, group.kind, group.reason))[:_MOST_REASONS]
 
 
 def _of_curve(table: pd.DataFrame, curve: RunCurve) -> pd.DataFrame:

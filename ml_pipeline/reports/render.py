@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 from html import escape
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from ml_pipeline.reports.plots import INK, PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PNG_DPI = 150
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
@@ -25,6 +26,8 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     `name` prefixes every id, so that several figures of one page do not collide; `description` is what a screen
     reader says. Equal figures give equal text: no date, and ids hashed with a fixed salt.
     """
+    from matplotlib import rc_context
+
     target = io.StringIO()
     # SVG text is written from these settings alone; the page's style sheet replaces the font.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
-from ml_pipeline.reports import plots
-from ml_pipeline.reports.flips import AnswerBook, Flip
+from ml_pipeline.reports.flips import AnswerBook, FlipSet
+from ml_pipeline.reports.heat_map import HeatMap, category_heat_map
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
-from ml_pipeline.reports.provenance import UnscoredGroup, provenance, unscored_groups
+from ml_pipeline.reports.panels import Panel, curve_panels, health_panels
+from ml_pipeline.reports.plots import panels_figure
+from ml_pipeline.reports.provenance import UnscoredBook, UnscoredGroup, provenance
 from ml_pipeline.reports.render import to_svg
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import Scores
@@ -86,22 +86,23 @@ class Section:
     best_bar: Estimate | None
     checkpoints: int
     plots: tuple[Plot, ...]
+    heat_map: HeatMap | None
     headings: tuple[str, ...]
     rows: tuple[Row, ...]
     short_rows: tuple[Row, ...]
-    best_name: str
-    flips: tuple[Flip, ...]
+    flips: tuple[FlipSet, ...]
     unscored: tuple[UnscoredGroup, ...]
     provenance: tuple[tuple[str, str], ...]
 
 
 def sections(scores: Scores) -> list[Section]:
     """A section for every run, in the order of `run_curves`."""
-    answers = AnswerBook(scores)
-    return [_section(scores, curve, answers, f"run-{index}") for index, curve in enumerate(run_curves(scores), 1)]
+    curves = run_curves(scores)
+    answers, unscored = AnswerBook(scores, len(curves)), UnscoredBook(scores)
+    return [_section(scores, curve, answers, unscored, f"run-{index}") for index, curve in enumerate(curves, 1)]
 
 
-def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, anchor: str) -> Section:
+def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, unscored: UnscoredBook, anchor: str) -> Section:
     trouble = first_trouble(curve)
     best = curve.best[0] if curve.best else None
     extra = _extra_columns(curve)
@@ -126,12 +127,12 @@ def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, anchor: str) 
         best_bar=best.accuracy if best else None,
         checkpoints=len(curve.points),
         plots=tuple(_plots(curve, anchor)),
+        heat_map=category_heat_map(curve) if curve.best else None,
         headings=tuple(extra),
         rows=rows,
         short_rows=short,
-        best_name="" if best is None or curve.base is None else f"iteration {best.iteration}",
         flips=tuple(answers.flips(curve)),
-        unscored=tuple(unscored_groups(scores, curve)),
+        unscored=tuple(unscored.groups(curve)),
         provenance=tuple(provenance(scores, curve)),
     )
 
@@ -193,9 +194,10 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     for metric, dimension in shown.items():
         columns[f"judge: {dimension}"] = _mean_of(metric)
     columns["LEK"] = _mean_of("lek")
-    columns["truncated"] = _share_of("truncated_share")
-    columns["repetition, 0 to 10"] = _mean_of("degeneration")
-    columns["tokens an answer"] = _mean_of("mean_completion_tokens", digits=0)
+    for metric, name in curve.signal_metrics.items():
+        columns[name] = _share_of(metric)
+    columns["repetition (0 to 10)"] = _mean_of("degeneration")
+    columns["tokens"] = _mean_of("mean_completion_tokens", digits=0)
     columns["unscored"] = lambda point: str(point.unscored)
     return columns
 
@@ -226,34 +228,14 @@ def _share_of(metric: str) -> Callable[[Point], str]:
 
 
 def _plots(curve: RunCurve, anchor: str) -> list[Plot]:
-    drawn: list[tuple[str, Callable[[RunCurve], Figure], str, str]] = []
-    if curve.best:
-        drawn.append(("accuracy", plots.accuracy_figure, "accuracy", "Accuracy, with 95% intervals"))
-    judged = curve.judge_metrics
-    if judged:
-        metric = "judge:avg" if "judge:avg" in judged else next(iter(judged))
-        told = "Judge's mean figure, with 95% intervals" if metric == "judge:avg" else "Judge's mean figures"
-        drawn.append(("judge", plots.judge_figure, metric, told))
-    drawn.append(("lek", plots.lek_figure, "lek", "Mean LEK, with 95% intervals"))
-    drawn.append(("cut", plots.trouble_figure, "truncated_share", "Truncated answers and unscored probes"))
-    made = [
-        Plot(to_svg(figure(curve), f"{anchor}-{name}", f"{caption}: {_spoken(curve, metric)}"), f"{caption}.")
-        for name, figure, metric, caption in drawn
-        if any(point.overall(metric) for point in curve.points)
-    ]
-    if curve.best:
-        described = "Accuracy in percent by category and iteration. The rows of the score table hold every figure."
-        svg = to_svg(plots.category_figure(curve), f"{anchor}-categories", described)
-        made.append(
-            Plot(svg, "Accuracy by category, percent; * marks the best. Few probes a category: read rows, not cells.")
-        )
-    return made
+    drawn = {"curves": curve_panels(curve), "health": health_panels(curve)}
+    return [_plot(panels, f"{anchor}-{name}") for name, panels in drawn.items() if panels]
 
 
-def _spoken(curve: RunCurve, metric: str) -> str:
-    """The curve in words for a screen reader: at most eight points and the base."""
-    shares = metric == "accuracy" or metric.endswith("_share")
-    chosen = [curve.points[index] for index in evenly(len(curve.points), 8)]
-    named = [("base", curve.base), *((f"iteration {point.iteration}", point) for point in chosen)]
-    figures = [(name, point.overall(metric)) for name, point in named if point is not None]
-    return ", ".join(f"{name} {percent(f.value) if shares else number(f)}" for name, f in figures if f is not None)
+def _plot(panels: Sequence[Panel], name: str) -> Plot:
+    """The panels as one figure, told to those who cannot see it in the words of all of them."""
+    titles = [panel.title if index == 0 else panel.title.lower() for index, panel in enumerate(panels)]
+    told = titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
+    bands = " Bands are 95% intervals." if any(line.low for panel in panels for line in panel.lines) else ""
+    best = " A ring marks the best." if any(panel.best for panel in panels) else ""
+    return Plot(to_svg(panels_figure(panels), name, "; ".join(p.spoken for p in panels)), f"{told}.{bands}{best}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -23,9 +23,12 @@ from ml_pipeline.reports.comparison import (
     compare_run,
 )
 from ml_pipeline.reports.intervals import Estimate
+from ml_pipeline.reports.judge_scale import Scale, judge_scales
+from ml_pipeline.reports.losses import RunLosses, losses_by_run
 from ml_pipeline.reports.sample_metrics import is_sample_metric
 from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, score_table
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
+from ml_pipeline.scoring.degeneration import SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 from ml_pipeline.settings import BASE_SOURCE
 
@@ -36,7 +39,8 @@ _AVERAGE = "avg"
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One checkpoint on one suite: its figures by metric and category, and its passes by probe id.
+    """One checkpoint on one suite: its figures by metric and category (of accuracy; of all others 'overall' alone), and
+    its passes by probe id.
 
     `means` are the figures of single probes whose means are compared: by metric, then by probe id.
     """
@@ -82,6 +86,7 @@ class RunCurve:
     """The checkpoints of one run on one suite under one protocol, by iteration, and the base of that protocol.
 
     Points of different protocols (another base, quantisation, backend, suite version) are in different curves.
+    `losses` are those of the run's training, whatever was scored; `judge_scale` is None where nothing was judged.
     """
 
     source: str
@@ -91,6 +96,8 @@ class RunCurve:
     protocol_id: str
     base: Point | None
     points: tuple[Point, ...]
+    losses: RunLosses
+    judge_scale: Scale | None
 
     @property
     def name(self) -> str:
@@ -109,6 +116,16 @@ class RunCurve:
         """What several answers to a probe add: majority and pass@k, where any checkpoint has them."""
         names = {metric for point in self.points for metric in point.figures if is_sample_metric(metric)}
         return tuple(sorted(names, key=lambda name: (len(name), name)))
+
+    @cached_property
+    def signal_metrics(self) -> dict[str, str]:
+        """Signs of degeneration that any checkpoint shows, and truncation in any case: metric -> the sign's name."""
+        names = {f"{signal}_share": signal.replace("_", " ") for signal in SIGNALS}
+        return {
+            metric: name
+            for metric, name in names.items()
+            if name == "truncated" or any((f := p.overall(metric)) is not None and f.value > 0 for p in self.points)
+        }
 
     @cached_property
     def best(self) -> tuple[Point, ...]:
@@ -175,10 +192,20 @@ def run_curves(scores: Scores) -> list[RunCurve]:
         if (suite, protocol_id) not in used:
             identity = base.identity
             curves[suite, str(identity["base_model"]), BASE_SOURCE, str(identity["run"]), protocol_id] = {}
-    return [_curve(names, curves[names].values(), bases.get((names[0], names[-1]))) for names in sorted(curves)]
+    losses, scales = losses_by_run(scores.training_loss), judge_scales(scores.judgements)
+    return [
+        _curve(
+            names,
+            curves[names].values(),
+            bases.get((names[0], names[-1])),
+            losses=losses.get((names[2], names[3]), {}),
+            judge_scale=scales.get(names[0]),
+        )
+        for names in sorted(curves)
+    ]
 
 
-def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None) -> RunCurve:
+def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, **beside: Any) -> RunCurve:
     suite, base_model, source, run, protocol_id = names
     ordered = sorted(points, key=lambda point: (point.iteration, point.key))
     before: list[Point | None] = [None, *ordered][: len(ordered)]
@@ -188,7 +215,7 @@ def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None) 
             ordered, _against([base] * len(ordered), ordered), before, _against(before, ordered), strict=True
         )
     ]
-    return RunCurve(source, run, base_model, suite, protocol_id, base, tuple(compared))
+    return RunCurve(source, run, base_model, suite, protocol_id, base, tuple(compared), **beside)
 
 
 def _against(references: Sequence[Point | None], points: Sequence[Point]) -> list[Comparison | None]:
@@ -203,20 +230,20 @@ def _verdict(reference: Point, candidate: Point) -> str:
 
 def _points(scores: Scores) -> list[Point]:
     figures: dict[EvaluationKey, dict[str, dict[str, Estimate]]] = defaultdict(lambda: defaultdict(dict))
-    for row in _records(score_table(scores)[[*EVALUATION_KEY, *FIGURE_COLUMNS]]):
+    for row in _records(score_table(scores, by_category=False)[[*EVALUATION_KEY, *FIGURE_COLUMNS]]):
         if not math.isnan(row["value"]):
             figures[_key(row)][row["metric"]][row["category"]] = _estimate(row)
     answers: dict[EvaluationKey, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for row in _records(scores.probe_results[[*EVALUATION_KEY, "probe_id", "passed"]].dropna(subset="passed")):
-        answers[_key(row)][row["probe_id"]].append(bool(row["passed"]))
+    for key, probe, passed in _figures_of(scores.probe_results, "passed"):
+        answers[key][probe].append(bool(passed))
     templates: dict[EvaluationKey, dict[str, str]] = defaultdict(dict)
-    for row in _records(scores.responses[[*EVALUATION_KEY, "probe_id", "template"]].dropna(subset="template")):
-        templates[_key(row)][row["probe_id"]] = row["template"]
+    for key, probe, template in _figures_of(scores.responses, "template"):
+        templates[key][probe] = template
     means: dict[EvaluationKey, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     judged = scores.judgements[scores.judgements["dimension"].eq(_AVERAGE)]
     for metric, rows, column in (("lek", scores.heuristic_scores, "lek"), (JUDGE_PREFIX + _AVERAGE, judged, "score")):
-        for row in _records(rows[[*EVALUATION_KEY, "probe_id", column]].dropna(subset=column)):
-            means[_key(row)][metric][row["probe_id"]] = row[column]
+        for key, probe, value in _figures_of(rows, column):
+            means[key][metric][probe] = value
     return [
         Point(
             row,
@@ -236,6 +263,16 @@ def _share(passed: Sequence[bool]) -> bool | Fraction:
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns = list(frame.columns)
     return [dict(zip(columns, values, strict=True)) for values in frame.itertuples(index=False, name=None)]
+
+
+def _figures_of(table: pd.DataFrame, column: str) -> Iterator[tuple[EvaluationKey, str, Any]]:
+    """Evaluation, probe and figure of each row that has one; by columns, since rows of pandas take long to walk."""
+    rows = table.loc[table[column].notna(), [*EVALUATION_KEY, "probe_id", column]]
+    probes, figures = rows["probe_id"].tolist(), rows[column].tolist()
+    for key, places in rows.groupby(EVALUATION_KEY).indices.items():
+        assert isinstance(key, tuple)
+        for place in places.tolist():
+            yield key, probes[place], figures[place]
 
 
 def _key(row: Mapping[str, Any]) -> EvaluationKey:

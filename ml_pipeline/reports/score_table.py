@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml_pipeline.reports.losses import TRAIN, VALIDATION, losses_by_run
 from ml_pipeline.reports.sample_metrics import MAJORITY, sample_metrics
 from ml_pipeline.reports.scores import EVALUATION_KEY, IDENTITY_COLUMNS, Scores
 from ml_pipeline.scoring.degeneration import SIGNALS
@@ -20,13 +21,14 @@ JUDGE_PREFIX = "judge:"
 SIGNAL_METRICS = tuple(f"{signal}_share" for signal in SIGNALS)
 SHARE_METRICS = ("accuracy", "unscored_share", *SIGNAL_METRICS, MAJORITY)
 METRIC_ORDER = (*SHARE_METRICS, "lek", "degeneration", "mean_completion_tokens")
-_PROVENANCE = ["base_sha256", "backend", "quantisation"]
+_PROVENANCE = ["base_sha256", "backend", "quantisation", "suite_version"]
+_LOSSES = {"training_loss": TRAIN, "validation_loss": VALIDATION}
 FIGURE_COLUMNS = ["metric", "category", "value", "low", "high", "count", "unscored"]
-SCORE_TABLE_COLUMNS = [*IDENTITY_COLUMNS, *_PROVENANCE, *FIGURE_COLUMNS]
+SCORE_TABLE_COLUMNS = [*IDENTITY_COLUMNS, *_PROVENANCE, *_LOSSES, *FIGURE_COLUMNS]
 _BROKEN_OFF = ("error", "cancelled")
 
 
-def score_table(scores: Scores) -> pd.DataFrame:
+def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
     """Every figure of every checkpoint, with its 95% interval.
 
     | metric | value | interval | count / unscored |
@@ -41,34 +43,37 @@ def score_table(scores: Scores) -> pd.DataFrame:
     | majority | share of probes whose most frequent answer is right | Wilson | probes / without a score |
     | pass@k | chance that one of k answers is right | bootstrap | probes / with fewer than k scored answers |
 
+    `training_loss` and `validation_loss` are what the training log said of that iteration (`losses.LossCurve.at`).
     `category` is 'overall' or a probe category. A figure that nothing gave has an empty value, never 0. Intervals
     treat probes as a sample of the questions that could have been asked, and those of one template (and the answers to
     one probe) as a cluster; the bootstrap gives way to Student's t below 8 clusters. The last two are there where a
-    probe was asked several times. Sorted, so that equal scores give an equal table.
+    probe was asked several times. Sorted, so that equal scores give an equal table. Without `by_category` only accuracy
+    has its categories, whose intervals are stored: those of all the others are what takes the time.
     """
-    responses = _clustered(scores, scores.responses)
+    responses = _clustered(scores, scores.responses, ["finish_reason", "completion_tokens"])
     answered = responses[~responses["finish_reason"].isin(_BROKEN_OFF)]
     failed = responses[responses["finish_reason"].isin(_BROKEN_OFF)]
-    heuristic, judgements = _clustered(scores, scores.heuristic_scores), _clustered(scores, scores.judgements)
+    heuristic = _clustered(scores, scores.heuristic_scores, ["lek", "degeneration"])
+    judgements = _clustered(scores, scores.judgements, ["dimension", "score"])
     judged = judgements.assign(metric=JUDGE_PREFIX + judgements["dimension"].astype("str"))
     truncated = answered.assign(truncated=answered["finish_reason"].eq("length"))
-    samples = sample_metrics(_clustered(scores, scores.probe_results))
+    samples = sample_metrics(_clustered(scores, scores.probe_results, ["sample", "passed", "extracted"]))
     parts = [
         *_accuracies(scores.checkpoint_scores),
-        _shares(truncated, failed, "truncated", "truncated_share"),
+        _shares(truncated, failed, "truncated", "truncated_share", by_category),
         _signals(scores.degeneration),
-        _means(heuristic.assign(metric="lek"), "lek"),
-        _means(heuristic.assign(metric="degeneration"), "degeneration"),
-        _means(judged, "score"),
-        _means(answered.assign(metric="mean_completion_tokens"), "completion_tokens"),
-        _means(samples[samples["metric"].ne(MAJORITY)], "value"),
-        _shares(samples[samples["metric"].eq(MAJORITY)], samples[:0], "value", MAJORITY),
+        _means(heuristic.assign(metric="lek"), "lek", by_category),
+        _means(heuristic.assign(metric="degeneration"), "degeneration", by_category),
+        _means(judged, "score", by_category),
+        _means(answered.assign(metric="mean_completion_tokens"), "completion_tokens", by_category),
+        _means(samples[samples["metric"].ne(MAJORITY)], "value", by_category),
+        _shares(samples[samples["metric"].eq(MAJORITY)], samples[:0], "value", MAJORITY, by_category),
     ]
     filled = [part for part in parts if not part.empty]
     if not filled:
         return pd.DataFrame(columns=SCORE_TABLE_COLUMNS)
     provenance = scores.evaluations[[*EVALUATION_KEY, *_PROVENANCE]].drop_duplicates(EVALUATION_KEY, keep="last")
-    identities = scores.identities().merge(provenance, on=EVALUATION_KEY, how="left")
+    identities = _with_losses(scores).merge(provenance, on=EVALUATION_KEY, how="left")
     table = pd.concat(filled, ignore_index=True).merge(identities, on=EVALUATION_KEY, how="left")
     return _sorted(table)[SCORE_TABLE_COLUMNS]
 
@@ -76,6 +81,17 @@ def score_table(scores: Scores) -> pd.DataFrame:
 def metric_rank(metric: str) -> int:
     """Where a metric stands in a table: the order of `METRIC_ORDER`, a judge's dimensions last."""
     return METRIC_ORDER.index(metric) if metric in METRIC_ORDER else len(METRIC_ORDER)
+
+
+def _with_losses(scores: Scores) -> pd.DataFrame:
+    """The identities, with the losses of their iterations."""
+    curves, identities = losses_by_run(scores.training_loss), scores.identities()
+    where = list(identities[["source", "run", "iteration"]].itertuples(index=False, name=None))
+    for column, kind in _LOSSES.items():
+        of_runs = [(curves.get((source, run), {}).get(kind), iteration) for source, run, iteration in where]
+        losses = [None if curve is None else curve.at(int(iteration)) for curve, iteration in of_runs]
+        identities[column] = np.array(losses, dtype=np.float64)
+    return identities
 
 
 def _accuracies(checkpoint_scores: pd.DataFrame) -> list[pd.DataFrame]:
@@ -94,13 +110,13 @@ def _accuracies(checkpoint_scores: pd.DataFrame) -> list[pd.DataFrame]:
     return [accuracy[[*EVALUATION_KEY, *FIGURE_COLUMNS]], _with_wilson(unscored)]
 
 
-def _shares(answers: pd.DataFrame, failed: pd.DataFrame, column: str, metric: str) -> pd.DataFrame:
+def _shares(answers: pd.DataFrame, failed: pd.DataFrame, column: str, metric: str, by_category: bool) -> pd.DataFrame:
     if answers.empty:
         return pd.DataFrame()
     keys = [*EVALUATION_KEY, "category"]
-    lost = _and_overall(failed).groupby(keys).size().to_dict()
+    lost = _grouped(failed, by_category).groupby(keys).size().to_dict()
     rows = []
-    every = _and_overall(answers)
+    every = _grouped(answers, by_category)
     hit, clusters = every[column].to_numpy(dtype=bool), pd.factorize(every["cluster"])[0]
     for key, at in _groups(every, keys):
         hits = hit[at].tolist()
@@ -123,12 +139,12 @@ def _signals(degeneration: pd.DataFrame) -> pd.DataFrame:
     return figures[[*EVALUATION_KEY, *FIGURE_COLUMNS]]
 
 
-def _means(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+def _means(rows: pd.DataFrame, column: str, by_category: bool) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
     keys = [*EVALUATION_KEY, "metric", "category"]
     made = []
-    every = _and_overall(rows)
+    every = _grouped(rows, by_category)
     figures, clusters = every[column].to_numpy(dtype=float, na_value=math.nan), pd.factorize(every["cluster"])[0]
     for key, at in _groups(every, keys):
         scored = at[~np.isnan(figures[at])]
@@ -146,16 +162,19 @@ def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[str, ..
         yield key, np.asarray(places, dtype=np.intp)
 
 
-def _clustered(scores: Scores, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with what their probe succeeds and fails together with: its template, else only itself."""
+def _clustered(scores: Scores, rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """These columns, with what the rows' probe succeeds and fails together with: its template, else only itself."""
     keys = [*EVALUATION_KEY, "probe_id"]
-    templates = scores.responses[[*keys, "template"]].drop_duplicates(keys)
-    merged = rows.drop(columns="template", errors="ignore").merge(templates, on=keys, how="left")
+    chosen = rows[[*keys, "category", *columns]]
+    templates = scores.responses.loc[scores.responses["template"].notna(), [*keys, "template"]].drop_duplicates(keys)
+    merged = chosen.merge(templates, on=keys, how="left")
     return merged.assign(cluster=merged["template"].fillna(merged["probe_id"]))
 
 
-def _and_overall(rows: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([rows.dropna(subset="category"), rows.assign(category=OVERALL)], ignore_index=True)
+def _grouped(rows: pd.DataFrame, by_category: bool) -> pd.DataFrame:
+    """The rows as those of 'overall', and before that as those of their categories if wanted."""
+    overall = rows.assign(category=OVERALL)
+    return pd.concat([rows.dropna(subset="category"), overall], ignore_index=True) if by_category else overall
 
 
 def _with_wilson(rows: pd.DataFrame) -> pd.DataFrame:

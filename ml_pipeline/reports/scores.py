@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.table import Table
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY, TRAINING_LOSS
 
+SCORE_TABLES = (*CHECKPOINT_TABLES, TRAINING_LOSS)
+"""The tables that reports are made of."""
 EVALUATION_KEY = ["partition_key", "suite", "evaluation_id"]
 IDENTITY_COLUMNS = [column.name for column in IDENTITY]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that was scored, as frames with the columns of `ml_pipeline.stores.tables`."""
+    """Everything that was scored, and the losses of the training, as frames with the columns of
+    `ml_pipeline.stores.tables`."""
 
     evaluations: pd.DataFrame
     responses: pd.DataFrame
@@ -27,6 +31,7 @@ class Scores:
     judgements: pd.DataFrame
     checkpoint_scores: pd.DataFrame
     degeneration: pd.DataFrame
+    training_loss: pd.DataFrame
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, pa.Table]) -> Scores:
@@ -37,7 +42,7 @@ class Scores:
         """
         problems = [
             f"table {table.name}: no column {column.name}"
-            for table in CHECKPOINT_TABLES
+            for table in SCORE_TABLES
             if table.name in tables
             for column in table.columns
             if column.name not in tables[table.name].column_names
@@ -46,11 +51,11 @@ class Scores:
             raise StoreError.from_problems(
                 "report input", problems, "Rebuild the tables from the Parquet files, then make the report again."
             )
-        return cls(**{table.name: _frame(table, tables.get(table.name)) for table in CHECKPOINT_TABLES})
+        return cls(**{table.name: _frame(table, tables.get(table.name)) for table in SCORE_TABLES})
 
     @property
     def is_empty(self) -> bool:
-        """Whether no table holds a row."""
+        """Whether no table of checkpoints holds a row; losses alone are no scores."""
         return all(frame.empty for frame in self._frames())
 
     def identities(self) -> pd.DataFrame:
@@ -58,13 +63,23 @@ class Scores:
 
         Taken from all tables, so that a checkpoint of which only answers exist so far is not forgotten.
         """
-        rows = pd.concat([frame[IDENTITY_COLUMNS] for frame in self._frames()], ignore_index=True)
+        return self._identities.copy()
+
+    @cached_property
+    def _identities(self) -> pd.DataFrame:
+        rows = pd.concat([_without_repeats(frame[IDENTITY_COLUMNS]) for frame in self._frames()], ignore_index=True)
         newest = rows.sort_values([*EVALUATION_KEY, "scored_at"], kind="stable")
         return newest.drop_duplicates(EVALUATION_KEY, keep="last").reset_index(drop=True)
 
     def _frames(self) -> Iterator[pd.DataFrame]:
-        for field in fields(self):
-            yield getattr(self, field.name)
+        for table in CHECKPOINT_TABLES:
+            yield getattr(self, table.name)
+
+
+def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose evaluation is not that of the row before: stored tables hold hundreds of each in a row."""
+    keys = rows[[*EVALUATION_KEY, "scored_at"]]
+    return rows[keys.ne(keys.shift()).any(axis=1)]
 
 
 def _frame(table: Table, data: pa.Table | None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from ml_pipeline.evaluation.mark import degeneration
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, HEURISTIC_FIGURES
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, HEURISTIC_FIGURES, TRAINING_LOSS
 
 SCORED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NO_CHECK = "backend gave no answer: timed out after 60 s"
@@ -46,26 +47,55 @@ class Checkpoint:
         return self.categories.get(probe, "logic")
 
 
-def scores_of(*checkpoints: Checkpoint) -> Scores:
-    return Scores.from_tables(tables_of(checkpoints))
+def scores_of(*checkpoints: Checkpoint, losses: Iterable[Mapping[str, Any]] = ()) -> Scores:
+    rows = pa.Table.from_pylist(list(losses), schema=TRAINING_LOSS.schema)
+    return Scores.from_tables({**tables_of(checkpoints), TRAINING_LOSS.name: rows})
+
+
+def losses_of(run: str, losses: Mapping[int, float | None], kind: str = "train") -> list[dict[str, Any]]:
+    """Rows of a training log of source mac: loss by iteration, None where training had diverged."""
+    return [
+        {
+            "partition_key": f"mac.{run.replace('/', '+')}",
+            "source": "mac",
+            "run": run,
+            "run_id": run.replace("/", "-"),
+            "model": "tiny",
+            "kind": kind,
+            "iteration": iteration,
+            "loss": loss,
+            "reason": "diverged" if loss is None else None,
+            "learning_rate": 1e-5,
+            "iterations_per_s": 2.5,
+            "tokens_per_s": 900.0,
+            "trained_tokens": 400 * iteration,
+            "peak_memory_gb": 2.0,
+            "attempt": 1,
+            "log_file": f"adapters-{run}/training.log",
+            "log_id": "1f" * 16,
+            "started_ns": 1_760_000_000_000_000_000,
+            "read_at": SCORED_AT,
+        }
+        for iteration, loss in losses.items()
+    ]
 
 
 def tables_of(checkpoints: Iterable[Checkpoint]) -> dict[str, pa.Table]:
     rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in CHECKPOINT_TABLES}
     for checkpoint in checkpoints:
-        identity = _identity(checkpoint)
+        identity, responses = _identity(checkpoint), []
         rows["evaluations"].append(identity | _evaluation(checkpoint))
         for probe, passed in checkpoint.passed.items():
             named = identity | {"probe_id": probe, "category": checkpoint.category(probe)}
             answer = _answer(checkpoint, probe, passed)
-            rows["responses"].append(named | answer)
+            responses.append(named | answer)
             if checkpoint.suite == "capability":
                 rows["probe_results"].append(named | _result(probe, passed, answer))
             rows["heuristic_scores"].append(named | _heuristic(checkpoint, probe))
             if probe in checkpoint.judge:
                 rows["judgements"].append(named | _judgement(checkpoint.judge[probe]))
-        of_checkpoint = [row for row in rows["responses"] if row["evaluation_id"] == identity["evaluation_id"]]
-        rows["degeneration"].extend(degeneration(of_checkpoint))
+        rows["responses"].extend(responses)
+        rows["degeneration"].extend(degeneration(responses))
         if checkpoint.suite == "capability":
             rows["checkpoint_scores"].extend(identity | row for row in _accuracies(checkpoint))
     return {table.name: pa.Table.from_pylist(rows[table.name], schema=table.schema) for table in CHECKPOINT_TABLES}
@@ -209,7 +239,7 @@ def sample_scores(checkpoints: int = 5) -> Scores:
     """Two runs of `checkpoints` checkpoints and their base on 36 probes in 16 categories.
 
     mac/lek/improving climbs from 25% to 60%; mac/lek/too-hot loops from its second checkpoint on: every answer is cut
-    at the token limit and next to none is right.
+    at the token limit and next to none is right; its training diverges near the end.
     """
     base = _realistic("base", "smollm2-135m", 0, _BASE_SHARE, seed=1)
     steps = [index + 1 for index in range(checkpoints)]
@@ -221,7 +251,18 @@ def sample_scores(checkpoints: int = 5) -> Scores:
         _realistic("mac", "lek/too-hot", 10 * step, 0.3 if step == 1 else 0.03, seed=1, loops=step > 1)
         for step in steps
     ]
-    return scores_of(base, *good, *hot)
+    last = max(10, 10 * checkpoints)
+    losses = [
+        *losses_of("lek/improving", {10 * step: _loss(step / last) for step in range(1, last + 1)}),
+        *losses_of("lek/improving", {100 * step: _loss(step / checkpoints) + 0.15 for step in steps}, "val"),
+        *losses_of("lek/too-hot", {step: _loss(step / last) if step < 0.9 * last else None for step in range(1, last)}),
+    ]
+    return scores_of(base, *good, *hot, losses=losses)
+
+
+def _loss(part: float) -> float:
+    """The loss after that part of the training: falling, with the ripple of its batches."""
+    return 1.1 + 1.9 * math.exp(-4 * part) + 0.06 * math.sin(60 * part)
 
 
 def _realistic(source: str, run: str, iteration: int, share: float, *, seed: int, loops: bool = False) -> Checkpoint:

@@ -77,8 +77,8 @@ def test_is_accessible(page: Page) -> None:
     assert all(after - before <= 1 for before, after in pairwise(levels))
     assert all(heading.get("scope") in ("col", "row") for heading in page.named("th"))
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.named("svg"))
-    assert len(page.named("svg")) == 10
-    assert "Accuracy, with 95% intervals: base 25%, iteration 100 33%" in str(page.named("svg")[0]["aria-label"])
+    assert len(page.named("svg")) == 4
+    assert "Accuracy: base 25%, iteration 100 33%" in str(page.named("svg")[0]["aria-label"])
 
 
 def test_ids_are_unique_and_references_resolve(page: Page) -> None:

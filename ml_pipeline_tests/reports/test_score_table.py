@@ -89,3 +89,11 @@ def test_empty_input_gives_an_empty_table() -> None:
     table = score_table(Scores.from_tables({}))
     assert table.empty
     assert list(table.columns) == SCORE_TABLE_COLUMNS
+
+
+def test_without_categories_all_else_is_the_same() -> None:
+    scores = sample_scores(2)
+    full, short = score_table(scores), score_table(scores, by_category=False)
+    kept = full[full["category"].eq("overall") | full["metric"].isin(["accuracy", "unscored_share"])]
+    assert len(short) < len(full)
+    assert short.equals(kept.reset_index(drop=True))
