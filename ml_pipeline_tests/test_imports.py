@@ -10,9 +10,10 @@ import pytest
 import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
-ALWAYS = {"errors", "settings", "source_settings", "backend_settings", "judge_settings", "base_models"}
+ALWAYS = {"errors", "printable", "settings", "source_settings", "backend_settings", "judge_settings", "base_models"}
 ALLOWED = {
     "errors": set(),
+    "printable": set(),
     "settings": ALWAYS,
     "source_settings": set(),
     "backend_settings": {"source_settings"},

@@ -26,11 +26,11 @@ _TABLES, _ANSWERS = ("parquet", "csv"), ("lm-eval", "inspect")
 @reporting
 def export(folder: Path, formats: tuple[str, ...], pattern: str) -> None:
     """Write what is stored into FOLDER, below it a folder for each format."""
-    from ml_pipeline.assets.published import load_scores
     from ml_pipeline.exports.evaluated import evaluated
     from ml_pipeline.exports.inspect_log import write_inspect_log
     from ml_pipeline.exports.lm_eval import write_lm_eval
     from ml_pipeline.exports.tables import TableFormat, write_tables
+    from ml_pipeline.reports.scores import load_scores
     from ml_pipeline.stores.duckdb import DuckDBStore
     from ml_pipeline.stores.parquet import ParquetStore
     from ml_pipeline.stores.tables import EVALUATIONS

@@ -53,7 +53,7 @@ def definitions() -> Any:
 
 def print_scores(settings: Settings) -> None:
     """Print the score table of every run."""
-    from ml_pipeline.assets.published import load_scores
+    from ml_pipeline.reports.scores import load_scores
     from ml_pipeline.reports.terminal import score_table_view
     from ml_pipeline.stores.duckdb import DuckDBStore
 

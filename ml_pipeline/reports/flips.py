@@ -54,9 +54,13 @@ class AnswerBook:
         """The flips of a run, the lost ones first: they are what an average hides."""
         if curve.base is None or not curve.best:
             return []
-        base, best = curve.base, curve.best[0]
-        shared = base.passed.keys() & best.passed.keys()
-        found = [self._flip(base, best, probe) for probe in shared if _mostly(base, probe) != _mostly(best, probe)]
+        return self.between(curve.base, curve.best[0])
+
+    def between(self, reference: Point, candidate: Point) -> list[Flip]:
+        """The flips from any checkpoint, in the place of the base, to another, in that of the best."""
+        shared = reference.passed.keys() & candidate.passed.keys()
+        flipped = [probe for probe in shared if _mostly(reference, probe) != _mostly(candidate, probe)]
+        found = [self._flip(reference, candidate, probe) for probe in flipped]
         return sorted(found, key=lambda flip: (flip.gained, flip.category, flip.probe_id))
 
     def _flip(self, base: Point, best: Point, probe: str) -> Flip:

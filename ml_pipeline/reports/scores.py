@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import pandas as pd
 import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY
 
@@ -48,6 +49,10 @@ class Scores:
             )
         return cls(**{table.name: _frame(table, tables.get(table.name)) for table in CHECKPOINT_TABLES})
 
+    def of_suite(self, suite: str) -> Scores:
+        """The scores of one suite alone."""
+        return Scores(*(frame[frame["suite"].eq(suite)].reset_index(drop=True) for frame in self._frames()))
+
     @property
     def is_empty(self) -> bool:
         """Whether no table holds a row."""
@@ -65,6 +70,11 @@ class Scores:
     def _frames(self) -> Iterator[pd.DataFrame]:
         for field in fields(self):
             yield getattr(self, field.name)
+
+
+def load_scores(store: DuckDBStore, partition_keys: Sequence[str] | None = None) -> Scores:
+    """All current scores out of the database, or those of some checkpoints; raises as `DuckDBStore.read` does."""
+    return Scores.from_tables(store.read_together([table.name for table in CHECKPOINT_TABLES], partition_keys))
 
 
 def _frame(table: Table, data: pa.Table | None) -> pd.DataFrame:
