@@ -32,6 +32,7 @@ ALLOWED = {
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
     "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},
+    "notebook": {*ALWAYS, "settings_file", "stores", "reports"},
     "exports": {*ALWAYS, "files", "suites", "scoring", "stores", "reports"},
     "responses": {*ALWAYS, "files", "json_lines", "checkpoints", "suites", "scoring", "stores", "evaluation"},
     "evaluation": {*ALWAYS, "files", "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import pandas as pd
 import pyarrow as pa
 
-from ml_pipeline.errors import StoreError
+from ml_pipeline.errors import StoreError, SuiteError
+from ml_pipeline.printable import printable
+from ml_pipeline.settings import suggest
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY
@@ -49,9 +51,15 @@ class Scores:
             )
         return cls(**{table.name: _frame(table, tables.get(table.name)) for table in CHECKPOINT_TABLES})
 
-    def of_suite(self, suite: str) -> Scores:
-        """The scores of one suite alone."""
-        return Scores(*(frame[frame["suite"].eq(suite)].reset_index(drop=True) for frame in self._frames()))
+    def only(self, *, suite: str | None = None, checkpoints: Collection[str] | None = None) -> Scores:
+        """The scores of one suite, or of some checkpoints by their keys, alone."""
+        chosen = []
+        for frame in self._frames():
+            wanted = frame["suite"].eq(suite) if suite is not None else frame["suite"].notna()
+            if checkpoints is not None:
+                wanted &= frame["partition_key"].isin(checkpoints)
+            chosen.append(frame[wanted].reset_index(drop=True))
+        return Scores(*chosen)
 
     @property
     def is_empty(self) -> bool:
@@ -75,6 +83,13 @@ class Scores:
 def load_scores(store: DuckDBStore, partition_keys: Sequence[str] | None = None) -> Scores:
     """All current scores out of the database, or those of some checkpoints; raises as `DuckDBStore.read` does."""
     return Scores.from_tables(store.read_together([table.name for table in CHECKPOINT_TABLES], partition_keys))
+
+
+def check_suite(scores: Scores, suite: str) -> None:
+    """Raise SuiteError when there are no scores of this suite."""
+    known = set(scores.identities()["suite"])
+    if suite not in known:
+        raise SuiteError(f"no scores of suite {printable(suite, 100)!r}{suggest(suite, known)}.")
 
 
 def _frame(table: Table, data: pa.Table | None) -> pd.DataFrame:

@@ -1,0 +1,103 @@
+"""What is being scored at this moment, and what failed lately, as Dagster has recorded it. Only reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from ml_pipeline.automation.jobs import score_checkpoints_job
+from ml_pipeline.automation.local_runs import State, failure_reasons, states
+from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RANGE_END_TAG, RANGE_START_TAG
+
+_PARTITION_TAG = "dagster/partition"
+_GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+_QUEUED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+_FAILED_RUNS = 5
+_MOST_RUNS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run that scores: the checkpoints that it has finished, the one it works on, and those that come after it.
+
+    `said` is what it wrote into its log last; a run of the command line writes to its terminal instead.
+    """
+
+    run_id: str
+    started_at: datetime | None
+    done: tuple[str, ...]
+    current: str | None
+    waiting: tuple[str, ...]
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Runs that score now, how many runs wait for their turn, and why checkpoints failed, by key: the newest first."""
+
+    active: tuple[ActiveRun, ...]
+    queued_runs: int
+    failures: dict[str, str]
+
+
+def activity(instance: dg.DagsterInstance) -> Activity:
+    """What goes on in the project's instance."""
+    ordered = instance.get_dynamic_partitions(str(CHECKPOINT_PARTITIONS.name))
+    job = str(score_checkpoints_job.name)
+    going_on = dg.RunsFilter(statuses=_GOING_ON)
+    active = [
+        run
+        for record in instance.get_run_records(going_on, limit=_MOST_RUNS)
+        if (run := _active(instance, record, ordered)) is not None
+    ]
+    queued = instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=_QUEUED))
+    return Activity(tuple(active), queued, _failures(instance))
+
+
+def _active(
+    instance: dg.DagsterInstance, record: dg.RunRecord, ordered: list[str] | tuple[str, ...]
+) -> ActiveRun | None:
+    run = record.dagster_run
+    keys = _keys(run.tags, list(ordered))
+    if not keys:
+        return None
+    found = states(instance, keys)
+    open_keys = [key for key in keys if found[key] == State.SCORING]
+    started = None if record.start_time is None else datetime.fromtimestamp(record.start_time, UTC)
+    return ActiveRun(
+        run_id=run.run_id,
+        started_at=started,
+        done=tuple(key for key in keys if key not in open_keys),
+        current=open_keys[0] if open_keys else None,
+        waiting=tuple(open_keys[1:]),
+        said=_said(instance, run.run_id),
+    )
+
+
+def _keys(tags: dict[str, str] | object, ordered: list[str]) -> list[str]:
+    """The checkpoints of a run by its tags; none for one that scores no checkpoints."""
+    assert isinstance(tags, dict)
+    if (one := tags.get(_PARTITION_TAG)) in ordered:
+        return [str(one)]
+    ends = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)
+    if not all(end in ordered for end in ends):
+        return []
+    first, last = (ordered.index(str(end)) for end in ends)
+    return ordered[first : last + 1]
+
+
+def _said(instance: dg.DagsterInstance, run_id: str) -> str:
+    records = instance.get_records_for_run(run_id, limit=20, ascending=False).records
+    lines = (record.event_log_entry for record in records if record.event_log_entry.dagster_event is None)
+    return next((line.user_message for line in lines if line.user_message), "")
+
+
+def _failures(instance: dg.DagsterInstance) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    failed_runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=_FAILED_RUNS)
+    for run in failed_runs:
+        reasons = {**failure_reasons(instance, run.run_id), **reasons}
+    found = states(instance, list(reasons))
+    return {key: reason for key, reason in reasons.items() if found[key] == State.FAILED}

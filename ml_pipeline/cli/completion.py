@@ -1,0 +1,50 @@
+"""What the shell completes out of the database: checkpoints, runs and suites. Quick, and silent when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+_LONGEST_WAIT_S = 0.3
+_MOST = 200
+_SCORED = "(FROM evaluations SELECT partition_key, source, run, label, suite UNION FROM checkpoint_scores SELECT "
+_SCORED += "partition_key, source, run, label, suite)"
+
+
+def complete_checkpoint(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Keys of scored checkpoints that begin so; if none does, those that have this part."""
+    return _fitting(context, f"SELECT DISTINCT partition_key, label FROM {_SCORED} ORDER BY 1", incomplete)
+
+
+def complete_run(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Scored runs."""
+    sql = f"SELECT DISTINCT run, source FROM {_SCORED} WHERE source <> 'base' ORDER BY 1"
+    return _fitting(context, sql, incomplete)
+
+
+def complete_suite(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Suites that something was scored on."""
+    return _fitting(context, f"SELECT DISTINCT suite, 'suite' FROM {_SCORED} ORDER BY 1", incomplete)
+
+
+def _fitting(context: click.Context, sql: str, incomplete: str) -> list[CompletionItem]:
+    rows = _rows(context, sql)
+    begin = [row for row in rows if row[0].startswith(incomplete)]
+    fitting = begin or [row for row in rows if incomplete.lower() in row[0].lower()]
+    return [CompletionItem(value, help=told) for value, told in fitting[:_MOST]]
+
+
+def _rows(context: click.Context, sql: str) -> Iterable[tuple[str, str]]:
+    try:
+        from ml_pipeline.printable import printable
+        from ml_pipeline.settings_file import load_settings
+        from ml_pipeline.stores.duckdb import DuckDBStore
+
+        settings = load_settings(context.find_root().params.get("config_path"))
+        rows = DuckDBStore(settings.duckdb_path, _LONGEST_WAIT_S).query(sql)
+        first, second = (column.to_pylist() for column in rows.columns)
+        return [(value, printable(told, 60)) for value, told in zip(first, second, strict=True) if value.isprintable()]
+    except Exception:  # A shell that waits for Tab must not be answered with a traceback.
+        return []
