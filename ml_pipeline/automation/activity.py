@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -56,11 +57,9 @@ def activity(instance: dg.DagsterInstance) -> Activity:
     return Activity(tuple(active), queued, _failures(instance))
 
 
-def _active(
-    instance: dg.DagsterInstance, record: dg.RunRecord, ordered: list[str] | tuple[str, ...]
-) -> ActiveRun | None:
+def _active(instance: dg.DagsterInstance, record: dg.RunRecord, ordered: Sequence[str]) -> ActiveRun | None:
     run = record.dagster_run
-    keys = _keys(run.tags, list(ordered))
+    keys = _keys(run.tags, ordered)
     if not keys:
         return None
     found = states(instance, keys)
@@ -76,9 +75,8 @@ def _active(
     )
 
 
-def _keys(tags: dict[str, str] | object, ordered: list[str]) -> list[str]:
+def _keys(tags: Mapping[str, str], ordered: Sequence[str]) -> Sequence[str]:
     """The checkpoints of a run by its tags; none for one that scores no checkpoints."""
-    assert isinstance(tags, dict)
     if (one := tags.get(_PARTITION_TAG)) in ordered:
         return [str(one)]
     ends = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)

@@ -111,12 +111,8 @@ def _checkpoints(now: Status, options: ConsoleOptions, *, every: bool) -> Iterat
         table = table_of(["checkpoint", "label", "state"], options, folded="checkpoint|label")
         for checkpoint in shown:
             state = now.states[checkpoint.key]
-            cells = [
-                checkpoint.key,
-                printable(checkpoint.label, 80),
-                terminal_text(state, options, _STYLES.get(state, "")),
-            ]
-            add_row(table, cells, options)
+            styled = terminal_text(state, options, _STYLES.get(state, ""))
+            add_row(table, [checkpoint.key, printable(checkpoint.label, 80), styled], options)
         yield table
     if len(shown) < len(listed):
         yield terminal_text(f"{len(listed) - len(shown)} more; --all lists them", options, "dim")

@@ -69,27 +69,21 @@ def watch_json(moment: Moment) -> dict[str, Any]:
 
 def changes(moment: Moment, before: Moment | None) -> Iterator[str]:
     """A line for everything that came since the moment before; of the first moment all that there is."""
-    at = _clock(moment.at)
+    at, now = _clock(moment.at), moment.activity
     old = None if before is None else before.activity
-    if (
-        old is None
-        or bool(old.active) != bool(moment.activity.active)
-        or old.queued_runs != moment.activity.queued_runs
-    ):
-        yield f"{at} {_summary(moment.activity)}"
-    known = (
-        set() if before is None else {(score.partition_key, score.suite, score.scored_at) for score in before.latest}
-    )
+    if old is None or bool(old.active) != bool(now.active) or old.queued_runs != now.queued_runs:
+        yield f"{at} {_summary(now)}"
+    known = set() if before is None else {score.key for score in before.latest}
     for score in reversed(moment.latest):
-        if (score.partition_key, score.suite, score.scored_at) not in known:
-            delta = "" if score.delta_to_base is None else f", {points(score.delta_to_base)} points to the base"
+        if score.key not in known:
+            delta = "" if score.delta_to_base is None else f", {points(score.delta_to_base)} against the base"
             told = f"{score.suite} {percent_interval(score.accuracy)} of {score.accuracy.count}{delta}"
             yield f"{_clock(score.scored_at)} scored {score.partition_key}: {told}"
     was = set() if old is None else {run.current for run in old.active}
-    for run in moment.activity.active:
+    for run in now.active:
         if run.current is not None and run.current not in was:
             yield f"{at} scoring {run.current}, {_progress(run)}"
-    for key, reason in moment.activity.failures.items():
+    for key, reason in now.failures.items():
         if old is None or key not in old.failures:
             yield f"{at} failed {key}: {printable(reason)}"
     if moment.trouble and (before is None or before.trouble != moment.trouble):

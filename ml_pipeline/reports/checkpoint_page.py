@@ -101,7 +101,8 @@ def _suite_page(scores: Scores, curve: RunCurve, point: Point, pairing: Pairing)
 def _losses(store: DuckDBStore, checkpoint: ScoredCheckpoint) -> dict[str, Loss]:
     rows = store.query(
         f"SELECT kind, iteration, loss, reason FROM {TRAINING_LOSS.name} "
-        "WHERE source = ? AND run = ? AND iteration <= ? QUALIFY row_number() OVER (PARTITION BY kind ORDER BY iteration DESC) = 1 ORDER BY kind",
+        "WHERE source = ? AND run = ? AND iteration <= ? "
+        "QUALIFY row_number() OVER (PARTITION BY kind ORDER BY iteration DESC) = 1 ORDER BY kind",
         [checkpoint.source, checkpoint.run, checkpoint.iteration],
     )
     return {row["kind"]: Loss(row["iteration"], row["loss"], row["reason"]) for row in rows.to_pylist()}

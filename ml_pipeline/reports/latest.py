@@ -19,12 +19,17 @@ class LatestScore:
     delta_to_base: float | None
     scored_at: datetime
 
+    @property
+    def key(self) -> tuple[str, str, datetime]:
+        """What tells it from every other score."""
+        return self.partition_key, self.suite, self.scored_at
+
 
 def latest_scores(store: DuckDBStore, most: int) -> list[LatestScore]:
     """The newest scores, the newest first; raises as `DuckDBStore.query` does."""
     rows = store.query(
-        "SELECT partition_key, suite, accuracy, accuracy_low, accuracy_high, total, unscored, delta_to_base, scored_at, "
-        "source = 'base' AS is_base FROM latest_leaderboard WHERE accuracy IS NOT NULL "
+        "SELECT partition_key, suite, accuracy, accuracy_low, accuracy_high, total, unscored, delta_to_base, "
+        "scored_at, source = 'base' AS is_base FROM latest_leaderboard WHERE accuracy IS NOT NULL "
         "ORDER BY scored_at DESC, partition_key, suite LIMIT ?",
         [most],
     )
