@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ml_pipeline.errors import UnknownCheckpointError
 from ml_pipeline.reports import pairs
 from ml_pipeline.reports.checkpoint_names import ScoredCheckpoint, find_checkpoint, scored_checkpoints
 from ml_pipeline.reports.response_table import response_table
@@ -98,13 +97,7 @@ def compare(a: str, b: str, *, suite: str | None = None, config: Config | None =
     store = _database(config)
     known = scored_checkpoints(store)
     keys = [find_checkpoint(name, known).key for name in (a, b)]
-    pairing = pairs.pair(_chosen(scores_of(store, keys), suite), keys[0], keys[1])
-    if not pairing.suites:
-        raise UnknownCheckpointError(
-            f"{keys[0]} and {keys[1]} cannot be compared: {'; '.join(pairing.left_out)}. "
-            "Score both on the same version of a suite."
-        )
-    return pairs.pair_table(pairing.suites)
+    return pairs.pair_table(pairs.comparable(_chosen(scores_of(store, keys), suite), keys[0], keys[1]).suites)
 
 
 def _database(config: Config | None) -> DuckDBStore:

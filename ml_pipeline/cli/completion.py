@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 _LONGEST_WAIT_S = 0.3
+_BASH = r"""
+%(complete_func)s() {
+    local line="${COMP_LINE:0:$COMP_POINT}" words cut type value
+    read -ra words <<< "$line"
+    local last=$((${#words[@]} - 1))
+    [[ $line == *[[:space:]] ]] && last=$((last + 1))
+    cut="${words[$last]%%"$2"}"
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$cut"}") ;;
+        esac
+    done < <(COMP_WORDS="$line" COMP_CWORD=$last %(complete_var)s=bash_complete "$1")
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
 _MOST = 200
 _SCORED = "(FROM evaluations SELECT partition_key, source, run, label, suite UNION FROM checkpoint_scores SELECT "
 _SCORED += "partition_key, source, run, label, suite)"
+
+
+@add_completion_class
+class KeyedBashComplete(BashComplete):
+    """Completion for bash that knows words with '@' in them, where bash itself begins a new word."""
+
+    source_template = _BASH
 
 
 def complete_checkpoint(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -68,7 +68,7 @@ def compare(a: str, b: str, suite: str | None, answers: bool, as_json: bool) -> 
     from ml_pipeline.cli.compare_view import compare_json, compare_view
     from ml_pipeline.cli.json_output import print_json
     from ml_pipeline.reports.checkpoint_names import find_checkpoint, scored_checkpoints
-    from ml_pipeline.reports.pairs import pair
+    from ml_pipeline.reports.pairs import comparable
     from ml_pipeline.reports.scores import check_suite, load_scores
 
     store = score_database(current_settings())
@@ -78,7 +78,7 @@ def compare(a: str, b: str, suite: str | None, answers: bool, as_json: bool) -> 
     if suite is not None:
         check_suite(scores, suite)
         scores = scores.only(suite=suite)
-    pairing = pair(scores, keys[0], keys[1])
+    pairing = comparable(scores, keys[0], keys[1])
     if as_json:
         print_json(compare_json(pairing, keys[0], keys[1]))
     else:

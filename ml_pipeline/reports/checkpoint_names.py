@@ -61,12 +61,13 @@ def scored_checkpoints(store: DuckDBStore) -> list[ScoredCheckpoint]:
 
 def find_checkpoint(name: str, known: Sequence[ScoredCheckpoint]) -> ScoredCheckpoint:
     """The checkpoint that is called so: by its key, its run and iteration (`run@160`), or a part of either that only
-    one has. What fits exactly goes before what fits in part; upper and lower case count alike.
+    one has. What fits exactly goes before an end of the run's name, and that before a part, in which upper and lower
+    case count alike.
 
     Raises:
         UnknownCheckpointError: none is called so, or several are; the message lists the nearest, or them.
     """
-    for fits in (_by_key, _by_name, _by_part):
+    for fits in (_by_key, _by_name, _by_end, _by_part):
         found = fits(name, known)
         if len(found) == 1:
             return found[0]
@@ -109,6 +110,11 @@ def _by_name(name: str, known: Sequence[ScoredCheckpoint]) -> list[ScoredCheckpo
     if iteration is None:
         return [checkpoint for checkpoint in known if checkpoint.is_base and name in checkpoint.names]
     return [checkpoint for checkpoint in known if checkpoint.iteration == iteration and run in checkpoint.names]
+
+
+def _by_end(name: str, known: Sequence[ScoredCheckpoint]) -> list[ScoredCheckpoint]:
+    run, iteration = _parts(name)
+    return [c for c in known if run and c.iteration == iteration and c.run.lower().endswith(run.lower())]
 
 
 def _by_part(name: str, known: Sequence[ScoredCheckpoint]) -> list[ScoredCheckpoint]:

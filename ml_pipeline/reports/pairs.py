@@ -106,16 +106,10 @@ def pair(scores: Scores, a_key: str, b_key: str) -> Pairing:
 
     Their probes must be the same: a suite counts where both were scored under one protocol, or where it has the same
     content for both; then `differs` tells what else is not the same.
-
-    Raises:
-        UnknownCheckpointError: one of them has no scores.
     """
     by_key: dict[str, dict[str, Point]] = defaultdict(dict)
     for point in scored_points(scores):
         by_key[point.partition_key][point.key[1]] = point
-    for key in (a_key, b_key):
-        if key not in by_key:
-            raise UnknownCheckpointError(f"{key} has no scores. Score it: `ml-pipeline score --filter '{key}'`.")
     a_suites, b_suites = by_key[a_key], by_key[b_key]
     evaluations = _evaluations(scores)
     answers, categories = AnswerBook(scores), _categories(scores)
@@ -129,6 +123,21 @@ def pair(scores: Scores, a_key: str, b_key: str) -> Pairing:
         else:
             compared.append(_suite_pair(a, b, differs, answers, categories))
     return Pairing(tuple(compared), tuple(left_out))
+
+
+def comparable(scores: Scores, a_key: str, b_key: str) -> Pairing:
+    """As `pair`, for those who want nothing else.
+
+    Raises:
+        UnknownCheckpointError: there is no suite on which the two can be compared.
+    """
+    pairing = pair(scores, a_key, b_key)
+    if not pairing.suites:
+        raise UnknownCheckpointError(
+            f"{a_key} and {b_key} cannot be compared: {'; '.join(pairing.left_out)}. "
+            "Score both on the same version of a suite."
+        )
+    return pairing
 
 
 def pair_table(suites: Iterable[SuitePair]) -> pd.DataFrame:

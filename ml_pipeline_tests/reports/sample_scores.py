@@ -206,6 +206,11 @@ _ANSWER = (
 
 
 def sample_scores(checkpoints: int = 5) -> Scores:
+    """The scores of `sample_checkpoints`."""
+    return scores_of(*sample_checkpoints(checkpoints))
+
+
+def sample_checkpoints(checkpoints: int = 5) -> list[Checkpoint]:
     """Two runs of `checkpoints` checkpoints and their base on 36 probes in 16 categories.
 
     mac/lek/improving climbs from 25% to 60%; mac/lek/too-hot loops from its second checkpoint on: every answer is cut
@@ -221,7 +226,7 @@ def sample_scores(checkpoints: int = 5) -> Scores:
         _realistic("mac", "lek/too-hot", 10 * step, 0.3 if step == 1 else 0.03, seed=1, loops=step > 1)
         for step in steps
     ]
-    return scores_of(base, *good, *hot)
+    return [base, *good, *hot]
 
 
 def _realistic(source: str, run: str, iteration: int, share: float, *, seed: int, loops: bool = False) -> Checkpoint:
