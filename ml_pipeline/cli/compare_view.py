@@ -21,6 +21,7 @@ from ml_pipeline.cli.view_parts import (
     verdict_cell,
 )
 from ml_pipeline.printable import printable
+from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.flips import Answer, Flip
 from ml_pipeline.reports.pairs import Pairing, SuitePair, pair_table
 from ml_pipeline.reports.terminal import terminal_text
@@ -96,7 +97,7 @@ def flip_view(
 
 
 def _suite(suite: SuitePair, options: ConsoleOptions, *, answers: bool) -> Iterator[RenderableType]:
-    yield heading(suite.suite, options)
+    yield heading(_heading(suite), options)
     if suite.differs:
         told = ", ".join(suite.differs)
         yield terminal_text(f"Not scored alike, so that more than the adapter differs: {told}.", options, "yellow")
@@ -116,19 +117,24 @@ def _suite(suite: SuitePair, options: ConsoleOptions, *, answers: bool) -> Itera
 
 
 def _categories(suite: SuitePair, options: ConsoleOptions) -> RenderableType:
-    columns = ["accuracy", "A", "B", "B - A", "p", "verdict", "+", "-"]
-    table = table_of(columns, options, right="p|+|-", folded="accuracy")
+    columns = ["accuracy", "probes", "A", "B", "B - A", "p", "verdict", "flips"]
+    table = table_of(columns, options, right="probes|A|B|p", folded="accuracy")
     for index, one in enumerate(suite.categories):
         found = one.comparison
-        whole = index == 0
-        # Of a few probes an interval says no more than their number.
-        ends = [percent_interval(e) if whole else percent(e.value if e else None) for e in (one.a, one.b)]
-        counts = ["", ""] if found is None else [str(found.better or NONE), str(found.worse or NONE)]
+        ends = [percent(end.value if end else None) for end in (one.a, one.b)]
         verdict = verdict_cell(NONE if found is None else found.verdict, options)
-        name = f"{one.category}, {found.paired}" if found else one.category
-        cells = [name, *ends, difference(found), p_cell(found), verdict, *counts]
-        add_row(table, cells, options, "bold" if whole else "")
+        cells: list[str | Text] = [printable(one.category, 60), str(found.paired) if found else NONE, *ends]
+        cells += [difference(found), p_cell(found), verdict, _flips(found)]
+        add_row(table, cells, options, "" if index else "bold")
     return table
+
+
+def _heading(suite: SuitePair) -> str:
+    """The suite, and the accuracy of both with its interval, each on all its probes."""
+    if not suite.categories:
+        return suite.suite
+    overall = suite.categories[0]
+    return f"{suite.suite} · A {percent_interval(overall.a)} · B {percent_interval(overall.b)}"
 
 
 def _answers(flip: Flip, before: str, after: str, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -141,6 +147,12 @@ def _answers(flip: Flip, before: str, after: str, options: ConsoleOptions) -> It
         yield terminal_text(f"  {name} ({printable(answer.finish_reason, 20)}{read}):", options, "bold")
         cut = f"\n[{answer.cut_characters} more characters]" if answer.cut_characters else ""
         yield Padding(terminal_text(safe_lines(answer.text) + cut, options), (0, 0, 0, 4))
+
+
+def _flips(found: Comparison | None) -> str:
+    """How many probes were gained and how many lost.""" ""
+    counts = [] if found is None else [("+", found.better), ("−", found.worse)]  # noqa: RUF001 - a minus sign
+    return " ".join(f"{sign}{count}" for sign, count in counts if count)
 
 
 def _change(flip: Flip, options: ConsoleOptions) -> Text:

@@ -20,6 +20,7 @@ from ml_pipeline.cli.view_parts import (
 )
 from ml_pipeline.printable import printable
 from ml_pipeline.reports.checkpoint_page import CheckpointPage, Loss, SuitePage
+from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.pairs import pair_table
 from ml_pipeline.reports.runs import Point
@@ -79,7 +80,7 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
     point, pair = suite.point, suite.pair
     if point.accuracy is not None:
         yield _accuracies(page, suite, options)
-    if pair is not None and (found := pair.overall) is not None and page.against is not None:
+    if (found := _against(page, suite)) is not None:
         told = f"{found.verdict} than" if found.verdict in VERDICT_STYLES else "no clear difference from"
         words = f"{told[0].upper()}{told[1:]} {_other(page)}: {gain(found)}."
         yield terminal_text(f"\n{words}", options, VERDICT_STYLES.get(found.verdict, ""))
@@ -97,6 +98,13 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
     if pair is not None and pair.categories:
         yield Text("")
         yield from flip_view(pair.flips, _short_other(page), "this", options, answers=False)
+
+
+def _against(page: CheckpointPage, suite: SuitePage) -> Comparison | None:
+    """The comparison with the other checkpoint; with its base that of the leaderboard, which allows for its run."""
+    if page.against is not None and page.against.is_base and suite.point.vs_base is not None:
+        return suite.point.vs_base
+    return None if suite.pair is None else suite.pair.overall
 
 
 def _place(suite: SuitePage) -> str:
@@ -168,7 +176,8 @@ def _provenance(page: CheckpointPage, options: ConsoleOptions) -> Iterator[Rende
         values = list(dict.fromkeys(lines[name] for lines in told if name in lines))
         add_row(table, [name, printable("; ".join(values), 400)], options, "dim")
     yield table
-    hint = "--answers shows every answer, --answers PROBE those to one probe."
+    hint = "p against the base and the one before allows for all checkpoints of the run. --answers shows every answer, "
+    hint += "--answers PROBE those to one probe."
     yield terminal_text(f"\n{hint}", options, "dim")
 
 

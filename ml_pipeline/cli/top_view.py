@@ -27,7 +27,7 @@ from ml_pipeline.reports.trouble import first_trouble
 from ml_pipeline.reports.wording import NO_SCORES, NONE, headline, percent_interval, points
 
 _JUDGE = "judge:avg"
-_ITERATIONS = 3
+_ITERATIONS = 2
 _SIGNS = {"better": "▲", "worse": "▼"}
 _LEGEND = (
     "accuracy with its 95% interval; vs base, vs prev: points on the same probes, with the interval; p: McNemar's "
@@ -88,14 +88,15 @@ def _ranked(ranking: Ranking, standings: Sequence[Standing], options: ConsoleOpt
 
 
 def _judged(standings: Sequence[Standing], options: ConsoleOptions) -> RenderableType:
-    """Suites that are judged alone have no rank: the judge's mean and LEK, each against the base."""
-    table = table_of(
-        ["run", "iter", "judge", "vs base", "LEK", "vs base "], options, right="iter", folded="run|vs base|vs base "
-    )
+    """Suites that are judged alone have no rank: the judge's mean, where there is one, and LEK, against the base."""
+    metrics = [(_JUDGE, "judge")] if any(one.points[0].overall(_JUDGE) for one in standings) else []
+    metrics.append(("lek", "LEK"))
+    columns = ["run", "iter", *(column for _, name in metrics for column in (name, f"{name} vs base"))]
+    table = table_of(columns, options, right="iter", folded="run|judge vs base|LEK vs base")
     for standing in standings:
         point = standing.points[0]
         cells = [standing.curve.name, str(point.iteration)]
-        for metric in (_JUDGE, "lek"):
+        for metric, _ in metrics:
             against = _mean_against(standing.curve.base, point, metric)
             cells += [mean_interval_cell(point.overall(metric)), mean_difference(against)]
         add_row(table, cells, options)
@@ -110,7 +111,7 @@ def _mean_against(base: Point | None, point: Point, metric: str) -> MeanComparis
 
 def _iterations(tied: Sequence[Point]) -> str:
     shown = ", ".join(str(point.iteration) for point in tied[:_ITERATIONS])
-    return shown if len(tied) <= _ITERATIONS else f"{shown} +{len(tied) - _ITERATIONS}"
+    return shown if len(tied) <= _ITERATIONS else f"{tied[0].iteration} +{len(tied) - 1}"
 
 
 def _step(point: Point) -> str:

@@ -19,12 +19,13 @@ SHORT_VERDICTS = {"no clear difference": "unclear", "no base to compare with": "
 
 
 def table_of(columns: Sequence[str], options: ConsoleOptions, *, right: str = "", folded: str = "") -> Table:
-    """An unruled table; `right` and `folded` name, between spaces or '|', the columns that stand to the right and that
-    give way when it gets narrow."""
+    """An unruled table; `right` and `folded` name the columns, with '|' between them, that stand to the right, and that
+    give way where there is little room."""
+    to_the_right, giving_way = (set(names.split("|")) - {""} for names in (right, folded))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for name in columns:
-        justify: JustifyMethod = "right" if name in right.split("|") else "left"
-        narrow = name in folded.split("|")
+        justify: JustifyMethod = "right" if name in to_the_right else "left"
+        narrow = name in giving_way
         table.add_column(
             terminal_text(name, options), justify=justify, no_wrap=not narrow, overflow="fold" if narrow else "ellipsis"
         )
@@ -61,19 +62,23 @@ def verdict_cell(words: str, options: ConsoleOptions) -> Text:
 
 
 def mean_interval_cell(estimate: Estimate | None) -> str:
-    """A mean with its interval: '5.2 [4.1-6.3]', with an en dash."""
+    """A mean with its interval: '5.2 [4.1 to 6.3]'."""
     if estimate is None:
         return NONE
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.1f}"
-    return f"{estimate.value:.1f} [{estimate.low:.1f}{NONE}{estimate.high:.1f}]"
+        return _signed(f"{estimate.value:.1f}")
+    return _signed(f"{estimate.value:.1f} [{estimate.low:.1f} to {estimate.high:.1f}]")
 
 
 def mean_difference(comparison: MeanComparison | None) -> str:
     """A difference of means with its interval: '+0.4 [-0.2 to +1.1]'."""
     if comparison is None:
         return NONE
-    return f"{comparison.delta:+.1f} [{comparison.low:+.1f} to {comparison.high:+.1f}]".replace("-", "−")  # noqa: RUF001
+    return _signed(f"{comparison.delta:+.1f} [{comparison.low:+.1f} to {comparison.high:+.1f}]")
+
+
+def _signed(figures: str) -> str:
+    return figures.replace("-", "−")  # noqa: RUF001 - a minus sign
 
 
 def safe_lines(text: str, most: int = 4000) -> str:

@@ -92,9 +92,7 @@ def with_run(checkpoints: Sequence[ScoredCheckpoint], run: str) -> list[str]:
         [checkpoint for checkpoint in trained if run.lower() in f"{_full(checkpoint)} {checkpoint.key}".lower()],
     ):
         if found:
-            return [
-                checkpoint.key for checkpoint in (*checkpoints, *found) if checkpoint.is_base or checkpoint in found
-            ]
+            return [checkpoint.key for checkpoint in checkpoints if checkpoint.is_base or checkpoint in found]
     runs = list(dict.fromkeys(map(_full, trained)))
     near = difflib.get_close_matches(run, runs, n=_SHOWN, cutoff=0.3) or runs
     told = f"scored runs: {', '.join(printable(one, 100) for one in near[:_SHOWN])}" if runs else "none is scored yet"

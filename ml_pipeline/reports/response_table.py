@@ -32,6 +32,8 @@ def response_table(scores: Scores) -> pd.DataFrame:
     `unscored_reason` says why), `lek` and `judge` beyond a probe's first answer. Of an imported checkpoint only what
     the original kept is there.
     """
+    if scores.responses.empty and scores.probe_results.empty:
+        return pd.DataFrame(columns=RESPONSE_COLUMNS)
     shared = [*_ANSWER, "category", "response", "finish_reason"]
     results = scores.probe_results[[*shared, "template", *_OF_RESULTS]]
     merged = scores.responses[[*shared, *(name for name in _OF_RESPONSES if name not in shared)]].merge(

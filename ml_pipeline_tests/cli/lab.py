@@ -84,9 +84,9 @@ def fits(text: str, width: int = 80) -> bool:
 def eight(*right: str, run: str = "lek/a", iteration: int = 0, **more: Any) -> Checkpoint:
     """A checkpoint on the eight probes a to h, of which it gets these right; iteration 0 is the base."""
     passed = {probe: probe in right for probe in "abcdefgh"}
-    names = {"run": "tiny", "source": "base"} if not iteration else {"run": run}
     categories = {probe: "sums" if probe in "abcd" else "words" for probe in passed}
-    return Checkpoint(iteration=iteration, passed=passed, categories=categories, **names, **more)
+    run, source = (run, "mac") if iteration else ("tiny", "base")
+    return Checkpoint(run, iteration, passed, source=source, categories=categories, **more)
 
 
 def words(text: str) -> str:

@@ -76,7 +76,7 @@ def test_answers_beside_those_of_the_base_and_harmless(scored: Lab) -> None:
     assert "Question a?" in text
     assert words(text).count("base.tiny@0") == 1
     assert "mac.lek+a@20: right" in text
-    assert "    First line\n     [2Jsecond  line" in text
+    assert [line.rstrip() for line in text.splitlines() if "line" in line] == ["    First line", "     [2Jsecond  line"]
     every = scored.shown("show", "lek/a@20", "--answers")
     assert every.count("Question ") == 8
     assert "mac.lek+a@20: unscored, backend gave no answer" in every
@@ -110,15 +110,15 @@ def test_compare_in_80_columns(lab: Lab) -> None:
     assert fits(text)
     flat = words(text)
     assert "A base.smollm2-135m@0 B mac.lek+improving@500 capability" in flat
-    assert "overall, 36" in flat
-    assert "word_problems, 2" in flat
+    assert "overall 36 25% " in flat
+    assert "word_problems 2 " in flat
     assert "judge" in flat
 
 
 def test_compare_by_hand(scored: Lab) -> None:
     text = words(scored.shown("compare", "lek/a@10", "lek/a@20"))
     # 2 gained, none lost of 7: the exact test gives 2 / 2**2; Bonett and Price: 2/9 +- 41 points.
-    assert "+29 [−19 to +63] 0.50 unclear 2" in text  # noqa: RUF001 - a minus sign
+    assert "+29 [−19 to +63] 0.50 unclear +2" in text  # noqa: RUF001 - a minus sign
     assert "gained b right (b) The answer is wrong. The answer is right." in text
     told = scored.json("compare", "lek/a@10", "lek/a@20")
     assert told["figures"][0]["p_value"] == 0.5

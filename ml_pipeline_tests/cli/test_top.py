@@ -60,7 +60,7 @@ def test_a_suite_alone(lab: Lab) -> None:
     content = lab.shown("top", "--suite", "content")
     assert fits(content)
     assert "capability" not in content
-    assert "6.5 [6.5–6.5]" in content  # noqa: RUF001 - an en dash
+    assert "6.5 [6.5 to 6.5]" in content
     assert "+2.5" in content
     missing = lab.run("top", "--suite", "contents")
     assert (missing.exit_code, "did you mean 'content'?" in missing.output) == (2, True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ml_pipeline.checkpoints.naming import escaped
 from ml_pipeline.evaluation.mark import degeneration
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, HEURISTIC_FIGURES
@@ -40,7 +41,7 @@ class Checkpoint:
 
     @property
     def partition_key(self) -> str:
-        return f"{self.source}.{self.run.replace('/', '+')}@{self.iteration}"
+        return f"{self.source}.{escaped(self.run)}@{self.iteration}"
 
     def category(self, probe: str) -> str:
         return self.categories.get(probe, "logic")

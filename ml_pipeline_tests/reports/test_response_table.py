@@ -15,7 +15,7 @@ def test_an_answer_stands_beside_its_mark() -> None:
     right, unscored = table.to_dict("records")
     assert (right["prompt"], right["response"], right["passed"]) == ("Question a?", "The answer is right.", True)
     assert (right["judge"], right["label"], right["category"]) == (7.0, "T-lek/a @0000010", "logic")
-    assert unscored["passed"] is pd.NA
+    assert pd.isna(unscored["passed"])
     assert "timed out" in unscored["unscored_reason"]
     assert (unscored["lek"], pd.isna(unscored["judge"])) == (2.5, True)
 
