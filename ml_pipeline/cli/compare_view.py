@@ -150,7 +150,7 @@ def _answers(flip: Flip, before: str, after: str, options: ConsoleOptions) -> It
 
 
 def _flips(found: Comparison | None) -> str:
-    """How many probes were gained and how many lost.""" ""
+    """How many probes were gained, with a plus, and how many lost."""
     counts = [] if found is None else [("+", found.better), ("−", found.worse)]  # noqa: RUF001 - a minus sign
     return " ".join(f"{sign}{count}" for sign, count in counts if count)
 

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from ml_pipeline_tests.cli.lab import Lab, eight
+from ml_pipeline_tests.project import REPOSITORY
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 PROGRAM = "ml-pipeline"
@@ -27,7 +28,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     program.write_text(f"#!{sys.executable}\nfrom ml_pipeline.cli.program import run\nrun()\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     return lab
 
 

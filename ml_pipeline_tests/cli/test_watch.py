@@ -20,9 +20,9 @@ from ml_pipeline.cli.watch_view import Moment, changes
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.latest import LatestScore
 from ml_pipeline_tests.cli.lab import Lab, eight, fits, words
+from ml_pipeline_tests.project import REPOSITORY
 
 AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-COMMAND = [sys.executable, "-m", "ml_pipeline.cli.program"]
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 def start(lab: Lab, *arguments: str, **how: object) -> subprocess.Popen[str]:
     program = "from ml_pipeline.cli.program import run; run()"
     command = [sys.executable, "-c", program, "watch", "--interval", "0.5", *arguments]
-    return subprocess.Popen(command, cwd=lab.root, text=True, stderr=subprocess.PIPE, **how)  # type: ignore[call-overload, no-any-return]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(command, cwd=lab.root, env=env, text=True, stderr=subprocess.PIPE, **how)  # type: ignore[call-overload, no-any-return]
 
 
 def test_one_look(lab: Lab) -> None:
