@@ -5,19 +5,20 @@ from __future__ import annotations
 import fnmatch
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from ml_pipeline.checkpoints.catalogue import Catalogue
-from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings
 from ml_pipeline.source_settings import described
+
+if TYPE_CHECKING:
+    from ml_pipeline.checkpoints.checkpoint import Checkpoint
+    from ml_pipeline.checkpoints.discovery import Discovery
 
 
 @click.command()
@@ -25,6 +26,8 @@ from ml_pipeline.source_settings import described
 @reporting
 def discover(pattern: str) -> None:
     """List the checkpoints of every source; stores nothing."""
+    from ml_pipeline.checkpoints.catalogue import Catalogue
+
     settings = current_settings()
     found = Catalogue(settings).look()
     table = Table(
@@ -52,6 +55,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     """Score every checkpoint that has no complete scores yet, then publish the table and the report."""
     from ml_pipeline.automation import local_runs
     from ml_pipeline.automation.publishing import is_published
+    from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.progress import RichProgress, listening
     from ml_pipeline.resources import suites_of
 

@@ -76,10 +76,8 @@ def test_answers_beside_those_of_the_base_and_harmless(scored: Lab) -> None:
     assert "Question a?" in text
     assert words(text).count("base.tiny@0") == 1
     assert "mac.lek+a@20: right" in text
-    assert [line.rstrip() for line in text.splitlines() if line.startswith("    ")] == [
-        "    First line",
-        "     [2Jsecond  line",
-    ]
+    answers = [line.rstrip() for line in text.splitlines() if line.startswith("    ")]
+    assert answers == ["    The answer is right.", "    First line", "     [2Jsecond  line"]
     every = scored.shown("show", "lek/a@20", "--answers")
     assert every.count("Question ") == 8
     assert "mac.lek+a@20: unscored, backend gave no answer" in every
