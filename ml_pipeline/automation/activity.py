@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from ml_pipeline.assets.specs import CHECKPOINT_SPECS
 from ml_pipeline.automation.jobs import score_checkpoints_job
-from ml_pipeline.automation.local_runs import State, failure_reasons, states
+from ml_pipeline.automation.local_runs import failure_reasons
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RANGE_END_TAG, RANGE_START_TAG
 
 _PARTITION_TAG = "dagster/partition"
 _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 _QUEUED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+_IN_PROGRESS, _FAILED = "IN_PROGRESS", "FAILED"
 _FAILED_RUNS = 5
 _MOST_RUNS = 50
 
@@ -62,17 +64,26 @@ def _active(instance: dg.DagsterInstance, record: dg.RunRecord, ordered: Sequenc
     keys = _keys(run.tags, ordered)
     if not keys:
         return None
-    found = states(instance, keys)
-    open_keys = [key for key in keys if found[key] == State.SCORING]
-    started = None if record.start_time is None else datetime.fromtimestamp(record.start_time, UTC)
+    chosen = [spec.key for spec in CHECKPOINT_SPECS if run.asset_selection is None or spec.key in run.asset_selection]
+    if not chosen:
+        return None
+    statuses = _statuses(instance, chosen[-1], keys)
+    open_keys = [key for key in keys if statuses[key] == _IN_PROGRESS]
     return ActiveRun(
         run_id=run.run_id,
-        started_at=started,
+        started_at=None if record.start_time is None else datetime.fromtimestamp(record.start_time, UTC),
         done=tuple(key for key in keys if key not in open_keys),
         current=open_keys[0] if open_keys else None,
         waiting=tuple(open_keys[1:]),
         said=_said(instance, run.run_id),
     )
+
+
+def _statuses(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Sequence[str]) -> dict[str, str]:
+    """How one asset stands by partition. The last one of a checkpoint is enough to tell where the checkpoint is, and
+    asking for all of them every few seconds would take time from those who score."""
+    found = instance.get_status_by_partition(asset, list(keys), CHECKPOINT_PARTITIONS) or {}
+    return {key: str(getattr(found.get(key), "value", "")) for key in keys}
 
 
 def _keys(tags: Mapping[str, str], ordered: Sequence[str]) -> Sequence[str]:
@@ -97,5 +108,5 @@ def _failures(instance: dg.DagsterInstance) -> dict[str, str]:
     failed_runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=_FAILED_RUNS)
     for run in failed_runs:
         reasons = {**failure_reasons(instance, run.run_id), **reasons}
-    found = states(instance, list(reasons))
-    return {key: reason for key, reason in reasons.items() if found[key] == State.FAILED}
+    statuses = _statuses(instance, CHECKPOINT_SPECS[-1].key, list(reasons)) if reasons else {}
+    return {key: reason for key, reason in reasons.items() if statuses[key] == _FAILED}

@@ -19,6 +19,7 @@ from ml_pipeline.reports.wording import NONE, percent_interval, points
 _NEXT = 3
 _FAILURES = 4
 _REASON = 150
+_WIDE = 96
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def changes(moment: Moment, before: Moment | None) -> Iterator[str]:
 
 def _summary(activity: Activity) -> str:
     count = sum((run.current is not None) + len(run.waiting) for run in activity.active)
-    told = f"{count} checkpoint{'' if count == 1 else 's'} being scored" if count else "nothing is being scored"
+    told = f"{count} checkpoint{'' if count == 1 else 's'} left to score" if count else "nothing is being scored"
     if activity.active and not count:
         told = "a run is starting or ending"
     waits = activity.queued_runs
@@ -112,14 +113,16 @@ def _run(run: ActiveRun, now: datetime, options: ConsoleOptions) -> Iterator[Ren
 
 
 def _scores(moment: Moment, options: ConsoleOptions) -> RenderableType:
-    table = table_of(
-        ["at", "checkpoint", "suite", "accuracy", "", "vs base"], options, right="vs base", folded="checkpoint|suite"
-    )
+    wide = options.max_width >= _WIDE
+    columns = ["at", "checkpoint", "suite", "accuracy", *([""] if wide else []), "vs base"]
+    table = table_of(columns, options, right="vs base", folded="checkpoint|suite")
     for score in moment.latest:
-        bar = interval_bar(score.accuracy, ascii_only=options.ascii_only)
-        delta = NONE if score.delta_to_base is None else points(score.delta_to_base)
         cells = [_clock(score.scored_at), score.partition_key, printable(score.suite, 40)]
-        add_row(table, [*cells, percent_interval(score.accuracy), bar, delta], options)
+        cells.append(percent_interval(score.accuracy))
+        if wide:
+            cells.append(interval_bar(score.accuracy, ascii_only=options.ascii_only))
+        cells.append(NONE if score.delta_to_base is None else points(score.delta_to_base))
+        add_row(table, cells, options)
     return table
 
 

@@ -114,7 +114,7 @@ def test_each_change_is_told_once() -> None:
     first = Moment(AT, Activity((run,), 0, {}), (), "")
     second = Moment(AT, Activity((later,), 0, {"mac.y@1": "no\nheader \x1b[2J"}), (score,), "")
     assert [without_time(line) for line in changes(first, before)] == [
-        "2 checkpoints being scored",
+        "2 checkpoints left to score",
         "scoring mac.x@1, 0 of 2 checkpoints done",
     ]
     assert [without_time(line) for line in changes(second, first)] == [
