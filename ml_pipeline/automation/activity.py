@@ -64,7 +64,8 @@ def _active(instance: dg.DagsterInstance, record: dg.RunRecord, ordered: Sequenc
     keys = _keys(run.tags, ordered)
     if not keys:
         return None
-    chosen = [spec.key for spec in CHECKPOINT_SPECS if run.asset_selection is None or spec.key in run.asset_selection]
+    every = [spec.key for spec in CHECKPOINT_SPECS]
+    chosen = [key for key in every if key in run.asset_selection] if run.asset_selection else every
     if not chosen:
         return None
     statuses = _statuses(instance, chosen[-1], keys)
