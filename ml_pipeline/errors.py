@@ -4,7 +4,8 @@
     ├── SettingsError        pipeline.yaml or the environment is wrong
     ├── CheckpointError      a source or a checkpoint file cannot be read, or is not what it claims to be
     │   ├── SourceUnreachableError   a source does not answer, is not trusted, or does not let us in
-    │   └── CheckpointChangedError   the file was written anew while it was looked at or copied
+    │   ├── CheckpointChangedError   the file was written anew while it was looked at or copied
+    │   └── UnknownCheckpointError   a name that a user wrote fits no checkpoint, or several
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
@@ -56,6 +57,10 @@ class SourceRefusesError(SourceUnreachableError):
 
 class CheckpointChangedError(CheckpointError):
     """The file was written anew while it was looked at or copied."""
+
+
+class UnknownCheckpointError(CheckpointError):
+    """A name that a user wrote fits no checkpoint, or several."""
 
 
 class AdapterError(MlPipelineError):

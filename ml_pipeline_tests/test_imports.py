@@ -10,9 +10,10 @@ import pytest
 import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
-ALWAYS = {"errors", "settings", "source_settings", "backend_settings", "judge_settings", "base_models"}
+ALWAYS = {"errors", "printable", "settings", "source_settings", "backend_settings", "judge_settings", "base_models"}
 ALLOWED = {
     "errors": set(),
+    "printable": set(),
     "settings": ALWAYS,
     "source_settings": set(),
     "backend_settings": {"source_settings"},
@@ -32,6 +33,7 @@ ALLOWED = {
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
     "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},
+    "notebook": {*ALWAYS, "settings_file", "stores", "reports"},
     "exports": {*ALWAYS, "files", "suites", "scoring", "stores", "reports"},
     "responses": {*ALWAYS, "files", "json_lines", "checkpoints", "suites", "scoring", "stores", "evaluation"},
     "evaluation": {*ALWAYS, "files", "progress", "checkpoints", "adapters", "backends", "suites", "scoring", "stores"},

@@ -18,9 +18,8 @@ from ml_pipeline.reports.plots import accuracy_figure, judge_figure
 from ml_pipeline.reports.render import to_png
 from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline.reports.score_table import score_table as tidy_scores
-from ml_pipeline.reports.scores import SCORE_TABLES, Scores
+from ml_pipeline.reports.scores import load_scores
 from ml_pipeline.resources import PipelineResource
-from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.table import described
 
@@ -34,11 +33,6 @@ _RANK_COLUMNS = (
     *("total", "unscored", "delta", "p_value", "verdict"),
 )
 """What the previews in the UI show; the tables have more columns."""
-
-
-def load_scores(store: DuckDBStore) -> Scores:
-    """All current scores out of the database."""
-    return Scores.from_tables(store.read_together([table.name for table in SCORE_TABLES]))
 
 
 @dg.asset(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import httpcore
 
 from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, error_text, json_object
-from ml_pipeline.backends.printable import printable
+from ml_pipeline.printable import printable
 
 _ERROR_BYTES = 1 << 16
 

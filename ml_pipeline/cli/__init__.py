@@ -8,13 +8,17 @@ from pathlib import Path
 import click
 
 from ml_pipeline.cli.adapters import convert, inspect
-from ml_pipeline.cli.checkpoints import discover, score, status
+from ml_pipeline.cli.checkpoints import discover, score
 from ml_pipeline.cli.config import config
 from ml_pipeline.cli.exports import export
 from ml_pipeline.cli.history import import_
 from ml_pipeline.cli.influx import replay, retime
 from ml_pipeline.cli.responses import responses
+from ml_pipeline.cli.show import compare, show
+from ml_pipeline.cli.status import status
 from ml_pipeline.cli.stores import clean, compact, rebuild, report, snapshot
+from ml_pipeline.cli.top import top
+from ml_pipeline.cli.watch import watch
 from ml_pipeline.settings_file import CONFIG_ENV
 
 
@@ -36,6 +40,10 @@ for command in (
     discover,
     score,
     status,
+    top,
+    show,
+    compare,
+    watch,
     report,
     responses,
     inspect,

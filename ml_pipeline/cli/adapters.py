@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_pipeline.cli.adapter_paths import adapter_files, base_file
 from ml_pipeline.cli.shared import reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.progress import RichProgress
@@ -75,6 +74,7 @@ def inspect(path: str, base: str | None, as_json: bool) -> None:
     Ends with 1 when it holds NaN or infinity, or does not fit the base model of --base.
     """
     from ml_pipeline.adapters.inspect import inspect_adapter
+    from ml_pipeline.cli.adapter_paths import adapter_files, base_file
     from ml_pipeline.cli.base_fits import base_fit, base_fits
     from ml_pipeline.cli.inspection_view import inspection_json, inspection_view
 
@@ -102,6 +102,7 @@ def inspect(path: str, base: str | None, as_json: bool) -> None:
 def convert(path: str, target: str, base: str | None, output: Path | None, force: bool) -> None:
     """Write an adapter in another format, after checking that it is sound and fits the base model."""
     from ml_pipeline.adapters import read_adapter
+    from ml_pipeline.cli.adapter_paths import adapter_files, base_file
 
     chosen = TARGETS[target]
     if base is None and chosen.needs_base:

@@ -1,4 +1,4 @@
-"""`discover`, `score` and `status`: the commands about checkpoints."""
+"""`discover` and `score`: the commands about checkpoints."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from ml_pipeline.checkpoints.catalogue import Catalogue
-from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings
 from ml_pipeline.source_settings import described
 
 if TYPE_CHECKING:
-    from ml_pipeline.automation.local_runs import State
+    from ml_pipeline.checkpoints.checkpoint import Checkpoint
+    from ml_pipeline.checkpoints.discovery import Discovery
 
 
 @click.command()
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
 @reporting
 def discover(pattern: str) -> None:
     """List the checkpoints of every source; stores nothing."""
+    from ml_pipeline.checkpoints.catalogue import Catalogue
+
     settings = current_settings()
     found = Catalogue(settings).look()
     table = Table(
@@ -55,6 +55,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     """Score every checkpoint that has no complete scores yet, then publish the table and the report."""
     from ml_pipeline.automation import local_runs
     from ml_pipeline.automation.publishing import is_published
+    from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.progress import RichProgress, listening
     from ml_pipeline.resources import suites_of
 
@@ -99,30 +100,6 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
         sys.exit(1)
 
 
-@click.command()
-@reporting
-def status() -> None:
-    """Show what is new, scored or failed, why, and what waits for Influx."""
-    from ml_pipeline.automation import local_runs
-    from ml_pipeline.stores.influx_buffer import InfluxBuffer
-
-    settings = current_settings()
-    found = Catalogue(settings).look()
-    with local_runs.project_instance(settings) as instance:
-        keys = [checkpoint.key for checkpoint in found.checkpoints]
-        states = local_runs.mark_changed(local_runs.states(instance, keys), found.checkpoints, settings)
-        states = local_runs.mark_imported(states, found.checkpoints, settings)
-        failed = [key for key, state in states.items() if state == local_runs.State.FAILED]
-        reasons = local_runs.recent_failures(instance, failed)
-    console = stdout()
-    console.print(_state_table(found, states))
-    for key in failed:
-        console.print(f"{key}: {reasons.get(key, 'see its run in the Dagster UI')}", style="red", markup=False)
-    _print_problems(found)
-    pending = InfluxBuffer(settings.influx_buffer_path).pending()
-    console.print(f"Influx buffer: {pending.points} points wait in {pending.batches} batches.", highlight=False)
-
-
 def _matching(checkpoints: list[Checkpoint], pattern: str) -> list[Checkpoint]:
     """The checkpoints that fit, and the base models that they are compared with."""
     fitting = [c for c in checkpoints if fnmatch.fnmatchcase(c.key, pattern)]
@@ -143,15 +120,6 @@ def _print_problems(found: Discovery) -> None:
         )
     for problem in found.problems:
         stderr().print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _state_table(found: Discovery, states: dict[str, State]) -> Table:
-    table = Table(
-        Column("checkpoint", overflow="fold"), "label", "state", box=None, pad_edge=False, header_style="bold"
-    )
-    for checkpoint in found.checkpoints:
-        table.add_row(checkpoint.key, checkpoint.label, states[checkpoint.key])
-    return table
 
 
 def _lasting_console() -> Console:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ml_pipeline.cli.shared import current_settings, reporting, stdout
+from ml_pipeline.cli.shared import current_settings, reporting, score_database, stdout
 
 _TABLES, _ANSWERS = ("parquet", "csv"), ("lm-eval", "inspect")
 
@@ -26,18 +26,17 @@ _TABLES, _ANSWERS = ("parquet", "csv"), ("lm-eval", "inspect")
 @reporting
 def export(folder: Path, formats: tuple[str, ...], pattern: str) -> None:
     """Write what is stored into FOLDER, below it a folder for each format."""
-    from ml_pipeline.assets.published import load_scores
     from ml_pipeline.exports.evaluated import evaluated
     from ml_pipeline.exports.inspect_log import write_inspect_log
     from ml_pipeline.exports.lm_eval import write_lm_eval
     from ml_pipeline.exports.tables import TableFormat, write_tables
-    from ml_pipeline.stores.duckdb import DuckDBStore
+    from ml_pipeline.reports.scores import load_scores
     from ml_pipeline.stores.parquet import ParquetStore
     from ml_pipeline.stores.tables import EVALUATIONS
 
     settings = current_settings()
     parquet = ParquetStore(settings.parquet_path)
-    database = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    database = score_database(settings)
 
     def wanted(key: str) -> bool:
         return fnmatch.fnmatchcase(key, pattern)

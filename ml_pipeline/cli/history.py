@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_pipeline.cli.shared import current_settings, reporting, stderr, stdout
+from ml_pipeline.cli.shared import current_settings, reporting, score_database, stderr, stdout
 from ml_pipeline.errors import ImportFileError
 
 if TYPE_CHECKING:
@@ -30,13 +30,12 @@ def import_(paths: tuple[Path, ...], run: str, model: str, training: bool) -> No
     from ml_pipeline.history.records import Whose
     from ml_pipeline.history.training_data import import_training_data
     from ml_pipeline.progress import RichProgress
-    from ml_pipeline.stores.duckdb import DuckDBStore
     from ml_pipeline.stores.parquet import ParquetStore
     from ml_pipeline.stores.score_store import ScoreStore
 
     settings = current_settings()
     line_bytes = settings.limits.response_line_bytes
-    database = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    database = score_database(settings)
     store = ScoreStore(ParquetStore(settings.parquet_path), database)
     whole = True
     for path in paths:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ml_pipeline.cli.shared import current_settings, definitions, reporting, stderr, stdout
+from ml_pipeline.cli.shared import current_settings, definitions, reporting, score_database, stderr, stdout
 
 
 @click.group()
@@ -24,10 +24,9 @@ def score() -> None:
     from ml_pipeline.automation import local_runs
     from ml_pipeline.reports.response_files import scored_versions
     from ml_pipeline.responses.files import find_response_files
-    from ml_pipeline.stores.duckdb import DuckDBStore
 
     settings = current_settings()
-    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    store = score_database(settings)
     # Who calls this by hand knows that the file is finished.
     found = find_response_files(settings.responses_path, now_ns=time.time_ns(), settle_s=0)
     for problem in found.problems:
@@ -55,10 +54,9 @@ def compare(old: str, new: str) -> None:
     """Compare two scored files of responses, by name or path: old, new, difference and its 95% interval."""
     from ml_pipeline.reports.response_files import compare_files, comparison_table
     from ml_pipeline.responses.files import file_partition_key
-    from ml_pipeline.stores.duckdb import DuckDBStore
 
     settings = current_settings()
-    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    store = score_database(settings)
     keys = [file_partition_key(Path(name).name) for name in (old, new)]
     for compared in compare_files(store, *keys):
         stdout().print(comparison_table(compared))

@@ -6,17 +6,21 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from rich.console import Console
 
-from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError
+from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError, UnknownCheckpointError
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import find_config, load_settings
 
+if TYPE_CHECKING:
+    from ml_pipeline.stores.duckdb import DuckDBStore
+
 P = ParamSpec("P")
 _PIPED_WIDTH = 240
-_FAILED, _WRONG_USE, _INTERRUPTED = 1, 2, 130
+_FAILED, _WRONG_USE = 1, 2
+INTERRUPTED = 130
 
 
 def reporting(command: Callable[P, None]) -> Callable[P, None]:
@@ -28,8 +32,8 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             stderr().print("Interrupted. What is finished is stored; the same command goes on from here.")
-            sys.exit(_INTERRUPTED)
-        except (SettingsError, SuiteError) as error:
+            sys.exit(INTERRUPTED)
+        except (SettingsError, SuiteError, UnknownCheckpointError) as error:
             stderr().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
             sys.exit(_WRONG_USE)
         except MlPipelineError as error:
@@ -53,12 +57,17 @@ def definitions() -> Any:
 
 def print_scores(settings: Settings) -> None:
     """Print the score table of every run."""
-    from ml_pipeline.assets.published import load_scores
+    from ml_pipeline.reports.scores import load_scores
     from ml_pipeline.reports.terminal import score_table_view
+
+    Console().print(score_table_view(load_scores(score_database(settings))))
+
+
+def score_database(settings: Settings) -> DuckDBStore:
+    """The database of the settings."""
     from ml_pipeline.stores.duckdb import DuckDBStore
 
-    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
-    Console().print(score_table_view(load_scores(store)))
+    return DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
 
 
 def stdout() -> Console:

@@ -7,7 +7,7 @@ from functools import partial
 import click
 from rich.console import Console
 
-from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stdout
+from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, score_database, stdout
 
 
 @click.command()
@@ -27,11 +27,10 @@ def report() -> None:
 @reporting
 def rebuild() -> None:
     """Make the DuckDB file again out of the Parquet files; tables of your own are carried over."""
-    from ml_pipeline.stores.duckdb import DuckDBStore
     from ml_pipeline.stores.parquet import ParquetStore
 
     settings = current_settings()
-    store = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    store = score_database(settings)
     made = store.rebuild(ParquetStore(settings.parquet_path))
     rows = ", ".join(f"{name} {count}" for name, count in made.rows.items())
     console = Console()

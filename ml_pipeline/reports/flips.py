@@ -74,7 +74,7 @@ class AnswerBook:
     A report of many runs shows fewer flips of each in full, so that its size stays bounded.
     """
 
-    def __init__(self, scores: Scores, runs: int) -> None:
+    def __init__(self, scores: Scores, runs: int = 1) -> None:
         self._results = _RowsOf(scores.probe_results, _RESULT_COLUMNS)
         self._prompts = _RowsOf(scores.responses, ["prompt"])
         self._most = max(_FEWEST_SHOWN, min(_MOST_SHOWN, _SHOWN_IN_ALL // max(1, runs)))
@@ -85,10 +85,15 @@ class AnswerBook:
             return []
         best, last = curve.best[0], curve.points[-1]
         pairs = [(curve.base or curve.points[0], best), (best, last)]
-        return [self._between(curve, before, after) for before, after in pairs if before is not after]
+        return [self._of_pair(curve, before, after) for before, after in pairs if before is not after]
 
-    def _between(self, curve: RunCurve, before: Point, after: Point) -> FlipSet:
-        found = [_found(curve, after, probe) for probe in _flipped(before, after)]
+    def between(self, before: Point, after: Point) -> list[Flip]:
+        """All flips between any two checkpoints, the lost ones first, then by category."""
+        found = [_found((before, after), after, probe) for probe in _flipped(before, after)]
+        return sorted(self._in_full(before, after, found), key=lambda flip: (flip.gained, flip.category, flip.probe_id))
+
+    def _of_pair(self, curve: RunCurve, before: Point, after: Point) -> FlipSet:
+        found = [_found(curve.points, after, probe) for probe in _flipped(before, after)]
         # The lost ones first, since an average hides them; of each kind those first that most checkpoints share.
         ordered = sorted(found, key=lambda one: (one.gained, -one.alike, one.probe))
         lost, gained = ([one for one in ordered if one.gained is kind] for kind in (False, True))
@@ -151,9 +156,9 @@ def _flipped(before: Point, after: Point) -> list[str]:
     return [probe for probe in shared if _mostly(before, probe) != _mostly(after, probe)]
 
 
-def _found(curve: RunCurve, after: Point, probe: str) -> _Found:
+def _found(points: Sequence[Point], after: Point, probe: str) -> _Found:
     gained = _mostly(after, probe)
-    outcomes = [_mostly(point, probe) for point in curve.points if probe in point.passed]
+    outcomes = [_mostly(point, probe) for point in points if probe in point.passed]
     return _Found(probe, gained, outcomes.count(gained), len(outcomes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -66,9 +67,14 @@ def leaderboard(scores: Scores) -> pd.DataFrame:
     (paired bootstrap). A checkpoint with no scored probe has no rank. A base has one row of its own, without rank and
     with the verdict 'base'.
     """
+    return leaderboard_of(run_curves(scores))
+
+
+def leaderboard_of(curves: Iterable[RunCurve]) -> pd.DataFrame:
+    """The leaderboard of these runs."""
     rows: list[dict[str, Any]] = []
     bases: dict[EvaluationKey, Point] = {}
-    for curve in run_curves(scores):
+    for curve in curves:
         rows.extend(sorted((_row(curve, point) for point in curve.points), key=_standing))
         if curve.base is not None:
             bases[curve.base.key] = curve.base

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ml_pipeline.printable import printable
 from ml_pipeline.reports.comparison import (
     Comparison,
     Passes,
@@ -61,6 +62,11 @@ class Point:
         return partition_key, suite, evaluation_id
 
     @property
+    def partition_key(self) -> str:
+        """The checkpoint's key."""
+        return str(self.identity["partition_key"])
+
+    @property
     def iteration(self) -> int:
         """The training iteration; 0 for a bare base."""
         return int(self.identity["iteration"])
@@ -102,7 +108,7 @@ class RunCurve:
     @property
     def name(self) -> str:
         """The run as a reader knows it: <source>/<run>."""
-        return f"{self.source}/{self.run}"
+        return printable(f"{self.source}/{self.run}")
 
     @cached_property
     def judge_metrics(self) -> dict[str, str]:
@@ -177,7 +183,7 @@ class RunCurve:
 
 def run_curves(scores: Scores) -> list[RunCurve]:
     """Every run's curves, by suite, base model, source and run; a base without any run is a curve with no points."""
-    points = _points(scores)
+    points = scored_points(scores)
     bases: dict[tuple[str, str], Point] = {}
     curves: dict[tuple[str, ...], dict[str, Point]] = defaultdict(dict)
     for point in sorted(points, key=lambda point: (point.identity["scored_at"], point.key)):
@@ -228,7 +234,8 @@ def _verdict(reference: Point, candidate: Point) -> str:
     return "no clear difference" if comparison is None else comparison.verdict
 
 
-def _points(scores: Scores) -> list[Point]:
+def scored_points(scores: Scores) -> list[Point]:
+    """Every checkpoint on every suite, bases among them, none of them compared with another."""
     figures: dict[EvaluationKey, dict[str, dict[str, Estimate]]] = defaultdict(lambda: defaultdict(dict))
     for row in _records(score_table(scores, by_category=False)[[*EVALUATION_KEY, *FIGURE_COLUMNS]]):
         if not math.isnan(row["value"]):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 import pyarrow as pa
 
-from ml_pipeline.errors import StoreError
+from ml_pipeline.errors import StoreError, SuiteError
+from ml_pipeline.printable import printable
+from ml_pipeline.settings import suggest
+from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY, TRAINING_LOSS
 
@@ -53,6 +56,16 @@ class Scores:
             )
         return cls(**{table.name: _frame(table, tables.get(table.name)) for table in SCORE_TABLES})
 
+    def only(self, *, suite: str | None = None, checkpoints: Collection[str] | None = None) -> Scores:
+        """The scores of one suite, or of some checkpoints by their keys, alone; losses are of no suite and all stay."""
+        chosen = []
+        for frame in self._frames():
+            wanted = frame["suite"].eq(suite) if suite is not None else frame["suite"].notna()
+            if checkpoints is not None:
+                wanted &= frame["partition_key"].isin(checkpoints)
+            chosen.append(frame[wanted].reset_index(drop=True))
+        return Scores(*chosen, training_loss=self.training_loss)
+
     @property
     def is_empty(self) -> bool:
         """Whether no table of checkpoints holds a row; losses alone are no scores."""
@@ -80,6 +93,20 @@ def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows whose evaluation is not that of the row before: stored tables hold hundreds of each in a row."""
     keys = rows[[*EVALUATION_KEY, "scored_at"]]
     return rows[keys.ne(keys.shift()).any(axis=1)]
+
+
+def load_scores(store: DuckDBStore, partition_keys: Sequence[str] | None = None) -> Scores:
+    """All current scores out of the database, or those of some checkpoints, which come without losses; raises as
+    `DuckDBStore.read` does."""
+    tables = SCORE_TABLES if partition_keys is None else CHECKPOINT_TABLES
+    return Scores.from_tables(store.read_together([table.name for table in tables], partition_keys))
+
+
+def check_suite(scores: Scores, suite: str) -> None:
+    """Raise SuiteError when there are no scores of this suite."""
+    known = set(scores.identities()["suite"])
+    if suite not in known:
+        raise SuiteError(f"no scores of suite {printable(suite, 100)!r}{suggest(suite, known)}.")
 
 
 def _frame(table: Table, data: pa.Table | None) -> pd.DataFrame:

@@ -53,20 +53,20 @@ class ScoreTableView:
         for curve in self.curves:
             yield from self._block(curve, options)
             yield Text("")
-        yield _text(_LEGEND, options, "dim")
+        yield terminal_text(_LEGEND, options, "dim")
 
     def _block(self, curve: RunCurve, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
         line = sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], ascii_only=plain)
-        yield _text(f"{curve.name} [{curve.suite}, base {curve.base_model}]", options, "bold")
+        yield terminal_text(f"{curve.name} [{curve.suite}, base {curve.base_model}]", options, "bold")
         if curve.best and len(curve.points) > 1:
-            yield _text(f"{line}  {curve.trend}", options)
+            yield terminal_text(f"{line}  {curve.trend}", options)
         yield self._table(curve, options)
-        yield _text(headline(curve), options)
+        yield terminal_text(headline(curve), options)
         if told := resolution(curve):
-            yield _text(told, options, "dim")
+            yield terminal_text(told, options, "dim")
         if trouble := first_trouble(curve):
-            yield _text(f"{'!' if plain else '▼'} {trouble.text[0].upper()}{trouble.text[1:]}.", options, "red")
+            yield terminal_text(f"{'!' if plain else '▼'} {trouble.text[0].upper()}{trouble.text[1:]}.", options, "red")
 
     def _table(self, curve: RunCurve, options: ConsoleOptions) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -74,17 +74,19 @@ class ScoreTableView:
         for name in columns:
             justify: JustifyMethod = "left" if name in ("", "95% interval", "verdict") else "right"
             heading = name.removeprefix(JUDGE_PREFIX).replace("_", " ")
-            table.add_column(_text(heading, options), justify=justify, no_wrap=bool(curve.best))
+            table.add_column(terminal_text(heading, options), justify=justify, no_wrap=bool(curve.best))
         if curve.base is not None:
             cells = _cells(curve, curve.base, options) | {"iter": "base", "verdict": "", "vs base": ""}
-            table.add_row(*(_text(cells[name], options, "dim") for name in columns))
+            table.add_row(*(terminal_text(cells[name], options, "dim") for name in columns))
         shown = self._shown(curve)
         for index, point in enumerate(curve.points):
             if index not in shown:
                 continue
             cells = _cells(curve, point, options)
             style = _STYLES.get(verdict_of(curve, point), "")
-            table.add_row(*(_text(cells[name], options, style if name == "verdict" else "") for name in columns))
+            table.add_row(
+                *(terminal_text(cells[name], options, style if name == "verdict" else "") for name in columns)
+            )
         if len(shown) < len(curve.points):
             table.caption = f"{len(curve.points) - len(shown)} of {len(curve.points)} checkpoints not shown"
             table.caption_justify = "left"
@@ -120,7 +122,7 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
         "": "*" if point in curve.best else " ",
         "iter": str(point.iteration),
         "accuracy": percent_interval(point.accuracy),
-        "95% interval": _bar(point.accuracy, ascii_only=options.ascii_only),
+        "95% interval": interval_bar(point.accuracy, ascii_only=options.ascii_only),
         "vs base": NONE if point.vs_base is None else points(point.vs_base.delta),
         "judge": number(point.overall("judge:avg")),
         "LEK": number(point.overall("lek")),
@@ -131,8 +133,8 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
     }
 
 
-def _bar(estimate: Estimate | None, *, ascii_only: bool) -> str:
-    """0 to 100% as a line: the interval heavy, the value a mark."""
+def interval_bar(estimate: Estimate | None, *, ascii_only: bool) -> str:
+    """A share on a line from 0 to 100%: the interval heavy, the value a mark."""
     rail, heavy, mark = ".-+" if ascii_only else "·━┿"
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
@@ -144,7 +146,7 @@ def _bar(estimate: Estimate | None, *, ascii_only: bool) -> str:
     return "".join(cells)
 
 
-def _text(words: str, options: ConsoleOptions, style: str = "") -> Text:
+def terminal_text(words: str, options: ConsoleOptions, style: str = "") -> Text:
     """Text, never markup: a run may be called '[red]'. What a terminal's encoding lacks becomes ASCII."""
     if options.ascii_only:
         words = words.translate(_ASCII).encode("ascii", "replace").decode()

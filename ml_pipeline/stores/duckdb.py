@@ -121,10 +121,12 @@ class DuckDBStore:
         with self._reading() as connected:
             return _rows(connected, name, partition_keys)
 
-    def read_together(self, names: Sequence[str]) -> dict[str, pa.Table]:
-        """All rows of several tables, by name, as they were at one moment; raises as `read` does."""
+    def read_together(self, names: Sequence[str], partition_keys: Sequence[str] | None = None) -> dict[str, pa.Table]:
+        """Rows of several tables, by name, as they were at one moment; else as `read`."""
+        for key in partition_keys or ():
+            check_partition_key(key)
         with self._reading() as connected:
-            return {name: _rows(connected, name, None) for name in names}
+            return {name: _rows(connected, name, partition_keys) for name in names}
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         """Answer one SQL query, read-only.

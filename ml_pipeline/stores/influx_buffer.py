@@ -130,8 +130,11 @@ class InfluxBuffer:
 
     def pending(self) -> Pending:
         """What waits, rejected lines not counted."""
-        contents = [batch.content for path in self._paths() if (batch := load(path))]
-        return Pending(len(contents), sum(content.count(b"\n") for content in contents), sum(map(len, contents)))
+        return _counted(self._paths())
+
+    def rejected(self) -> Pending:
+        """What the server will never take as it is, kept in the folder `rejected`."""
+        return _counted(self._paths(self._rejected))
 
     def is_empty(self) -> bool:
         """Whether nothing waits."""
@@ -286,6 +289,11 @@ class InfluxBuffer:
             yield
         finally:
             os.close(descriptor)
+
+
+def _counted(paths: Sequence[Path]) -> Pending:
+    contents = [batch.content for path in paths if (batch := load(path))]
+    return Pending(len(contents), sum(content.count(b"\n") for content in contents), sum(map(len, contents)))
 
 
 def _size(path: Path) -> int:

@@ -57,7 +57,7 @@ def test_imported_checkpoints_are_not_scored_again(project: Path) -> None:
     assert "bad.jsonl:2: not JSON" in partly.output
     assert "absent cannot be read" in partly.output
     assert "0 new, 0 replaced, 3 known before" in partly.output
-    status = run("status")
+    status = run("status", "--all")
     assert state_of(status.output, "mac.1b-lek@100") == "imported"
     assert state_of(status.output, "mac.1b-lek@200") == "new"
     chosen = Project(project).run("score", "--dry-run")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ml_pipeline.checkpoints.naming import escaped
 from ml_pipeline.evaluation.mark import degeneration
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES, HEURISTIC_FIGURES, TRAINING_LOSS
@@ -41,7 +42,7 @@ class Checkpoint:
 
     @property
     def partition_key(self) -> str:
-        return f"{self.source}.{self.run.replace('/', '+')}@{self.iteration}"
+        return f"{self.source}.{escaped(self.run)}@{self.iteration}"
 
     def category(self, probe: str) -> str:
         return self.categories.get(probe, "logic")
@@ -236,6 +237,11 @@ _ANSWER = (
 
 
 def sample_scores(checkpoints: int = 5) -> Scores:
+    """The scores of `sample_checkpoints`, and the losses of their training."""
+    return scores_of(*sample_checkpoints(checkpoints), losses=sample_losses(checkpoints))
+
+
+def sample_checkpoints(checkpoints: int = 5) -> list[Checkpoint]:
     """Two runs of `checkpoints` checkpoints and their base on 36 probes in 16 categories.
 
     mac/lek/improving climbs from 25% to 60%; mac/lek/too-hot loops from its second checkpoint on: every answer is cut
@@ -251,13 +257,18 @@ def sample_scores(checkpoints: int = 5) -> Scores:
         _realistic("mac", "lek/too-hot", 10 * step, 0.3 if step == 1 else 0.03, seed=1, loops=step > 1)
         for step in steps
     ]
+    return [base, *good, *hot]
+
+
+def sample_losses(checkpoints: int) -> list[dict[str, Any]]:
+    """What the training of both runs printed."""
     last = max(10, 10 * checkpoints)
-    losses = [
+    steps = range(1, checkpoints + 1)
+    return [
         *losses_of("lek/improving", {10 * step: _loss(step / last) for step in range(1, last + 1)}),
         *losses_of("lek/improving", {100 * step: _loss(step / checkpoints) + 0.15 for step in steps}, "val"),
         *losses_of("lek/too-hot", {step: _loss(step / last) if step < 0.9 * last else None for step in range(1, last)}),
     ]
-    return scores_of(base, *good, *hot, losses=losses)
 
 
 def _loss(part: float) -> float:

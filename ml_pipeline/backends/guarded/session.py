@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_pipeline.backends.guarded.link import Link
 from ml_pipeline.backends.loopback_http import Socket
-from ml_pipeline.backends.printable import printable
+from ml_pipeline.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
 _LINES_KEPT = 60

@@ -10,9 +10,9 @@ from ml_pipeline.backends.delta_text import DeltaText
 from ml_pipeline.backends.http.client import error_words
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
-from ml_pipeline.backends.printable import printable
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.errors import BackendError
+from ml_pipeline.printable import printable
 
 PATH = "/v1/chat/completions"
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "stop"}

@@ -19,8 +19,8 @@ import httpx
 from ml_pipeline.backend_settings import HttpSettings
 from ml_pipeline.backends.http.waits import retry_after
 from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, json_object
-from ml_pipeline.backends.printable import printable
 from ml_pipeline.errors import BackendError
+from ml_pipeline.printable import printable
 
 _ERROR_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20

@@ -12,8 +12,8 @@ from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http.vllm import model_names
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import BackendIdentity
-from ml_pipeline.backends.printable import printable
 from ml_pipeline.errors import BackendError
+from ml_pipeline.printable import printable
 
 _UNKNOWN = "unknown"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")

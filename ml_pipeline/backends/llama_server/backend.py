@@ -28,9 +28,9 @@ from ml_pipeline.backends.llama_server.binary import find_llama_server
 from ml_pipeline.backends.llama_server.label_scores import label_scores
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
 from ml_pipeline.backends.llama_server.server import LlamaServer
-from ml_pipeline.backends.printable import printable
 from ml_pipeline.backends.served import ServedBackend
 from ml_pipeline.errors import AdapterError, BackendError
+from ml_pipeline.printable import printable
 
 # The same batch computes the same bits, so that any difference at all is the adapter's; this only asks for one that can
 # matter to a token's choice.

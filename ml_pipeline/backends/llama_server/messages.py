@@ -11,10 +11,10 @@ from ml_pipeline.backends.http_answer import HttpError, error_text
 from ml_pipeline.backends.interface import CompletionRequest, FinishReason
 from ml_pipeline.backends.json_grammar import schema_to_grammar
 from ml_pipeline.backends.likeliest import Position
-from ml_pipeline.backends.printable import printable
 from ml_pipeline.backends.seeds import request_seed
 from ml_pipeline.backends.served import ServedAnswer
 from ml_pipeline.errors import BackendError
+from ml_pipeline.printable import printable
 
 COMPLETION = "/completion"
 # In the order in which the llama_cpp backend applies them; what is not named here does not take part.

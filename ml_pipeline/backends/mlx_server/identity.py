@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_pipeline.backends.interface import BackendIdentity
-from ml_pipeline.backends.printable import printable
+from ml_pipeline.printable import printable
 
 _VERSIONS = ("mlx-lm", "mlx", "python")
 _LONGEST_WORD = 40

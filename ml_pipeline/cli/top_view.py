@@ -1,0 +1,119 @@
+"""How the leaderboard is shown: a table of 80 columns for each suite and base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import ConsoleOptions, Group, RenderableType
+from rich.text import Text
+
+from ml_pipeline.cli.view_parts import (
+    add_row,
+    difference,
+    heading,
+    mean_difference,
+    mean_interval_cell,
+    p_cell,
+    table_of,
+    verdict_cell,
+)
+from ml_pipeline.printable import printable
+from ml_pipeline.reports.comparison import MeanComparison, compare_means
+from ml_pipeline.reports.leaderboard import verdict_of
+from ml_pipeline.reports.runs import Point
+from ml_pipeline.reports.standings import Ranking, Standing
+from ml_pipeline.reports.terminal import terminal_text
+from ml_pipeline.reports.trouble import first_trouble
+from ml_pipeline.reports.wording import NO_SCORES, NONE, headline, percent_interval, points
+
+_JUDGE = "judge:avg"
+_ITERATIONS = 2
+_SIGNS = {"better": "▲", "worse": "▼"}
+_LEGEND = (
+    "accuracy with its 95% interval; vs base, vs prev: points on the same probes, with the interval; p: McNemar's "
+    "exact test against the base, all checkpoints of the run allowed for; unclear: p is 0.05 or more; ▲ ▼: clearly "
+    "better or worse than the checkpoint before; =: tied."
+)
+
+
+def top_view(ranked: Sequence[Ranking], most: int, options: ConsoleOptions) -> RenderableType:
+    """The rankings, at most `most` places of each."""
+    shown = [ranking for ranking in ranked if ranking.standings]
+    if not shown:
+        return Text(NO_SCORES)
+    parts: list[RenderableType] = []
+    for ranking in shown:
+        parts += _block(ranking, most, options)
+    if any(standing.rank for ranking in shown for standing in ranking.standings):
+        parts.append(terminal_text(f"\n{_LEGEND}", options, "dim"))
+    return Group(*parts)
+
+
+def _block(ranking: Ranking, most: int, options: ConsoleOptions) -> Iterator[RenderableType]:
+    base = ""
+    if ranking.base is not None and ranking.base.accuracy is not None:
+        base = f" {percent_interval(ranking.base.accuracy)} of {ranking.base.accuracy.count}"
+    yield heading(f"{ranking.suite} · base {printable(ranking.base_model, 60)}{base}", options)
+    shown = ranking.standings[:most]
+    if any(standing.rank for standing in shown):
+        yield _ranked(ranking, shown, options)
+    else:
+        yield _judged(shown, options)
+    if len(shown) < len(ranking.standings):
+        left = len(ranking.standings) - len(shown)
+        yield terminal_text(f"{left} more; `-n {len(ranking.standings)}` shows all", options, "dim")
+    curves = dict.fromkeys(standing.curve for standing in ranking.standings)
+    for curve in curves:
+        if not ranking.each_run and curve.best:
+            yield terminal_text(headline(curve), options)
+        if (trouble := first_trouble(curve)) is not None:
+            sign = "!" if options.ascii_only else "▼"
+            yield terminal_text(f"{sign} {curve.name} {trouble.text}.", options, "red")
+
+
+def _ranked(ranking: Ranking, standings: Sequence[Standing], options: ConsoleOptions) -> RenderableType:
+    runs = len({standing.curve for standing in ranking.standings}) > 1 or ranking.each_run
+    columns = ["#", *(["run"] if runs else []), "iter", "accuracy", "vs base", "p", "verdict", "vs prev"]
+    table = table_of(columns, options, right="#|iter|p", folded="run|iter")
+    for standing in standings:
+        point = standing.points[0]
+        place = NONE if standing.rank is None else f"{standing.rank}{'=' if standing.tied else ''}"
+        cells: list[str | Text] = [place]
+        if runs:
+            cells.append(standing.curve.name)
+        cells += [_iterations(standing.points), percent_interval(point.accuracy), difference(point.vs_base)]
+        cells += [p_cell(point.vs_base), verdict_cell(verdict_of(standing.curve, point), options), _step(point)]
+        add_row(table, cells, options)
+    return table
+
+
+def _judged(standings: Sequence[Standing], options: ConsoleOptions) -> RenderableType:
+    """Suites that are judged alone have no rank: the judge's mean, where there is one, and LEK, against the base."""
+    metrics = [(_JUDGE, "judge")] if any(one.points[0].overall(_JUDGE) for one in standings) else []
+    metrics.append(("lek", "LEK"))
+    columns = ["run", "iter", *(column for _, name in metrics for column in (name, f"{name} vs base"))]
+    table = table_of(columns, options, right="iter", folded="run|judge vs base|LEK vs base")
+    for standing in standings:
+        point = standing.points[0]
+        cells = [standing.curve.name, str(point.iteration)]
+        for metric, _ in metrics:
+            against = _mean_against(standing.curve.base, point, metric)
+            cells += [mean_interval_cell(point.overall(metric)), mean_difference(against)]
+        add_row(table, cells, options)
+    return table
+
+
+def _mean_against(base: Point | None, point: Point, metric: str) -> MeanComparison | None:
+    if base is None:
+        return None
+    return compare_means(base.means.get(metric, {}), point.means.get(metric, {}), point.templates)
+
+
+def _iterations(tied: Sequence[Point]) -> str:
+    shown = ", ".join(str(point.iteration) for point in tied[:_ITERATIONS])
+    return shown if len(tied) <= _ITERATIONS else f"{tied[0].iteration} +{len(tied) - 1}"
+
+
+def _step(point: Point) -> str:
+    found = point.vs_previous
+    return NONE if found is None else f"{points(found.delta)} {_SIGNS.get(found.verdict, '')}".rstrip()

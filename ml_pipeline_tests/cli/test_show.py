@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from ml_pipeline.stores.tables import TRAINING_LOSS
+from ml_pipeline_tests.cli.lab import Lab, eight, fits, words
+from ml_pipeline_tests.reports.sample_scores import sample_checkpoints
+
+HOSTILE = "First line\n\x1b[2Jsecond\x07 line\u202e"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def scored(lab: Lab) -> Lab:
+    tuned = eight("a", "b", "c", iteration=20, responses={"a": HOSTILE}, lek=dict.fromkeys("abcdefgh", 2.5))
+    lab.put(eight("a", "h"), eight("a", iteration=10), replace(tuned, passed={**tuned.passed, "d": None}))
+    return lab
+
+
+def test_a_page_in_80_columns(lab: Lab) -> None:
+    lab.put(*sample_checkpoints())
+    text = lab.shown("show", "improving@500")
+    assert fits(text)
+    flat = words(text)
+    for told in (
+        "mac.lek+improving@500",
+        "rank 1 of 5 in its run",
+        "Better than the base:",
+        "Since @400:",
+        "judge: avg",
+        "no sign of it",
+        "Probes gained 1",
+        "Q8_0",
+        "llama_cpp 0.3.36",
+    ):
+        assert told in flat
+    assert fits(lab.shown("show", "too-hot@30"))
+    assert "truncated answers" in words(lab.shown("show", "too-hot@30"))
+    assert fits(lab.shown("show", "base"))
+
+
+def test_figures_flips_and_what_is_unscored(scored: Lab) -> None:
+    text = words(scored.shown("show", "lek/a@20"))
+    assert "overall 43% [16–75]" in text  # noqa: RUF001 - an en dash; 3 of 7, Wilson's interval
+    assert "3 of 7, 1 n/a" in text
+    assert "Unscored, probe: 1, backend gave no answer: timed out after 60 s" in text
+    assert "Probes gained 2, lost 1" in text
+    against = words(scored.shown("show", "lek/a@20", "--against", "lek/a@10"))
+    assert "No clear difference from mac.lek+a@10: +29 points" in against
+    assert "Probes gained 2, lost 0" in against
+
+
+def test_the_training_loss_at_that_iteration(scored: Lab) -> None:
+    rows = [loss("train", 10, 1.5), loss("train", 20, 1.25), loss("train", 30, 1.0), loss("val", 15, None)]
+    table = pa.Table.from_pylist(rows, schema=TRAINING_LOSS.schema)
+    scored.store.write_partition("mac.lek+a", {TRAINING_LOSS.name: table})
+    assert "training loss 1.250, validation loss diverged (at 15)" in scored.shown("show", "lek/a@20")
+    assert scored.json("show", "lek/a@20")["training_loss"] == {
+        "train": {"iteration": 20, "loss": 1.25, "reason": None},
+        "val": {"iteration": 15, "loss": None, "reason": "diverged"},
+    }
+
+
+def test_answers_beside_those_of_the_base_and_harmless(scored: Lab) -> None:
+    text = scored.shown("show", "lek/a@20", "--answers", "a")
+    assert fits(text)
+    assert "Question a?" in text
+    assert words(text).count("base.tiny@0") == 1
+    assert "mac.lek+a@20: right" in text
+    answers = [line.rstrip() for line in text.splitlines() if line.startswith("    ")]
+    assert answers == ["    The answer is right.", "    First line", "     [2Jsecond  line"]
+    every = scored.shown("show", "lek/a@20", "--answers")
+    assert every.count("Question ") == 8
+    assert "mac.lek+a@20: unscored, backend gave no answer" in every
+    unknown = scored.run("show", "lek/a@20", "--answers", "zz")
+    assert (unknown.exit_code, "there are a, b, c" in unknown.output) == (2, True)
+
+
+def test_json(scored: Lab) -> None:
+    page = scored.json("show", "lek/a@20", "--answers", "d")
+    assert page["checkpoint"]["key"] == "mac.lek+a@20"
+    assert page["against"] == "base.tiny@0"
+    (suite,) = page["suites"]
+    assert suite["standing"]["rank"] == 1
+    overall = next(f for f in suite["figures"] if f["metric"] == "accuracy" and f["category"] == "overall")
+    assert (overall["value"], overall["count"], overall["unscored"]) == (3 / 7, 7, 1)
+    assert suite["comparison"][0]["paired"] == 7
+    assert [flip["probe_id"] for flip in suite["flips"]] == ["h", "b", "c"]
+    assert suite["flips"][0]["before"]["text"] == "The answer is right."
+    assert [row["passed"] for row in page["answers"]] == [False, None]
+
+
+def test_a_wrong_name_is_wrong_use(scored: Lab) -> None:
+    done = scored.run("show", "lek/a@30")
+    assert done.exit_code == 2
+    assert "near it: mac.lek+a@10, mac.lek+a@20" in done.output
+
+
+def test_compare_in_80_columns(lab: Lab) -> None:
+    lab.put(*sample_checkpoints())
+    text = lab.shown("compare", "base", "improving@500")
+    assert fits(text)
+    flat = words(text)
+    assert "A base.smollm2-135m@0 B mac.lek+improving@500 capability" in flat
+    assert "overall 36 25% " in flat
+    assert "word_problems 2 " in flat
+    assert "judge" in flat
+
+
+def test_compare_by_hand(scored: Lab) -> None:
+    text = words(scored.shown("compare", "lek/a@10", "lek/a@20"))
+    # 2 gained, none lost of 7: the exact test gives 2 / 2**2; Bonett and Price: 2/9 +- 41 points.
+    assert "+29 [−19 to +63] 0.50 unclear +2" in text  # noqa: RUF001 - a minus sign
+    assert "gained b right (b) The answer is wrong. The answer is right." in text
+    told = scored.json("compare", "lek/a@10", "lek/a@20")
+    assert told["figures"][0]["p_value"] == 0.5
+    assert [flip["change"] for flip in told["flips"]] == ["gained", "gained"]
+    assert told["left_out"] == []
+
+
+def test_compare_shows_both_answers(scored: Lab) -> None:
+    text = scored.shown("compare", "base", "lek/a@20", "--answers")
+    assert fits(text)
+    flat = words(text)
+    assert "h lost Question h? wanted: right (h) A (stop, read 'The answer is right.'): The answer is right." in flat
+    assert scored.run("compare", "base", "lek/a@20", "--suite", "x").exit_code == 2
+
+
+def loss(kind: str, iteration: int, value: float | None) -> dict[str, object]:
+    filled = {column.name: None for column in TRAINING_LOSS.columns}
+    return filled | {
+        "partition_key": "mac.lek+a",
+        "source": "mac",
+        "run": "lek/a",
+        "run_id": "lek-a",
+        "model": "tiny",
+        "kind": kind,
+        "iteration": iteration,
+        "loss": value,
+        "reason": "diverged" if value is None else None,
+        "attempt": 1,
+        "log_file": "training.log",
+        "log_id": "x",
+        "started_ns": 1,
+        "read_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "trained_tokens": 1,
+    }

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ml_pipeline_tests.cli.lab import Lab, eight, fits, words
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_checkpoints
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(tmp_path, monkeypatch)
+
+
+def test_the_best_of_every_run_in_80_columns(lab: Lab) -> None:
+    lab.put(*sample_checkpoints())
+    text = lab.shown("top")
+    assert fits(text)
+    lines = text.splitlines()
+    assert lines[1].startswith("capability · base smollm2-135m ")
+    assert lines[3].split()[:3] == ["1", "mac/lek/improving", "500"]
+    assert "better" in lines[3]
+    assert "mac/lek/too-hot degenerates from iteration 20" in words(text)
+
+
+def test_ties_are_shown_as_ties(lab: Lab) -> None:
+    lab.put(eight("a"), eight("a", "b", iteration=10), eight("a", "c", iteration=20))
+    lab.put(eight("d", "e", run="lek/b", iteration=30))
+    lines = lab.shown("top").splitlines()
+    assert lines[3].split()[:4] == ["1=", "mac/lek/a", "10,", "20"]
+    assert lines[4].split()[:3] == ["1=", "mac/lek/b", "30"]
+
+
+def test_one_run_is_ranked_checkpoint_by_checkpoint(lab: Lab) -> None:
+    every = "abcdefgh"
+    lab.put(eight(), eight(*every, iteration=10), eight("a", iteration=20), eight(iteration=10, run="other"))
+    text = lab.shown("top", "--run", "lek", "-n", "1")
+    first = text.splitlines()[3].split()
+    # 8 of 8 gained: the exact test gives 2 / 2**8, doubled for the second checkpoint.
+    assert first[:2] == ["1", "10"]
+    assert "+100" in first
+    assert "0.016" in first
+    assert "1 more; `-n 2` shows all" in text
+    second = lab.shown("top", "--run", "lek/a").splitlines()[4]
+    assert second.split()[:2] == ["2", "20"]
+    assert "−88 ▼" in second  # noqa: RUF001 - a minus sign
+    unknown = lab.run("top", "--run", "nothing")
+    assert (unknown.exit_code, "no scored run is called 'nothing'" in unknown.output) == (2, True)
+
+
+def test_a_suite_alone(lab: Lab) -> None:
+    figures = dict.fromkeys("ab", 4.0)
+    lab.put(
+        eight("a"),
+        eight("a", "b", iteration=10),
+        Checkpoint("tiny", 0, {"a": False, "b": False}, source="base", suite="content", judge=figures),
+        Checkpoint("lek/a", 10, {"a": False, "b": False}, suite="content", judge=dict.fromkeys("ab", 6.5)),
+    )
+    content = lab.shown("top", "--suite", "content")
+    assert fits(content)
+    assert "capability" not in content
+    assert "6.5 [6.5 to 6.5]" in content
+    assert "+2.5" in content
+    missing = lab.run("top", "--suite", "contents")
+    assert (missing.exit_code, "did you mean 'content'?" in missing.output) == (2, True)
+
+
+def test_json(lab: Lab) -> None:
+    lab.put(eight("a"), eight("a", "b", iteration=10))
+    (ranking,) = lab.json("top")["rankings"]
+    (row,) = ranking["checkpoints"]
+    assert (row["place"], row["delta"], row["previous_delta"]) == (1, 1 / 8, None)
+
+
+def test_names_move_no_cursor(lab: Lab) -> None:
+    lab.put(eight("a", "b", iteration=10, run="lek\x1b[2J\u202e[red]"))
+    text = lab.shown("top")
+    assert fits(text)
+    assert "[red]" in text
+
+
+def test_without_a_database_it_says_what_to_do(lab: Lab) -> None:
+    done = lab.run("top")
+    assert done.exit_code == 1
+    assert "Score a checkpoint first" in words(done.output)
