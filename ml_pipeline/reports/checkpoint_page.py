@@ -9,7 +9,7 @@ from typing import Any
 from ml_pipeline.reports.checkpoint_names import ScoredCheckpoint
 from ml_pipeline.reports.leaderboard import leaderboard_of
 from ml_pipeline.reports.pairs import Pairing, SuitePair, pair
-from ml_pipeline.reports.provenance import UnscoredGroup, provenance, unscored_groups
+from ml_pipeline.reports.provenance import UnscoredBook, UnscoredGroup, provenance
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import Scores, load_scores
 from ml_pipeline.settings import BASE_SOURCE
@@ -93,7 +93,7 @@ def _suite_page(scores: Scores, curve: RunCurve, point: Point, pairing: Pairing)
         standing={str(name): value for name, value in row.items()},
         ranked=int(table["rank"].notna().sum()),
         pair=next((found for found in pairing.suites if found.suite == curve.suite), None),
-        unscored=tuple(unscored_groups(scores, alone)),
+        unscored=tuple(UnscoredBook(scores).groups(alone)),
         provenance=tuple(provenance(scores, alone)),
     )
 

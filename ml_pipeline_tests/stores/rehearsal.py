@@ -21,7 +21,6 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
-from ml_pipeline.assets.published import load_scores
 from ml_pipeline.assets.scoring_run import Event, ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -30,6 +29,7 @@ from ml_pipeline.evaluation.mark import checkpoint_scores, degeneration, heurist
 from ml_pipeline.evaluation.stages import STAGES
 from ml_pipeline.reports.leaderboard import leaderboard
 from ml_pipeline.reports.score_table import score_table
+from ml_pipeline.reports.scores import load_scores
 from ml_pipeline.settings import BaseModelSettings, Settings
 from ml_pipeline.source_settings import LocalSource
 from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager
