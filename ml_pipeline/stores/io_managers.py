@@ -94,9 +94,7 @@ class _TableIOManager(dg.ConfigurableIOManager):
         rows = _as_arrow(name, obj)
         if not context.has_asset_partitions:
             path = self._write_whole(name, rows)
-            context.add_output_metadata(
-                {"dagster/row_count": dg.MetadataValue.int(rows.num_rows), **_free_schema(rows), **_place(path)}
-            )
+            context.add_output_metadata({**_whole_metadata(rows, context.definition_metadata), **_place(path)})
             return
         keys = context.asset_partition_keys
         if len(keys) != 1:
@@ -290,9 +288,12 @@ def _as_arrow(name: str, obj: Any) -> pa.Table:
     )
 
 
-def _free_schema(rows: pa.Table) -> dict[str, dg.MetadataValue]:
-    columns = [dg.TableColumn(field.name, str(field.type)) for field in rows.schema]
-    return {"dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns))}
+def _whole_metadata(rows: pa.Table, definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Row count and columns, these with the meanings that the asset's definition gives them, if it gives any."""
+    described = definition.get("dagster/column_schema")
+    meanings = {column.name: column.description for column in described.schema.columns} if described else {}
+    columns = [dg.TableColumn(field.name, str(field.type), meanings.get(field.name)) for field in rows.schema]
+    return {"dagster/row_count": rows.num_rows, "dagster/column_schema": dg.TableSchema(columns)}
 
 
 def _place(path: Path) -> dict[str, dg.MetadataValue]:

@@ -30,7 +30,7 @@ from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, compl
 from ml_pipeline.backends.llama_server.server import LlamaServer
 from ml_pipeline.backends.printable import printable
 from ml_pipeline.backends.served import ServedBackend
-from ml_pipeline.errors import AdapterError, BackendError
+from ml_pipeline.errors import AdapterError, AdapterNotAppliedError, BackendError
 
 # The same batch computes the same bits, so that any difference at all is the adapter's; this only asks for one that can
 # matter to a token's choice.
@@ -129,7 +129,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
             )
         difference = largest_difference(self._server.base_probe, found)
         if difference <= _NOISE:
-            raise AdapterError(
+            raise AdapterNotAppliedError(
                 f"{adapter.path}: not applied: the model answers as without it. Its weights are zero (a checkpoint "
                 "from before the first step?) or its scale is."
             )
