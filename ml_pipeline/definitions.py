@@ -9,8 +9,10 @@ import dagster as dg
 from ml_pipeline.assets.checkpoint_assets import build_checkpoint_assets
 from ml_pipeline.assets.published import database_snapshot, leaderboard, score_report, score_table
 from ml_pipeline.assets.response_scores import response_judgements, response_scores
+from ml_pipeline.assets.run_freshness import runs_go_on
 from ml_pipeline.assets.specs import response_files, training_runs
 from ml_pipeline.assets.training_loss import training_loss
+from ml_pipeline.automation.alert_sensor import build_alert_sensor
 from ml_pipeline.automation.discovery_sensor import build_discovery_sensor
 from ml_pipeline.automation.jobs import (
     judge_responses_job,
@@ -45,6 +47,7 @@ def defs() -> dg.Definitions:
             score_report,
             database_snapshot,
         ],
+        asset_checks=[runs_go_on],
         jobs=[
             score_checkpoints_job,
             publish_scores_job,
@@ -58,6 +61,7 @@ def defs() -> dg.Definitions:
             build_training_log_sensor(settings.discovery.training_log_interval_s),
             build_response_file_sensor(settings.discovery.interval_s),
             build_replay_sensor(settings.discovery.interval_s),
+            build_alert_sensor(settings.discovery.interval_s),
         ],
         resources=build_resources(config, settings),
         # One process a run: the model is loaded once, and by nobody else.

@@ -7,10 +7,12 @@
     │   ├── CheckpointChangedError   the file was written anew while it was looked at or copied
     │   └── UnknownCheckpointError   a name that a user wrote fits no checkpoint, or several
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
+    │   └── AdapterNotAppliedError   the model answers as without it
     ├── BackendError         a model cannot be loaded or cannot answer
     ├── SuiteError           a suite or rubric file is wrong
     ├── ResponseFileError    a file of responses cannot be read, or holds none
     ├── ImportFileError      a file to import cannot be read, or is of no known kind
+    ├── AlertError           nobody could be told of a failed check
     ├── RunCancelledError    whoever asked for the work wants no more of it
     └── StoreError           scores could not be written or read
         ├── StoreLockedError   another process holds the DuckDB file
@@ -67,6 +69,10 @@ class AdapterError(MlPipelineError):
     """An adapter's files are damaged, hostile, unsupported, or do not fit the base model."""
 
 
+class AdapterNotAppliedError(AdapterError):
+    """The model answers with the adapter as it does without."""
+
+
 class BackendError(MlPipelineError):
     """A model cannot be loaded or cannot answer."""
 
@@ -81,6 +87,10 @@ class ResponseFileError(MlPipelineError):
 
 class ImportFileError(MlPipelineError):
     """A file to import cannot be read, or is of no known kind."""
+
+
+class AlertError(MlPipelineError):
+    """Nobody could be told of a failed check; it waits for the next try."""
 
 
 class RunCancelledError(MlPipelineError):

@@ -13,7 +13,9 @@ from pydantic import Field, field_validator, model_validator
 
 from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
 from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
+from ml_pipeline.monitoring_settings import AlertsSettings, ChecksSettings, LinksSettings
 from ml_pipeline.source_settings import AnySource, Section
+from ml_pipeline.suite_settings import SuitesSettings
 
 BASE_SOURCE = "base"
 IMPORTED_SOURCE = "imported"
@@ -45,23 +47,6 @@ class Family(Section):
     prefix: str = Field(min_length=1, description="How the run's name starts.")
     model: str = Field(min_length=1, description="Model tag: a name under base_models.")
     short: str = Field(min_length=1, max_length=20, description="Short name used in labels.")
-
-
-class GenerationOverride(Section):
-    """What a user changes of one suite's generation defaults."""
-
-    temperature: float | None = Field(None, ge=0, le=5, description="In place of the suite's temperature.")
-    max_tokens: int | None = Field(None, ge=1, description="In place of the suite's longest answer, in tokens.")
-    samples: int | None = Field(None, ge=1, le=100, description="In place of how often the suite asks each probe.")
-
-
-class SuitesSettings(Section):
-    """Which suites are run, and where the user's own lie."""
-
-    enabled: tuple[str, ...] = Field(("capability", "content"), min_length=1, description="Suites to run, by name.")
-    folder: Path = Field(Path("suites"), description="Folder of the user's own suite files (*.yaml); may be missing.")
-    seed: int = Field(0, description="Seed of every answer; with the probe's id it fixes its sampler.")
-    generation: dict[str, GenerationOverride] = Field(default_factory=dict)
 
 
 class InfluxSettings(Section):
@@ -163,6 +148,9 @@ class Settings(Section):
     stores: StoresSettings = StoresSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     limits: LimitsSettings = LimitsSettings()
+    checks: ChecksSettings = ChecksSettings()
+    alerts: AlertsSettings = AlertsSettings()
+    links: LinksSettings = LinksSettings()
 
     @field_validator("sources", "base_models", "backends")
     @classmethod
@@ -191,6 +179,8 @@ class Settings(Section):
             source = getattr(backend, "source", None)
             if source is not None and source not in self.sources:
                 problems.append(f"{place}.source: no source called {source!r}{suggest(source, self.sources)}")
+        if self.alerts.webhook is not None and not self.alerts.address.startswith(("https://", "http://")):
+            problems.append("alerts.webhook: must begin with https:// or http:// (what it is now is not shown)")
         problems += self._judge_problems()
         for suite in self.suites.generation:
             if suite not in self.suites.enabled:
@@ -264,6 +254,11 @@ class Settings(Section):
     def requested_path(self) -> Path:
         """The database of what the discovery sensor has asked to be scored."""
         return self.data_path / "dagster" / "requested.sqlite"
+
+    @property
+    def alerts_path(self) -> Path:
+        """The folder of failed checks of which nobody was told yet."""
+        return self.data_path / "dagster" / "alerts"
 
     @property
     def responses_path(self) -> Path:

@@ -94,7 +94,8 @@ def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
         return [f"{place}: unknown setting{suggest(str(item['loc'][-1]), section)}"]
     if not place:
         return message.splitlines()
-    return [f"{place}: {message} (found {item['input']!r:.80})"]
+    found = "" if loc[:1] == ("alerts",) else f" (found {item['input']!r:.80})"  # a webhook's address is a secret
+    return [f"{place}: {message}{found}"]
 
 
 def _section_fields(loc: tuple[Any, ...]) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
-ALWAYS = {"errors", "printable", "settings", "source_settings", "backend_settings", "judge_settings", "base_models"}
+SETTINGS = {"source_settings", "backend_settings", "judge_settings", "monitoring_settings", "suite_settings"}
+ALWAYS = {"errors", "printable", "settings", "base_models", *SETTINGS}
 ALLOWED = {
     "errors": set(),
     "printable": set(),
@@ -18,6 +19,8 @@ ALLOWED = {
     "source_settings": set(),
     "backend_settings": {"source_settings"},
     "judge_settings": {"source_settings"},
+    "monitoring_settings": {"source_settings"},
+    "suite_settings": {"source_settings"},
     "base_models": ALWAYS,
     "settings_file": ALWAYS,
     "progress": set(),
@@ -30,6 +33,7 @@ ALLOWED = {
     "suites": {*ALWAYS, "files"},
     "scoring": {*ALWAYS, "backends", "suites"},
     "stores": {*ALWAYS, "files", "file_urls", "suites", "scoring"},
+    "alerts": {*ALWAYS, "files"},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
     "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ml_pipeline.assets.checks import DEGENERATION_CHECK
+from ml_pipeline.assets.check_specs import CHECKPOINT_CHECKS
 from ml_pipeline.assets.scoring_run import ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
@@ -25,7 +25,7 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="score_checkpoints",
         specs=CHECKPOINT_SPECS,
-        check_specs=[DEGENERATION_CHECK],
+        check_specs=CHECKPOINT_CHECKS,
         partitions_def=CHECKPOINT_PARTITIONS,
         backfill_policy=dg.BackfillPolicy.multi_run(checkpoints_per_run),
         can_subset=True,

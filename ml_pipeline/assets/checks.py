@@ -1,47 +1,172 @@
-"""The asset check of each checkpoint: do its answers degenerate?"""
+"""The verdicts of a checkpoint's asset checks: rows in, evaluations out."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from ml_pipeline.assets.check_specs import (
+    ADAPTER_IS_APPLIED,
+    ANSWERS_ARE_SOUND,
+    ANSWERS_ARE_WHOLE,
+    NOT_WORSE_THAN_BASE,
+)
 from ml_pipeline.assets.metadata import fact_value
-from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
+from ml_pipeline.errors import AdapterNotAppliedError
+from ml_pipeline.monitoring_settings import (
+    AdapterCheck,
+    AnswersCheck,
+    ChecksSettings,
+    RegressionCheck,
+    Severity,
+    UnscoredCheck,
+)
+from ml_pipeline.reports.comparison import Comparison, compare
+from ml_pipeline.reports.passes import passes_by_protocol
+from ml_pipeline.reports.wording import gain, percent
 from ml_pipeline.scoring.degeneration import SIGNALS, is_notable
 
 Row = Mapping[str, Any]
-
-with warnings.catch_warnings():
-    # Checks by partition are a preview in Dagster; without them only the last checkpoint's verdict would be shown.
-    warnings.simplefilter("ignore", dg.PreviewWarning)
-    DEGENERATION_CHECK = dg.AssetCheckSpec(
-        "answers_are_sound",
-        asset="degeneration",
-        description="Warns where a quarter of a suite's answers or more are cut, repeat themselves, loop, refuse, are "
-        "empty or in another language, and clearly more than the bare base model's.",
-        partitions_def=CHECKPOINT_PARTITIONS,
-    )
+_CUT = "truncated"
+_SHOWN_REASONS = 5
+_REASON_CHARACTERS = 120
 
 
-def degeneration_check(partition_key: str, rows: Sequence[Row], base_rows: Sequence[Row]) -> dg.AssetCheckEvaluation:
-    """Judge the rows of `degeneration` of one checkpoint beside those of its base (none where it was not scored, or
-    under another protocol, which does not count). Never an error: what to do about it is for people to say."""
-    base = {(row["protocol_id"], row["signal"]): row["share_high"] for row in base_rows}
-    notable = [
-        row for row in rows if is_notable(row["share"], row["share_low"], base.get((row["protocol_id"], row["signal"])))
+def adapter_check(key: str, evaluations: Sequence[Row], settings: AdapterCheck) -> dg.AssetCheckEvaluation:
+    """Judge the proof in the rows of `evaluations` of one checkpoint. A bare base has no adapter, and passes; a server
+    that tells no log-probabilities proves a change by its text alone, of unknown size, and passes."""
+    effects = [row["adapter_effect"] for row in evaluations if row["adapter_effect"] is not None]
+    if not effects:
+        return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, True, "a bare base model: there is no adapter")
+    effect = min(effects)
+    if effect <= sys.float_info.min:
+        text = "the adapter changes what the model writes; the server does not tell by how much"
+        return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, True, text)
+    passed = effect > settings.logit_change
+    text = f"the adapter moves a logit by up to {effect:.3g}"
+    if not passed:
+        text += f", which is next to nothing (no more than {settings.logit_change:g})"
+    return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, passed, text, largest_logit_change=effect)
+
+
+def adapter_not_applied(key: str, error: AdapterNotAppliedError, settings: AdapterCheck) -> dg.AssetCheckEvaluation:
+    """The failure of a checkpoint whose adapter was not applied at all, and which therefore has no answers."""
+    return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, False, str(error), largest_logit_change=0.0)
+
+
+def degeneration_checks(
+    key: str, rows: Sequence[Row], base_rows: Sequence[Row], settings: ChecksSettings
+) -> list[dg.AssetCheckEvaluation]:
+    """Judge the rows of `degeneration` of one checkpoint beside those of its base (none where it was not scored; rows
+    of another protocol do not count)."""
+    return [
+        _signs(ANSWERS_ARE_WHOLE, key, rows, base_rows, settings.truncation, {_CUT}),
+        _signs(ANSWERS_ARE_SOUND, key, rows, base_rows, settings.degeneration, SIGNALS.keys() - {_CUT}),
     ]
-    known = {protocol_id for protocol_id, _ in base}
-    shown = [{name: row[name] for name in ("suite", "signal", "hits", "answers", "share")} for row in notable]
-    return dg.AssetCheckEvaluation(
-        asset_key=DEGENERATION_CHECK.asset_key,
-        check_name=DEGENERATION_CHECK.name,
-        passed=not notable,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(f"{row['suite']}: {row['share']:.0%} {SIGNALS[row['signal']]}" for row in notable)
-        or "no sign of degeneration",
-        metadata={"signs": fact_value(shown), "compared_with_base": any(row["protocol_id"] in known for row in rows)},
-        partition=partition_key,
+
+
+def unscored_check(
+    spec: dg.AssetCheckSpec, key: str, rows: Sequence[Row], value: str, settings: UnscoredCheck
+) -> dg.AssetCheckEvaluation:
+    """Judge how many rows of each suite have nothing in the column `value`, whose reason is in `unscored_reason`."""
+    counts, missing = Counter(row["suite"] for row in rows), [row for row in rows if row[value] is None]
+    lost = Counter(row["suite"] for row in missing)
+    shares = {suite: lost[suite] / total for suite, total in counts.items()}
+    told = [
+        f"{suite}: {percent(share)} of {counts[suite]} have no score"
+        for suite, share in shares.items()
+        if share > settings.share
+    ]
+    reasons = Counter(_short(row["unscored_reason"]) for row in missing).most_common(_SHOWN_REASONS)
+    if told and reasons:
+        told.append(f"most often: {reasons[0][0]}")
+    table = [{"suite": s, "unscored": lost[s], "of": total, "share": shares[s]} for s, total in counts.items()]
+    return evaluation(
+        spec,
+        key,
+        settings.severity,
+        not told,
+        "; ".join(told) or (f"{len(missing)} of {len(rows)} have no score" if rows else "there was nothing to score"),
+        by_suite=table,
+        reasons=[{"reason": reason, "count": count} for reason, count in reasons],
     )
+
+
+def regression_check(
+    key: str, results: Sequence[Row], base_results: Sequence[Row], settings: RegressionCheck
+) -> dg.AssetCheckEvaluation:
+    """Judge the rows of `probe_results` of one checkpoint against those of its base, suite by suite. Without a base
+    that was scored under the same protocol there is nothing to fail, and the description says so."""
+    base = passes_by_protocol(base_results)
+    table, told = [], []
+    for (suite, protocol_id), passes in passes_by_protocol(results).items():
+        found = compare(base.get((suite, protocol_id), {}), passes)
+        if found is None:
+            continue
+        worse = found.delta <= -settings.drop and found.delta < 0 and found.p_value < settings.p_value
+        told.append((worse, f"{suite}: {gain(found)}"))
+        table.append({"suite": suite, **_figures(found)})
+    failed = [text for worse, text in told if worse]
+    return evaluation(
+        NOT_WORSE_THAN_BASE,
+        key,
+        settings.severity,
+        not failed,
+        "; ".join(failed or [text for _, text in told]) or "no base scored in the same way to compare with",
+        against_base=table,
+        **{f"{row['suite']}_delta": row["delta"] for row in table},
+    )
+
+
+def evaluation(
+    spec: dg.AssetCheckSpec, key: str | None, severity: Severity, passed: bool, description: str, **metadata: object
+) -> dg.AssetCheckEvaluation:
+    """An evaluation of a check for one partition, or None for an asset without."""
+    return dg.AssetCheckEvaluation(
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR if severity == "error" else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={name: fact_value(value) for name, value in metadata.items()},
+        partition=key,
+    )
+
+
+def _signs(
+    spec: dg.AssetCheckSpec,
+    key: str,
+    rows: Sequence[Row],
+    base_rows: Sequence[Row],
+    settings: AnswersCheck,
+    signals: Collection[str],
+) -> dg.AssetCheckEvaluation:
+    base = {(row["protocol_id"], row["signal"]): row for row in base_rows}
+    table, notable = [], []
+    for row in rows:
+        if row["signal"] not in signals:
+            continue
+        before = base.get((row["protocol_id"], row["signal"]), {})
+        if is_notable(row["share"], row["share_low"], before.get("share_high"), settings.share):
+            notable.append(f"{row['suite']}: {percent(row['share'])} {SIGNALS[row['signal']]}{_in_base(before)}")
+        shown = {name: row[name] for name in ("suite", "signal", "hits", "answers", "share", "share_low", "share_high")}
+        table.append({**shown, "share_in_base": before.get("share")})
+    description = "; ".join(notable) or "no more than in the base, or too few to tell"
+    return evaluation(spec, key, settings.severity, not notable, description, signs=table)
+
+
+def _in_base(row: Row) -> str:
+    return f" ({percent(row['share'])} in the base)" if row else ""
+
+
+def _figures(found: Comparison) -> dict[str, object]:
+    names = ("delta", "low", "high", "p_value", "paired", "better", "worse")
+    return {name: getattr(found, name) for name in names}
+
+
+def _short(reason: object) -> str:
+    return " ".join(str(reason).split())[:_REASON_CHARACTERS]

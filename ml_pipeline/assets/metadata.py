@@ -7,9 +7,12 @@ from typing import Any
 
 import dagster as dg
 
+from ml_pipeline.assets.lineage import lineage_metadata
 from ml_pipeline.evaluation.evaluator import StageResult
-from ml_pipeline.stores.io_managers import receipt_metadata
+from ml_pipeline.settings import Settings
+from ml_pipeline.stores.metadata import receipt_metadata
 from ml_pipeline.stores.parquet import WriteReceipt
+from ml_pipeline.stores.score_store import table_named
 
 _TEXT_LIMIT = 400
 _DECIMALS = 4  # the tables have every digit
@@ -20,8 +23,20 @@ def stage_metadata(result: StageResult, receipts: Iterable[WriteReceipt]) -> dic
     metadata = {name: fact_value(value) for name, value in result.facts.items()}
     for receipt in receipts:
         if receipt.table == result.stage:
-            metadata |= receipt_metadata(receipt)
+            columns = [column.name for column in table_named(receipt.table).columns]
+            metadata |= {**receipt_metadata(receipt), **lineage_metadata(receipt.table, columns)}
     return metadata
+
+
+def described_columns(columns: Sequence[str], meanings: Mapping[str, str]) -> dg.TableSchema:
+    """The columns of an unpartitioned table with their meanings; their types stand with what was made."""
+    return dg.TableSchema([dg.TableColumn(name, description=meanings[name]) for name in columns])
+
+
+def report_link(settings: Settings) -> dg.MetadataValue[Any]:
+    """Where the report is: its address where it is served, else its path, since browsers open no file from a page."""
+    link = settings.links.report
+    return dg.MetadataValue.url(link) if link else dg.MetadataValue.path(settings.report_path)
 
 
 def fact_value(value: object) -> dg.MetadataValue[Any]:

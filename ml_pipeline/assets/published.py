@@ -1,7 +1,6 @@
 """The unpartitioned assets that follow from all scores: the tidy table, the leaderboard, the HTML report and
 the copy of the database for analysts."""
 
-import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -9,21 +8,24 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 
-from ml_pipeline.assets.metadata import markdown_table
+from ml_pipeline.assets.curve_plot import curve_plot
+from ml_pipeline.assets.lineage import lineage_metadata
+from ml_pipeline.assets.metadata import described_columns, markdown_table, report_link
 from ml_pipeline.assets.specs import OWNER
+from ml_pipeline.reports.column_meanings import LEADERBOARD_MEANINGS, SCORE_TABLE_MEANINGS
 from ml_pipeline.reports.html_report import write_report
+from ml_pipeline.reports.leaderboard import LEADERBOARD_COLUMNS
 from ml_pipeline.reports.leaderboard import leaderboard as rank_checkpoints
-from ml_pipeline.reports.leaderboard_columns import LEADERBOARD_MEANINGS
-from ml_pipeline.reports.plots import accuracy_figure, judge_figure
-from ml_pipeline.reports.render import to_png
-from ml_pipeline.reports.runs import RunCurve, run_curves
+from ml_pipeline.reports.runs import run_curves
+from ml_pipeline.reports.score_table import SCORE_TABLE_COLUMNS
 from ml_pipeline.reports.score_table import score_table as tidy_scores
 from ml_pipeline.reports.scores import load_scores
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.table import described
 
-_SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
+# What these were made of lies above them.
+_SCORES = ("checkpoint_scores", "heuristic_scores", "degeneration", "judgements")
 _GROUP = "publish"
 _PREVIEW_ROWS = 20
 _PLOTS = 6
@@ -41,6 +43,7 @@ _RANK_COLUMNS = (
     kinds={"pandas", "parquet"},
     owners=[OWNER],
     io_manager_key="parquet_io_manager",
+    metadata={"dagster/column_schema": described_columns(SCORE_TABLE_COLUMNS, SCORE_TABLE_MEANINGS)},
     description="Every score of every checkpoint with its interval, one row a figure: for notebooks.",
 )
 def score_table(
@@ -50,7 +53,9 @@ def score_table(
     table = tidy_scores(load_scores(duckdb_io_manager.store().duckdb))
     overall = table[table["category"] == "overall"]
     preview = overall[list(_SCORE_COLUMNS)]
-    context.add_output_metadata({"overall": dg.MetadataValue.md(_preview(preview))})
+    context.add_output_metadata(
+        {"overall": dg.MetadataValue.md(_preview(preview)), **lineage_metadata("score_table", table.columns)}
+    )
     return table
 
 
@@ -60,13 +65,16 @@ def score_table(
     kinds={"pandas", "duckdb"},
     owners=[OWNER],
     io_manager_key="duckdb_io_manager",
+    metadata={"dagster/column_schema": described_columns(LEADERBOARD_COLUMNS, LEADERBOARD_MEANINGS)},
     description="Every checkpoint ranked within its run, with its gain over the base model and whether that is noise.",
 )
 def leaderboard(context: dg.AssetExecutionContext, duckdb_io_manager: dg.ResourceParam[DuckDBIOManager]) -> pa.Table:
     """The ranking of each run's checkpoints."""
     table = rank_checkpoints(load_scores(duckdb_io_manager.store().duckdb))
     ranked = table.loc[table["rank"].notna(), list(_RANK_COLUMNS)]
-    context.add_output_metadata({"ranking": dg.MetadataValue.md(_preview(ranked))})
+    context.add_output_metadata(
+        {"ranking": dg.MetadataValue.md(_preview(ranked)), **lineage_metadata("leaderboard", table.columns)}
+    )
     return described(pa.Table.from_pandas(table, preserve_index=False), LEADERBOARD_MEANINGS)
 
 
@@ -83,10 +91,10 @@ def score_report(
     """The report, and a plot of each run for the UI."""
     scores = load_scores(duckdb_io_manager.store().duckdb)
     path = write_report(scores, pipeline.settings().report_path, generated_at=datetime.now(UTC))
-    plots = {f"{curve.name} {curve.suite}": dg.MetadataValue.md(_plot(curve)) for curve in run_curves(scores)[:_PLOTS]}
+    plots = {f"{curve.name} {curve.suite}": curve_plot(curve) for curve in run_curves(scores)[:_PLOTS]}
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.url(path.as_uri()),
+            "report": report_link(pipeline.settings()),
             "size_bytes": path.stat().st_size,
             **plots,
         }
@@ -126,9 +134,3 @@ def _preview(table: pd.DataFrame) -> str:
     return markdown_table(
         [dict(zip(table.columns, row, strict=True)) for row in table.head(_PREVIEW_ROWS).itertuples(index=False)]
     )
-
-
-def _plot(curve: RunCurve) -> str:
-    has_accuracy = any(point.accuracy is not None for point in curve.points)
-    figure, what = (accuracy_figure(curve), "accuracy") if has_accuracy else (judge_figure(curve), "judge")
-    return f"![{what} of {curve.name}](data:image/png;base64,{base64.b64encode(to_png(figure)).decode()})"

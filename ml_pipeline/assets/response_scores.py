@@ -14,7 +14,8 @@ from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.responses.judging import judges_of_files
 from ml_pipeline.responses.scorer import ResponseScorer, ScoredFile
 from ml_pipeline.stores.duckdb import DuckDBStore
-from ml_pipeline.stores.io_managers import DuckDBIOManager, receipt_metadata
+from ml_pipeline.stores.io_managers import DuckDBIOManager
+from ml_pipeline.stores.metadata import receipt_metadata
 
 _FILES_A_BACKFILL = 100
 _SHOWN_AVERAGES = 60

@@ -9,26 +9,27 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from ml_pipeline.assets.checks import degeneration_check
-from ml_pipeline.assets.metadata import stage_metadata
+from ml_pipeline.assets.checkpoint_checks import CheckpointChecks
+from ml_pipeline.assets.metadata import report_link, stage_metadata
 from ml_pipeline.assets.retries import finished_before
 from ml_pipeline.assets.specs import POINT_ASSETS
+from ml_pipeline.assets.standing import standing_metadata
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.naming import partition_key
-from ml_pipeline.errors import CheckpointError, MlPipelineError, SettingsError
-from ml_pipeline.evaluation.evaluator import Evaluator
+from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, SettingsError
+from ml_pipeline.evaluation.evaluator import Evaluator, StageResult
 from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.placement import Placement, placement
 from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.evaluation.stages import STAGES, needs_adapter, needs_model
 from ml_pipeline.progress import current_listener
 from ml_pipeline.resources import BackendResource, PipelineResource
-from ml_pipeline.settings import BASE_SOURCE
-from ml_pipeline.stores.io_managers import InfluxIOManager, flush_metadata
+from ml_pipeline.stores.io_managers import InfluxIOManager
+from ml_pipeline.stores.metadata import flush_metadata
+from ml_pipeline.stores.parquet import WriteReceipt
 from ml_pipeline.stores.points import score_points, stored_point_tables
 from ml_pipeline.stores.score_store import ScoreStore, table_named
-from ml_pipeline.stores.tables import DEGENERATION
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -52,6 +53,9 @@ class ScoringRun:
         self._settings = pipeline.settings()
         self._suites = pipeline.suites()
         self._listener = current_listener(context.log.info)
+        self._checks = CheckpointChecks(
+            self._settings, self._stored_rows, context.selected_asset_check_keys, context.log.warning
+        )
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         self._stages = [stage for stage in STAGES if stage in chosen]
         self._points = [name for name in POINT_ASSETS if name in chosen]
@@ -121,19 +125,24 @@ class ScoringRun:
             for result in evaluator.evaluate(checkpoint, self._stages):
                 receipts = self._store.write_partition(checkpoint.key, result.tables) if result.tables else []
                 facts |= result.facts
-                yield self._materialization(result.stage, checkpoint, stage_metadata(result, receipts))
-                if result.stage == DEGENERATION.name:
-                    yield self._check(checkpoint, result.tables[DEGENERATION.name])
+                yield self._materialization(result.stage, checkpoint, self._metadata(checkpoint, result, receipts))
+                yield from self._checks.after(checkpoint, result)
             yield from self._score_points(checkpoint)
         except MlPipelineError as error:
+            if isinstance(error, AdapterNotAppliedError):
+                yield from self._checks.not_applied(checkpoint, error)
             self._fail(checkpoint.key, error)
             return
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
 
-    def _check(self, checkpoint: Checkpoint, rows: Sequence[dict[str, Any]]) -> dg.AssetCheckEvaluation:
-        base = partition_key(BASE_SOURCE, checkpoint.base_model, 0)
-        base_rows = [] if checkpoint.key == base else self._stored_rows(DEGENERATION.name, base)
-        return degeneration_check(checkpoint.key, rows, base_rows)
+    def _metadata(
+        self, checkpoint: Checkpoint, result: StageResult, receipts: Sequence[WriteReceipt]
+    ) -> dict[str, dg.MetadataValue[Any]]:
+        metadata = stage_metadata(result, receipts)
+        if result.stage != CHECKPOINT_SCORES.name:
+            return metadata
+        standing = standing_metadata(self._store.duckdb, checkpoint, self._context.log.warning)
+        return {**standing, "report": report_link(self._settings), **metadata}
 
     def _score_points(self, checkpoint: Checkpoint) -> Iterator[Event]:
         if not self._points:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ml_pipeline.stores.io_managers import table_schema
+from ml_pipeline.stores.metadata import table_schema
 from ml_pipeline.stores.tables import TABLES
 
 OWNER = "team:ml_pipeline"
@@ -127,14 +127,14 @@ RESPONSE_FILES = "response_files"
 
 response_files = dg.AssetSpec(
     RESPONSE_FILES,
-    group_name="response_files",
+    group_name="discover",
     kinds={"file"},
     owners=[OWNER],
     description="Files of responses in the folder `responses` of data_dir.",
 )
 
 RESPONSE_SCORES_SPEC, RESPONSE_JUDGEMENTS_SPEC = (
-    _spec(name, "response_files", {kind, "duckdb"}, [RESPONSE_FILES], description, "duckdb_io_manager")
+    _spec(name, "score_files", {kind, "duckdb"}, [RESPONSE_FILES], description, "duckdb_io_manager")
     for name, kind, description in (
         ("response_scores", "python", "Figures of every response of a file, without any model; and averages by model."),
         ("response_judgements", "llama.cpp", "The judge's figures for the responses of a file that a rubric is for."),
@@ -143,7 +143,7 @@ RESPONSE_SCORES_SPEC, RESPONSE_JUDGEMENTS_SPEC = (
 
 TRAINING_LOSS_SPEC = _spec(
     "training_loss",
-    "discover",
+    "training",
     {"python", "duckdb", "influxdb"},
     [TRAINING_RUNS],
     "Training and validation loss, speed and memory of every training run, read from mlx-lm's log as it grows.",

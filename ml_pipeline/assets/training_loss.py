@@ -18,7 +18,8 @@ from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.errors import MlPipelineError
 from ml_pipeline.resources import PipelineResource
-from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, flush_metadata, receipt_metadata
+from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager
+from ml_pipeline.stores.metadata import flush_metadata, receipt_metadata
 from ml_pipeline.stores.points import ScorePoint, batch_name
 from ml_pipeline.stores.tables import TRAINING_LOSS
 from ml_pipeline.training.follow import FollowedRun, LogFollower

@@ -5,6 +5,7 @@ import time
 
 import dagster as dg
 
+from ml_pipeline.assets.run_freshness import find_stalled, freshness_news
 from ml_pipeline.assets.specs import TRAINING_RUNS
 from ml_pipeline.automation.jobs import score_checkpoints_job
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
@@ -41,7 +42,8 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
         try:
             settings = pipeline.settings()
             names = before.due(settings.sources, now_s)
-            found = Catalogue(settings).look(names, longest_s=_LONGEST_LOOK_S)
+            catalogue = Catalogue(settings)
+            found = catalogue.look(names, longest_s=_LONGEST_LOOK_S)
             ledger = RequestLedger(settings.requested_path)
             known = list(context.instance.get_dynamic_partitions(_PARTITIONS))
             imported = ImportedCheckpoints(ParquetStore(settings.parquet_path))
@@ -51,11 +53,16 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
         except MlPipelineError as error:
             return dg.SkipReason(str(error))
         state = before.after(names, found.failed, now_s=now_s, interval_s=interval_s, generation=generation)
+        unseen = settings.sources.keys() - names | found.failed.keys()
+        stalled = find_stalled(catalogue, found.checkpoints, settings.checks.freshness)
+        state = state.with_stalled(stalled, unseen)
         for problem in [*found.problems, *state.told(now_s)]:
             context.log.warning(problem)
+        events = freshness_news(before.stalled, state.stalled or (), settings, context.log.warning)
         if not new:
-            context.update_cursor(state.model_dump_json())
-            return dg.SkipReason(_nothing_new(found, state, now_s))
+            return dg.SensorResult(
+                skip_reason=_nothing_new(found, state, now_s), cursor=state.model_dump_json(), asset_events=events
+            )
         keys = [key for request in new for key in request.keys]
         partitions = set(known)
         added = list(dict.fromkeys(key for key in keys if key not in partitions))
@@ -63,7 +70,7 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
             dynamic_partitions_requests=[CHECKPOINT_PARTITIONS.build_add_request(added)] if added else None,
             run_requests=[dg.RunRequest(run_key=run.run_key, tags=range_tags(run.keys)) for run in new],
             cursor=state.model_dump_json(),
-            asset_events=[_observation(found, len(keys))],
+            asset_events=[_observation(found, len(keys)), *events],
         )
 
     return discovery_sensor

@@ -1,17 +1,20 @@
-"""Which sources do not answer, why, and when each is tried again: what the discovery sensor keeps in its cursor."""
+"""Which sources do not answer, why, when each is tried again, and which runs have stalled: what the discovery sensor
+keeps in its cursor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ml_pipeline.checkpoints.run_pace import StalledRun
 
 _LONGEST_WAIT_S = 900.0
 _LONGEST_REASON = 500
 
 
 class Failing(BaseModel):
-    """A source that failed `failures` times in a row; tried again at `retry_at_s` (seconds since 1970)."""
+    """What failed `failures` times in a row; it is tried again at `retry_at_s` (seconds since 1970)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -19,18 +22,27 @@ class Failing(BaseModel):
     retry_at_s: float
     reason: str
 
+    @classmethod
+    def after(cls, before: Failing | None, reason: str, *, now_s: float, interval_s: float) -> Failing:
+        """The state after one more failure: the wait is twice as long as before, up to a quarter of an hour."""
+        failures = before.failures + 1 if before else 1
+        wait_s = min(interval_s * 2.0 ** min(failures - 1, 20), _LONGEST_WAIT_S)
+        return cls(failures=failures, retry_at_s=now_s + wait_s, reason=reason[:_LONGEST_REASON])
+
     def wait_s(self, now_s: float) -> float:
         """Seconds until it is tried again."""
         return max(0.0, self.retry_at_s - now_s)
 
 
 class SensorState(BaseModel):
-    """The cursor: the last generation of requests that Dagster took, and the sources that fail."""
+    """The cursor: the last generation of requests that Dagster took, the sources that fail, and the runs that have
+    stalled (None before the first look)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     generation: int = 0
     failing: dict[str, Failing] = {}
+    stalled: tuple[StalledRun, ...] | None = None
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> SensorState:
@@ -47,13 +59,16 @@ class SensorState(BaseModel):
     def after(
         self, looked_at: Iterable[str], failed: Mapping[str, str], *, now_s: float, interval_s: float, generation: int
     ) -> SensorState:
-        """The state after a look: who failed waits twice as long as before, up to a quarter of an hour."""
+        """The state after a look; who failed waits (see `Failing.after`)."""
         failing = {name: state for name, state in self.failing.items() if name not in set(looked_at)}
         for name, reason in failed.items():
-            failures = self.failing[name].failures + 1 if name in self.failing else 1
-            wait_s = min(interval_s * 2.0 ** min(failures - 1, 20), _LONGEST_WAIT_S)
-            failing[name] = Failing(failures=failures, retry_at_s=now_s + wait_s, reason=reason[:_LONGEST_REASON])
-        return SensorState(generation=generation, failing=failing)
+            failing[name] = Failing.after(self.failing.get(name), reason, now_s=now_s, interval_s=interval_s)
+        return SensorState(generation=generation, failing=failing, stalled=self.stalled)
+
+    def with_stalled(self, found: Iterable[StalledRun], unseen: Collection[str]) -> SensorState:
+        """The state with the stalled runs that a look found; those of the sources that it did not see stay."""
+        kept = [one for one in self.stalled or () if one.source in unseen]
+        return self.model_copy(update={"stalled": (*kept, *found)})
 
     def told(self, now_s: float) -> list[str]:
         """A line for every source that fails."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.errors import AdapterError
+from ml_pipeline.errors import AdapterError, AdapterNotAppliedError
 
 Logits = npt.NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def logit_difference(adapter: Path, base: Logits, adapted: Logits) -> float:
             "scale is wrong."
         )
     if difference <= _NOISE:
-        raise AdapterError(
+        raise AdapterNotAppliedError(
             f"{adapter}: not applied: the logits are those without it. Its weights are zero "
             "(a checkpoint from before the first step?) or its scale is."
         )

@@ -9,7 +9,7 @@ from ml_pipeline.backends.interface import Backend, Completion, CompletionReques
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.evaluation.answering import answering, demand_all
 from ml_pipeline.evaluation.identity import Evaluation
-from ml_pipeline.settings import SuitesSettings
+from ml_pipeline.suite_settings import SuitesSettings
 from ml_pipeline.suites.suite import Probe, Suite
 
 _SEPARATOR, _SAMPLE = "/", "#"

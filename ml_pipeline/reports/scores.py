@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -58,13 +58,14 @@ class Scores:
 
     def only(self, *, suite: str | None = None, checkpoints: Collection[str] | None = None) -> Scores:
         """The scores of one suite, or of some checkpoints by their keys, alone; losses are of no suite and all stay."""
-        chosen = []
-        for frame in self._frames():
+        chosen = {}
+        for table in CHECKPOINT_TABLES:
+            frame: pd.DataFrame = getattr(self, table.name)
             wanted = frame["suite"].eq(suite) if suite is not None else frame["suite"].notna()
             if checkpoints is not None:
                 wanted &= frame["partition_key"].isin(checkpoints)
-            chosen.append(frame[wanted].reset_index(drop=True))
-        return Scores(*chosen, training_loss=self.training_loss)
+            chosen[table.name] = frame[wanted].reset_index(drop=True)
+        return replace(self, **chosen)
 
     @property
     def is_empty(self) -> bool:

@@ -102,10 +102,10 @@ def repeated_share(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if len(runs) >= _FEWEST_NGRAMS else 0.0
 
 
-def is_notable(share: float | None, low: float | None, base_high: float | None) -> bool:
-    """Whether a share (with the lower end of its interval) tells of degeneration: NOTABLE_SHARE or more, and, where
-    the base model's is known (the upper end of its interval), with the whole interval above the base's."""
-    if share is None or low is None or share < NOTABLE_SHARE:
+def is_notable(share: float | None, low: float | None, base_high: float | None, least: float = NOTABLE_SHARE) -> bool:
+    """Whether a share (with the lower end of its interval) tells of degeneration: `least` or more, and, where the
+    base model's is known (the upper end of its interval), with the whole interval above the base's."""
+    if share is None or low is None or share < least:
         return False
     return base_high is None or low > base_high
 

@@ -22,43 +22,11 @@ from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.influx import make_sender
 from ml_pipeline.stores.influx_buffer import FlushReport, InfluxBuffer
 from ml_pipeline.stores.influx_sending import LineSender
-from ml_pipeline.stores.parquet import ParquetStore, WriteReceipt
+from ml_pipeline.stores.metadata import flush_metadata, place_metadata, receipt_metadata, whole_metadata
+from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.points import ScorePoint, lines_by_batch
 from ml_pipeline.stores.score_store import ScoreStore, table_named
 from ml_pipeline.stores.table import Table
-
-
-def table_schema(table: Table) -> dg.TableSchema:
-    """The table's columns as Dagster shows them, with their descriptions."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=column.name,
-                type=str(column.type),
-                description=column.description,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable),
-            )
-            for column in table.columns
-        ]
-    )
-
-
-def table_metadata(table: Table, rows: int, place: str) -> dict[str, dg.MetadataValue]:
-    """What every write of a table records: row count, columns, and where the rows lie."""
-    return {
-        "dagster/row_count": dg.MetadataValue.int(rows),
-        "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(table)),
-        **_place(place),
-    }
-
-
-def receipt_metadata(receipt: WriteReceipt) -> dict[str, dg.MetadataValue]:
-    """What a write of one partition's table records, for an op that yields its own materialisations."""
-    metadata = table_metadata(table_named(receipt.table), receipt.rows, receipt.place)
-    metadata["size_bytes"] = dg.MetadataValue.int(receipt.size_bytes)
-    if receipt.superseded:
-        metadata["superseded"] = dg.MetadataValue.path(receipt.superseded)
-    return metadata
 
 
 class _TableIOManager(dg.ConfigurableIOManager):
@@ -94,9 +62,7 @@ class _TableIOManager(dg.ConfigurableIOManager):
         rows = _as_arrow(name, obj)
         if not context.has_asset_partitions:
             place = self._write_whole(name, rows)
-            context.add_output_metadata(
-                {"dagster/row_count": dg.MetadataValue.int(rows.num_rows), **_free_schema(rows), **_place(place)}
-            )
+            context.add_output_metadata({**whole_metadata(rows, context.definition_metadata), **place_metadata(place)})
             return
         keys = context.asset_partition_keys
         if len(keys) != 1:
@@ -263,22 +229,6 @@ class InfluxIOManager(dg.ConfigurableIOManager):
         )
 
 
-def flush_metadata(report: FlushReport) -> dict[str, dg.MetadataValue]:
-    """What a flush records: points sent, waiting and rejected, and why it stopped, if it did."""
-    metadata: dict[str, dg.MetadataValue] = {
-        "points_sent": dg.MetadataValue.int(report.sent_points),
-        "points_waiting": dg.MetadataValue.int(report.remaining.points),
-        "points_rejected": dg.MetadataValue.int(sum(r.lines for r in report.rejected)),
-    }
-    if report.stopped_because:
-        metadata["waiting_because"] = dg.MetadataValue.text(report.stopped_because)
-    if report.rejected:
-        metadata["rejected_because"] = dg.MetadataValue.text(
-            "\n".join(f"{r.batch}: {r.reason}" for r in report.rejected)
-        )
-    return metadata
-
-
 def _as_arrow(name: str, obj: Any) -> pa.Table:
     if isinstance(obj, pa.Table):
         return obj
@@ -288,13 +238,3 @@ def _as_arrow(name: str, obj: Any) -> pa.Table:
         f"asset {name} returned a {type(obj).__name__}, which cannot be stored as a table. Return a pyarrow.Table or a "
         "pandas.DataFrame."
     )
-
-
-def _free_schema(rows: pa.Table) -> dict[str, dg.MetadataValue]:
-    columns = [dg.TableColumn(field.name, str(field.type)) for field in rows.schema]
-    return {"dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns))}
-
-
-def _place(place: str) -> dict[str, dg.MetadataValue]:
-    uri = place if "://" in place else Path(place).absolute().as_uri()
-    return {"path": dg.MetadataValue.path(place), "dagster/uri": dg.MetadataValue.text(uri)}

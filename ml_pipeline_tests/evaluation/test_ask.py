@@ -14,9 +14,9 @@ from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.evaluation.ask import ask, suite_samples
 from ml_pipeline.evaluation.mark import checkpoint_scores, heuristic_scores, probe_results
-from ml_pipeline.settings import GenerationOverride, SuitesSettings
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import HEURISTIC_SCORES, PROBE_RESULTS, RESPONSES
+from ml_pipeline.suite_settings import GenerationOverride, SuitesSettings
 from ml_pipeline.suites.suite import Probe
 from ml_pipeline_tests.evaluation.rows import CHECKPOINT, SUITE, evaluation
 

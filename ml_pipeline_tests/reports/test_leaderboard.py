@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ml_pipeline.reports.column_meanings import LEADERBOARD_MEANINGS
 from ml_pipeline.reports.leaderboard import LEADERBOARD_COLUMNS, leaderboard
-from ml_pipeline.reports.leaderboard_columns import LEADERBOARD_MEANINGS
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline_tests.reports.sample_scores import SCORED_AT, Checkpoint, scores_of
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager, receipt_metadata
+from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager
+from ml_pipeline.stores.metadata import receipt_metadata
 from ml_pipeline.stores.points import ScorePoint, score_points
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import PROBE_RESULTS, TABLES

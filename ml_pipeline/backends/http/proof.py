@@ -11,7 +11,7 @@ from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import PROBE_TEXT
 from ml_pipeline.backends.likeliest import largest_difference
-from ml_pipeline.errors import AdapterError
+from ml_pipeline.errors import AdapterError, AdapterNotAppliedError
 
 # An adapter may leave the first token as it is, to the last digit of a half-precision number.
 _POSITIONS = 8
@@ -58,7 +58,7 @@ class Prover:
                 return difference
         elif first.text == second.text != found.text:
             return _ABOVE_ZERO
-        raise AdapterError(
+        raise AdapterNotAppliedError(
             f"{self._requester.client.where}: not applied: the model answers as without the adapter. Its weights are "
             "zero (a checkpoint from before the first step?), its scale is, or it belongs to another base model."
         )

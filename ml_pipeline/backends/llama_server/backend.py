@@ -29,7 +29,7 @@ from ml_pipeline.backends.llama_server.label_scores import label_scores
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
 from ml_pipeline.backends.llama_server.server import LlamaServer
 from ml_pipeline.backends.served import ServedBackend
-from ml_pipeline.errors import AdapterError, BackendError
+from ml_pipeline.errors import AdapterError, AdapterNotAppliedError, BackendError
 from ml_pipeline.printable import printable
 
 # The same batch computes the same bits, so that any difference at all is the adapter's; this only asks for one that can
@@ -129,7 +129,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
             )
         difference = largest_difference(self._server.base_probe, found)
         if difference <= _NOISE:
-            raise AdapterError(
+            raise AdapterNotAppliedError(
                 f"{adapter.path}: not applied: the model answers as without it. Its weights are zero (a checkpoint "
                 "from before the first step?) or its scale is."
             )

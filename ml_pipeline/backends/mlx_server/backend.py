@@ -27,7 +27,7 @@ from ml_pipeline.backends.mlx_server.chat import PATH, Answer, counting_body, pr
 from ml_pipeline.backends.mlx_server.remote_adapter import RemoteAdapter, is_unchanged, stage
 from ml_pipeline.backends.mlx_server.server import MlxServer
 from ml_pipeline.backends.served import ServedBackend
-from ml_pipeline.errors import AdapterError, BackendError
+from ml_pipeline.errors import AdapterError, AdapterNotAppliedError, BackendError
 
 # An adapter of zeros changes nothing at all; this only asks for a difference that can matter to a token's choice.
 _NOISE = 1e-6
@@ -143,7 +143,7 @@ class MlxServerBackend(ServedBackend[MlxServer]):
             )
         difference = largest_difference(server.base_probe, found)
         if difference <= _NOISE:
-            raise AdapterError(
+            raise AdapterNotAppliedError(
                 f"{server.where}: {weights}: not applied: the model answers as without it. Its weights are zero "
                 "(a checkpoint from before the first step?) or its scale is."
             )

@@ -1,12 +1,25 @@
-"""What the columns of the leaderboard mean; as comments they stand in the database too."""
+"""What the columns of the tables for people mean, for the Dagster UI and as comments in the database."""
 
 from __future__ import annotations
 
-from ml_pipeline.stores.tables import IDENTITY
+from collections.abc import Mapping
+
+from ml_pipeline.stores.tables import EVALUATIONS, IDENTITY
+
+SCORE_TABLE_MEANINGS: Mapping[str, str] = {
+    **{column.name: column.description for column in (*IDENTITY, *EVALUATIONS.columns)},
+    "metric": "What was measured: accuracy, unscored_share, lek, judge:<dimension> ...",
+    "category": "'overall' or a category.",
+    "value": "The figure: a share 0..1 or a mean; empty where there is none.",
+    "low": "Lower end of its 95% interval.",
+    "high": "Upper end of its 95% interval.",
+    "count": "Answers (for majority and pass@k: probes) that it is made of.",
+    "unscored": "Answers or probes that have no figure; they count neither way.",
+}
 
 _SUBJECTS = {"lek": "mean LEK of the answers", "judge": "mean of the judge's figures"}
 
-LEADERBOARD_MEANINGS: dict[str, str] = {
+LEADERBOARD_MEANINGS: Mapping[str, str] = {
     **{column.name: column.description for column in IDENTITY},
     "rank": "Place within the run, suite and protocol, 1 the highest accuracy; empty for a base or without a score.",
     "tied": "Whether another checkpoint of the run has the same accuracy.",

@@ -1,0 +1,66 @@
+"""Posts JSON to a webhook, within a time that holds whatever the server does; its address is never shown in full."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from ml_pipeline.errors import AlertError
+
+
+def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
+    """Post `content` once; nothing of the answer but its status is read, and no redirect is followed.
+
+    Raises:
+        AlertError: the server was not reached, did not answer in time, or refused. The message names its host alone.
+    """
+    try:
+        where = _shown(address)
+        with _unlogged():
+            status = asyncio.run(_post(address, content, timeout_s))
+    except (TimeoutError, httpx.TimeoutException):
+        raise AlertError(f"alerts.webhook: {where} did not answer within {timeout_s:g} s.") from None
+    except httpx.InvalidURL:
+        raise AlertError("alerts.webhook: not a valid address. Mend it in pipeline.yaml or the environment.") from None
+    except (httpx.HTTPError, OSError) as error:
+        raise AlertError(f"alerts.webhook: {where} cannot be reached: {type(error).__name__}.") from None
+    if not 200 <= status < 300:
+        raise AlertError(
+            f"alerts.webhook: {where} answered with status {status}. Below 500 the address is wrong or revoked, or the "
+            "service wants other fields: see alerts.fields."
+        )
+
+
+async def _post(address: str, content: Mapping[str, Any], timeout_s: float) -> int:
+    async with (
+        asyncio.timeout(timeout_s),
+        httpx.AsyncClient(timeout=timeout_s) as client,
+        client.stream("POST", address, json=content) as answer,
+    ):
+        return answer.status_code
+
+
+def _shown(address: str) -> str:
+    """As much of the address as is no secret: its scheme, host and port."""
+    url = httpx.URL(address)
+    return f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep httpx from writing the whole address into the log, as it does for every request."""
+    log = logging.getLogger("httpx")
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    log.addFilter(drop)
+    try:
+        yield
+    finally:
+        log.removeFilter(drop)

@@ -1,0 +1,22 @@
+"""What a checkpoint passed, out of rows of `probe_results`, in the form in which checkpoints are compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from ml_pipeline.reports.comparison import Passes
+
+
+def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Passes]:
+    """The passes of one checkpoint by suite and protocol id; answers without a score count neither way."""
+    answers: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for row in results:
+        if row["passed"] is not None:
+            answers[row["suite"], row["protocol_id"]][row["probe_id"]].append(row["passed"])
+    return {
+        name: {probe: Fraction(sum(passed), len(passed)) for probe, passed in by_probe.items()}
+        for name, by_probe in answers.items()
+    }
