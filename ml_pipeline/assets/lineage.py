@@ -80,14 +80,17 @@ DERIVED: Mapping[str, Mapping[str, Sources]] = MappingProxyType(
             **_derived([f"lek_{name}" for name in ("delta", "low", "high")], heuristic_scores=("lek",)),
             **_derived([f"judge_{name}" for name in ("delta", "low", "high")], judgements=("score",)),
         },
-        "score_table": _derived(
-            ["value", "low", "high", "count", "unscored"],
-            checkpoint_scores=(*_ACCURACY, "total", "unscored"),
-            degeneration=(*_SHARE, "answers", "unscored"),
-            heuristic_scores=("lek", "degeneration"),
-            judgements=("score",),
-            responses=("completion_tokens", "finish_reason"),
-        ),
+        "score_table": {
+            **_derived(["training_loss", "validation_loss"], training_loss=("loss",)),
+            **_derived(
+                ["value", "low", "high", "count", "unscored"],
+                checkpoint_scores=(*_ACCURACY, "total", "unscored"),
+                degeneration=(*_SHARE, "answers", "unscored"),
+                heuristic_scores=("lek", "degeneration"),
+                judgements=("score",),
+                responses=("completion_tokens", "finish_reason"),
+            ),
+        },
     }
 )
 """What else a column is worked out from: by table, then by column."""

@@ -8,6 +8,8 @@ from ml_pipeline.stores.tables import EVALUATIONS, IDENTITY
 
 SCORE_TABLE_MEANINGS: Mapping[str, str] = {
     **{column.name: column.description for column in (*IDENTITY, *EVALUATIONS.columns)},
+    "training_loss": "Training loss at its iteration, the last printed up to there; empty where none is known.",
+    "validation_loss": "Validation loss at its iteration, the last printed up to there; empty where none is known.",
     "metric": "What was measured: accuracy, unscored_share, lek, judge:<dimension> ...",
     "category": "'overall' or a category.",
     "value": "The figure: a share 0..1 or a mean; empty where there is none.",
