@@ -99,6 +99,8 @@ def test_files_of_many_row_groups(store: ParquetStore, folder: Path, monkeypatch
     for wanted in ([KEYS[0], KEYS[24]], [KEYS[7]], [KEYS[23], KEYS[2], KEYS[3]]):
         rows = store.read_all(CHECKPOINT_SCORES, wanted)
         assert rows["partition_key"].to_pylist() == [name for name in wanted for _ in range(2)]
+    for i in random.Random(0).sample(range(25), 25):
+        assert store.read(CHECKPOINT_SCORES, KEYS[i]).equals(before.slice(2 * i, 2))
 
 
 def test_a_partition_written_later_wins_and_the_older_rows_are_kept(store: ParquetStore, folder: Path) -> None:
@@ -155,6 +157,27 @@ def test_a_write_during_a_compaction_is_not_lost(
     compact(store, 100)
     assert own(folder) == [KEYS[3]]
     assert figures(store) == {name: 8 if name == KEYS[3] else 1 for name in KEYS}
+
+
+def test_a_partition_that_was_compacted_is_in_a_compacted_file_ever_after(
+    store: ParquetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a reader who has looked for its own file already would miss it."""
+    compact(store)
+    check = compaction._check
+
+    def write_first(*arguments: object) -> None:
+        for i in range(100, 125):
+            store.write(CHECKPOINT_SCORES, key(i), scores(i, 2))
+        check(*arguments)  # type: ignore[arg-type]
+
+    for i in range(100, 110):
+        store.write(CHECKPOINT_SCORES, key(i), scores(i))
+    monkeypatch.setattr(compaction, "_check", write_first)
+    monkeypatch.setattr(compaction, "_SMALL_BYTES", 1)
+    compact(store, 100)
+    assert store.compacted.found(CHECKPOINT_SCORES).keys() == set(KEYS)
+    assert figures(store) == dict.fromkeys(KEYS, 2)
 
 
 def test_a_reader_whose_files_go_looks_again(
