@@ -24,7 +24,7 @@ from ml_pipeline.stores.store_folder import StoreFolder
 from ml_pipeline.stores.table import Table
 
 COMPACTED = "_compacted"
-_KEPT_ROWS = 50_000
+_KEPT_ROWS = 30_000
 """So many rows that were read last are kept: who goes through the partitions one by one asks for the next of them."""
 
 

@@ -46,7 +46,7 @@ PARTITIONS_A_FILE = 1000
 _SMALL_BYTES = 8 * 2**20
 """A larger file of one partition is no burden, and stays, if its partition is in no compacted file yet."""
 _GROUP_ROWS = 10_000
-_AT_ONCE = 100
+_AT_ONCE = 50
 """Partitions read, and own files removed, at a time: writers of the table wait for the latter."""
 _READERS = 8
 Progress = Callable[[int, int], None]
@@ -201,6 +201,8 @@ class Compaction:
             return str(error)
         if unknown:
             return f"{place} holds columns that this program does not know: {', '.join(sorted(unknown))}"
+        if others := set(rows["partition_key"].unique().to_pylist()) - {key}:
+            return f"{place} holds rows of another partition: {', '.join(sorted(others))}"
         ids = json.loads(metadata.get("evaluation_ids", "null")) or rows[table.version].unique().to_pylist()
         times = metadata.get("scored_at") or _newest(rows[table.made_at]), metadata.get("written_at", "")
         return _Source(rows, Entry(0, rows.num_rows, sha256, tuple(ids), *times), mark)

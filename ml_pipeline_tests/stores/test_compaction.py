@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_pipeline.errors import StoreError, StoreLockedError
+from ml_pipeline.errors import StoreError, StoreFullError, StoreLockedError
 from ml_pipeline.stores import compaction, locks
 from ml_pipeline.stores.compaction import Compaction
 from ml_pipeline.stores.duckdb import DuckDBStore
@@ -209,13 +209,18 @@ def test_what_cannot_be_compacted_stays_and_is_named(store: ParquetStore, folder
     good = bad.read_bytes()
     bad.write_bytes(good[:-20])
     pq.write_table(pq.read_table(odd).append_column("mine", pa.array([1, 2])), odd)
+    foreign = store.path(CHECKPOINT_SCORES, KEYS[6])
+    rows = pq.read_table(store.path(CHECKPOINT_SCORES, KEYS[7]))
+    pq.write_table(rows.replace_schema_metadata(None), foreign)
     for _ in range(2):
-        with pytest.raises(StoreError, match="2 are not") as caught:
+        with pytest.raises(StoreError, match="3 are not") as caught:
             compact(store)
         assert str(bad) in str(caught.value)
         assert f"{odd} holds columns that this program does not know: mine" in str(caught.value)
-        assert own(folder) == [KEYS[4], KEYS[5]]
+        assert f"{foreign} holds rows of another partition: {KEYS[7]}" in str(caught.value)
+        assert own(folder) == [KEYS[4], KEYS[5], KEYS[6]]
     bad.write_bytes(good)
+    store.write(CHECKPOINT_SCORES, KEYS[6], scores(106))
     assert figures(store) == dict.fromkeys(KEYS, 1)
     assert "mine" in pq.read_table(odd).column_names
 
@@ -275,6 +280,23 @@ def test_a_damaged_compacted_file_is_named(store: ParquetStore, folder: Path, da
         fresh.read(CHECKPOINT_SCORES, KEYS[0])
     with pytest.raises(StoreError, match=remedy):
         fresh.read_all(CHECKPOINT_SCORES)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    store = ParquetStore(small_disk / "parquet")
+    for i in (1, 2):
+        noise = [row | {"response": random.Random(i).randbytes(80_000).hex()} for row in response_rows(identity(i), 1)]
+        store.write(RESPONSES, key(i), noise)
+    before = store.read_all(RESPONSES)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (700 * 1024))
+    with pytest.raises(StoreFullError, match="Free space"):
+        Compaction(store).compact(RESPONSES)
+    assert store.read_all(RESPONSES).equals(before)
+    assert not store.compacted.files(RESPONSES)
+    filler.unlink()
+    assert Compaction(store).compact(RESPONSES).files_after == 1
+    assert store.read_all(RESPONSES).equals(before)
 
 
 def test_one_compaction_of_a_table_at_a_time(

@@ -143,6 +143,7 @@ def test_the_commands_work_there(place: str, tmp_path: Path, monkeypatch: pytest
     assert store.superseded(RESPONSES, key(1)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "calls"), [("ObjectFolder.mark", 9), ("ObjectFolder.remove", 1)])
 def test_a_kill_loses_and_doubles_nothing(s3: str, step: str, calls: int) -> None:
     place = f"{s3}/{uuid.uuid4().hex}"
