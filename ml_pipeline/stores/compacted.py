@@ -71,13 +71,9 @@ class _Rows:
 
     def holds(self, entry: Entry) -> bool:
         """Whether all rows of a partition are here."""
-        return (
-            sum(
-                max(0, min(first + size, entry.start + entry.rows) - max(first, entry.start))
-                for first, size in self.groups
-            )
-            == entry.rows
-        )
+        end = entry.start + entry.rows
+        here = sum(max(0, min(first + size, end) - max(first, entry.start)) for first, size in self.groups)
+        return here == entry.rows
 
     def start_of(self, entry: Entry) -> int:
         """Where the rows of a partition that is here start."""
@@ -98,11 +94,19 @@ class CompactedFiles:
         Raises:
             StoreError: a file is damaged or newer than this program.
         """
+        before: list[str] = []
         while True:
+            names = self._names(table)
             try:
-                return [self._file(name) for name in self._names(table)]
-            except FileNotFoundError:
-                continue  # it was compacted again meanwhile: others take its place
+                return [self._file(name) for name in names]
+            except FileNotFoundError as error:
+                # One that was compacted again meanwhile is listed no more: others take its place.
+                if names == before:
+                    raise StoreError(
+                        f"{self._folder.place(names[0].rpartition('/')[0])} lists a file that is not there: {error}. "
+                        "Restore it from a backup, or remove what is left of it."
+                    ) from error
+                before = names
 
     def find(self, table: Table, partition_key: str) -> Found | None:
         """One partition and the file that counts, if it is in one; raises as `files`."""

@@ -282,6 +282,15 @@ def test_a_damaged_compacted_file_is_named(store: ParquetStore, folder: Path, da
         fresh.read_all(CHECKPOINT_SCORES)
 
 
+def test_a_link_to_nowhere_is_named(store: ParquetStore, folder: Path) -> None:
+    compact(store)
+    path = together(folder)[0]
+    path.rename(folder / "away.parquet")
+    path.symlink_to(folder / "nowhere")
+    with pytest.raises(StoreError, match=rf"lists a file that is not there: .*{path.name}"):
+        ParquetStore(folder).partitions(CHECKPOINT_SCORES)
+
+
 def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
     store = ParquetStore(small_disk / "parquet")
     for i in (1, 2):
