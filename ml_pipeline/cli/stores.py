@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, score_database, stdout
+
+if TYPE_CHECKING:
+    from ml_pipeline.stores.store_folder import StoredFile
 
 
 @click.command()
@@ -63,7 +68,7 @@ def clean(days: int, really: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
     from ml_pipeline.stores.parquet import ParquetStore
-    from ml_pipeline.stores.retention import old_answers
+    from ml_pipeline.stores.retention import old_answers, old_scores
 
     settings = current_settings()
     parquet = ParquetStore(settings.parquet_path)
@@ -71,7 +76,7 @@ def clean(days: int, really: bool) -> None:
     console = Console()
     for file in files:
         console.print(f"{file.place}  {file.size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
-    total = f"{len(files)} files, {sum(file.size_bytes for file in files):,} bytes"
+    total = _total(files)
     if really:
         parquet.files.remove(file.name for file in files)
         console.print(f"Deleted: {total}.", highlight=False)
@@ -79,6 +84,12 @@ def clean(days: int, really: bool) -> None:
         console.print(f"{total}. The same command with --delete deletes them.", highlight=False)
     else:
         console.print(f"No superseded answers are older than {days} days.", highlight=False)
+    if kept := old_scores(parquet):
+        console.print(f"Superseded scores stay: {_total(kept)}.", highlight=False)
+
+
+def _total(files: Sequence[StoredFile]) -> str:
+    return f"{len(files)} files, {sum(file.size_bytes for file in files):,} bytes"
 
 
 @click.command()

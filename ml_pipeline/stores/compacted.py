@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.stores.parquet_file import SUFFIX, check_version, fitted, own_metadata, reading
@@ -25,6 +24,8 @@ from ml_pipeline.stores.store_folder import StoreFolder
 from ml_pipeline.stores.table import Table
 
 COMPACTED = "_compacted"
+_KEPT_ROWS = 30_000
+"""So many rows that were read last are kept: who goes through the partitions one by one asks for the next of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,32 @@ class CompactedFile:
 Found = tuple[CompactedFile, Entry]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of some row groups of a file, given by their first row in the file and their number of rows."""
+
+    name: str
+    groups: tuple[tuple[int, int], ...]
+    rows: pa.Table
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether all rows of a partition are here."""
+        end = entry.start + entry.rows
+        here = sum(max(0, min(first + size, end) - max(first, entry.start)) for first, size in self.groups)
+        return here == entry.rows
+
+    def start_of(self, entry: Entry) -> int:
+        """Where the rows of a partition that is here start."""
+        return sum(max(0, min(size, entry.start - first)) for first, size in self.groups)
+
+
 class CompactedFiles:
     """The compacted files of a store's folder, as readers see them."""
 
     def __init__(self, folder: StoreFolder) -> None:
         self._folder = folder
         self._known: dict[str, CompactedFile] = {}
+        self._last: dict[str, _Rows] = {}
 
     def files(self, table: Table) -> list[CompactedFile]:
         """The compacted files of a table, by number.
@@ -73,20 +94,35 @@ class CompactedFiles:
         Raises:
             StoreError: a file is damaged or newer than this program.
         """
+        before: list[str] = []
         while True:
+            names = self._names(table)
             try:
-                return [self._file(name) for name in self._names(table)]
-            except FileNotFoundError:
-                continue  # it was compacted again meanwhile: others take its place
+                return [self._file(name) for name in names]
+            except FileNotFoundError as error:
+                # One that was compacted again meanwhile is listed no more: others take its place.
+                if names == before:
+                    raise StoreError(
+                        f"{self._folder.place(names[0].rpartition('/')[0])} lists a file that is not there: {error}. "
+                        "Restore it from a backup, or remove what is left of it."
+                    ) from error
+                before = names
 
     def find(self, table: Table, partition_key: str) -> Found | None:
         """One partition and the file that counts, if it is in one; raises as `files`."""
-        holding = (file for file in reversed(self.files(table)) if partition_key in file.entries)
-        return next(((file, file.entries[partition_key]) for file in holding), None)
+        return self.found(table, [partition_key]).get(partition_key)
 
-    def found(self, table: Table) -> dict[str, Found]:
-        """The partitions that are in compacted files, each with the file that counts; raises as `files`."""
-        return {key: (file, entry) for file in self.files(table) for key, entry in file.entries.items()}
+    def found(self, table: Table, keys: Collection[str] | None = None) -> dict[str, Found]:
+        """Those of the partitions (default: all) that are in compacted files, each with the file that counts.
+
+        Raises:
+            StoreError: as `files`.
+        """
+        found: dict[str, Found] = {}
+        for file in self.files(table):
+            there = file.entries if keys is None else [key for key in keys if key in file.entries]
+            found |= {key: (file, file.entries[key]) for key in there}
+        return found
 
     def read(self, table: Table, name: str, entries: Mapping[str, Entry]) -> dict[str, pa.Table]:
         """The rows of some partitions of one file.
@@ -95,11 +131,21 @@ class CompactedFiles:
             FileNotFoundError: it was compacted again, so that other files have its rows.
             StoreError: it is damaged.
         """
-        place = self._folder.place(name)
+        last = self._last.get(table.name)
+        if last is None or last.name != name or not all(last.holds(entry) for entry in entries.values()):
+            last = self._read(table, name, entries)
+            if last.rows.num_rows <= _KEPT_ROWS:
+                self._last[table.name] = last
+        return {key: last.rows.slice(last.start_of(entry), entry.rows) for key, entry in entries.items()}
+
+    def _read(self, table: Table, name: str, entries: Mapping[str, Entry]) -> _Rows:
+        """The row groups that hold the entries."""
         with reading(self._folder, name, whole=False) as file:
-            groups, starts = _spans(file, entries)
-            rows = fitted(table, place, file.read_row_groups(groups))
-        return {key: rows.slice(starts.get(key, 0), entry.rows) for key, entry in entries.items()}
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            firsts = list(accumulate(sizes, initial=0))
+            groups = sorted({group for entry in entries.values() for group in _groups(firsts, entry)})
+            rows = fitted(table, self._folder.place(name), file.read_row_groups(groups))
+        return _Rows(name, tuple((firsts[group], sizes[group]) for group in groups), rows)
 
     def _names(self, table: Table) -> list[str]:
         """The files' names by number.
@@ -152,18 +198,8 @@ def _entries(metadata: Mapping[str, str], place: str) -> dict[str, Entry]:
     }
 
 
-def _spans(file: pq.ParquetFile, entries: Mapping[str, Entry]) -> tuple[list[int], dict[str, int]]:
-    """The row groups that hold the entries, and where each entry starts among the rows of those groups."""
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    firsts = list(accumulate(sizes, initial=0))
-    groups_of = {
-        key: range(bisect_right(firsts, entry.start) - 1, bisect_left(firsts, entry.start + entry.rows))
-        for key, entry in entries.items()
-        if entry.rows
-    }
-    groups = sorted({group for span in groups_of.values() for group in span})
-    skipped, offsets = 0, {}
-    for before, group in zip([-1, *groups], groups, strict=False):
-        skipped += firsts[group] - firsts[before + 1]
-        offsets[group] = skipped
-    return groups, {key: entries[key].start - offsets[span[0]] for key, span in groups_of.items()}
+def _groups(firsts: Sequence[int], entry: Entry) -> range:
+    """The row groups that hold a partition's rows; `firsts` has the first row of each, and the number of all rows."""
+    if not entry.rows:
+        return range(0)
+    return range(bisect_right(firsts, entry.start) - 1, bisect_left(firsts, entry.start + entry.rows))

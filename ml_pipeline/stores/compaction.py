@@ -5,9 +5,10 @@ The order of the steps is what loses no row and doubles none, wherever a kill fa
 1. A compacted file is written whole, read back and compared. From here on its rows are there twice, but a partition's
    own file counts before compacted ones, and both say the same.
 2. The own files in it are removed, those that were not replaced since they were read, under the table's lock.
-3. When all are written, compacted files whose partitions are all in newer ones (or have files of their own) go.
+3. When all are written, compacted files whose partitions all are in newer ones go.
 
-Readers list own files first and compacted ones after, and look again when a file has gone in between.
+A partition that is in a compacted file once is in one ever after. So readers, who look for own files first and for
+compacted ones after that, find every partition, and look again only when a file has gone before they opened it.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ from ml_pipeline.stores.tables import SCHEMA_VERSION
 
 PARTITIONS_A_FILE = 1000
 _SMALL_BYTES = 8 * 2**20
-"""A larger file of one partition is no burden, and stays."""
+"""A larger file of one partition is no burden, and stays, if its partition is in no compacted file yet."""
 _GROUP_ROWS = 10_000
-_AT_ONCE = 100
+_AT_ONCE = 50
 """Partitions read, and own files removed, at a time: writers of the table wait for the latter."""
 _READERS = 8
 Progress = Callable[[int, int], None]
@@ -98,24 +99,25 @@ class Compaction:
 
     def _compact(self, table: Table, progress: Progress) -> Compacted:
         own = self._parquet.own_keys(table)
-        small = {_key(file) for file in self._folder.below(table.name) if file.size_bytes <= _SMALL_BYTES} & own
         files = self._parquet.compacted.files(table)
         newest = {key: file for file in files for key in file.entries}
+        small = {_key(file) for file in self._folder.below(table.name) if file.size_bytes <= _SMALL_BYTES}
+        taken = own & (small | newest.keys())
         live = {f.name: {key for key in f.entries if newest[key] is f and key not in own} for f in files}
         # Small ones, and those of which little counts any more, are written again together with what is new.
         again = [file for file in files if 2 * len(live[file.name]) < self._bound]
         before = len(own) + len(files)
-        if not small and len(again) < 2 and all(live[file.name] for file in again):
+        if not taken and len(again) < 2 and all(live[file.name] for file in again):
             return Compacted(table.name, 0, before, before)
-        keys = sorted(small.union(*(live[file.name] for file in again)))
+        keys = sorted(taken.union(*(live[file.name] for file in again)))
         problems: dict[str, str] = {}
         number = max((file.number for file in files), default=0)
         for start in range(0, len(keys), self._bound):
             number += 1
             chunk = keys[start : start + self._bound]
-            self._write_file(table, number, {key: None if key in small else newest[key] for key in chunk}, problems)
+            self._write_file(table, number, {key: None if key in taken else newest[key] for key in chunk}, problems)
             progress(start + len(chunk), len(keys))
-        self._remove_superfluous(table, again, problems)
+        self._remove_superfluous(table, again)
         if problems:
             raise StoreError.from_problems(
                 f"table {table.name}: {len(keys) - len(problems)} partitions are compacted, {len(problems)} are not",
@@ -199,18 +201,18 @@ class Compaction:
             return str(error)
         if unknown:
             return f"{place} holds columns that this program does not know: {', '.join(sorted(unknown))}"
+        if others := set(rows["partition_key"].unique().to_pylist()) - {key}:
+            return f"{place} holds rows of another partition: {', '.join(sorted(others))}"
         ids = json.loads(metadata.get("evaluation_ids", "null")) or rows[table.version].unique().to_pylist()
         times = metadata.get("scored_at") or _newest(rows[table.made_at]), metadata.get("written_at", "")
         return _Source(rows, Entry(0, rows.num_rows, sha256, tuple(ids), *times), mark)
 
-    def _remove_superfluous(self, table: Table, files: Sequence[CompactedFile], problems: Mapping[str, str]) -> None:
-        """Remove those of the files from which nothing counts any more."""
+    def _remove_superfluous(self, table: Table, files: Sequence[CompactedFile]) -> None:
+        """Remove those of the files whose partitions all are in newer ones."""
         with self._folder.locked(lock_of(table), shared=False):
-            own, found = self._parquet.own_keys(table), self._parquet.compacted.found(table)
+            found = self._parquet.compacted.found(table)
             self._folder.remove(
-                file.name
-                for file in files
-                if all((key in own and key not in problems) or found[key][0].name != file.name for key in file.entries)
+                file.name for file in files if all(found[key][0].name != file.name for key in file.entries)
             )
 
 

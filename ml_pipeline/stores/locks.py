@@ -26,7 +26,7 @@ def locked(path: Path, *, shared: bool, timeout_s: float = 60.0) -> Iterator[Non
         StoreError: its file cannot be made.
     """
     give_up_at = time.monotonic() + timeout_s
-    with store_errors("open", path):
+    with store_errors("write", path):
         make_folder(path.parent)
     with ExitStack() as held:
         with _flock(path.with_name(f"{path.name}.queue"), shared, give_up_at):
@@ -36,7 +36,7 @@ def locked(path: Path, *, shared: bool, timeout_s: float = 60.0) -> Iterator[Non
 
 @contextmanager
 def _flock(path: Path, shared: bool, give_up_at: float) -> Iterator[None]:
-    with store_errors("open", path):
+    with store_errors("write", path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         with store_errors("lock", path):

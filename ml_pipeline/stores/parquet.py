@@ -134,9 +134,11 @@ class ParquetStore:
         Raises:
             StoreError: there is no such partition, or its file is damaged or newer than this program.
         """
-        rows = self._read_own(table, partition_key)
-        if rows is None:
-            rows = self._read_some(table, [partition_key]).get(partition_key)
+        rows, found = self._read_own(table, partition_key), None
+        while rows is None and (found := self.compacted.find(table, partition_key)):
+            rows = self._read_compacted(table, found[0].name, {partition_key: found[1]}).get(partition_key)
+            if rows is None:
+                rows = self._read_own(table, partition_key)
         if rows is None:
             raise StoreError(
                 f"{table.name} has no partition {partition_key!r}: {self.files.place(own_name(table, partition_key))} "
@@ -170,8 +172,8 @@ class ParquetStore:
         Raises:
             StoreError: the folder cannot be read, or a compacted file is damaged.
         """
-        # A compacted file is there before the files that it takes the place of go: looked for in this order, a
-        # partition is found in one place or the other.
+        # A partition is in a compacted file before its own goes, and in one from then on: looked for in this order,
+        # it is found in one place or the other.
         own = self.own_keys(table)
         return sorted(own.union(self.compacted.found(table)))
 
@@ -250,12 +252,9 @@ class ParquetStore:
                     if rows is not None:
                         found[key] = rows
                 left = [key for key in missing if key not in found]
-                compacted = self.compacted.found(table) if left else {}
                 by_file: dict[str, dict[str, Entry]] = {}
-                for key in left:
-                    if key in compacted:
-                        file, entry = compacted[key]
-                        by_file.setdefault(file.name, {})[key] = entry
+                for key, (file, entry) in (self.compacted.found(table, left) if left else {}).items():
+                    by_file.setdefault(file.name, {})[key] = entry
                 for parts in pool.map(lambda item: self._read_compacted(table, *item), by_file.items()):
                     found |= parts
                 # Those of a file that was compacted again meanwhile are looked for again.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.store_folder import StoredFile
-from ml_pipeline.stores.tables import RESPONSES
+from ml_pipeline.stores.tables import RESPONSES, TABLES
 
 
 def old_answers(parquet: ParquetStore, before: datetime) -> list[StoredFile]:
@@ -16,3 +16,8 @@ def old_answers(parquet: ParquetStore, before: datetime) -> list[StoredFile]:
         StoreError: the folder cannot be read.
     """
     return [file for file in parquet.earlier.of(RESPONSES) if file.modified_s < before.timestamp()]
+
+
+def old_scores(parquet: ParquetStore) -> list[StoredFile]:
+    """The files of superseded rows that are no answers, which stay; raises StoreError as `old_answers`."""
+    return [file for table in TABLES.values() if table is not RESPONSES for file in parquet.earlier.of(table)]

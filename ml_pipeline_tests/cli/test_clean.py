@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ml_pipeline.cli import main
-from ml_pipeline.stores.tables import RESPONSES
+from ml_pipeline.stores.tables import RESPONSES, TABLES
 from ml_pipeline_tests.history.original import stores
 from ml_pipeline_tests.stores.samples import identity, key, partition
 
@@ -47,4 +47,8 @@ def test_only_old_superseded_answers_go(tmp_path: Path, monkeypatch: pytest.Monk
     assert "Deleted: 1 files" in clean("--older-than", "0", "--delete")
     assert before - set(tmp_path.rglob("*.parquet")) == {old, recent}
     assert not old.parent.exists()
-    assert clean("--delete").startswith("Deleted: 0 files")
+    last = clean("--delete")
+    assert last.startswith("Deleted: 0 files")
+    kept = [file for name in TABLES for file in store.parquet.superseded(TABLES[name], key())]
+    assert len(kept) == 6
+    assert f"Superseded scores stay: 6 files, {sum(file.size_bytes for file in kept):,} bytes" in last

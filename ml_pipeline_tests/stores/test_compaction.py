@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_pipeline.errors import StoreError, StoreLockedError
+from ml_pipeline.errors import StoreError, StoreFullError, StoreLockedError
 from ml_pipeline.stores import compaction, locks
 from ml_pipeline.stores.compaction import Compaction
 from ml_pipeline.stores.duckdb import DuckDBStore
@@ -99,6 +99,8 @@ def test_files_of_many_row_groups(store: ParquetStore, folder: Path, monkeypatch
     for wanted in ([KEYS[0], KEYS[24]], [KEYS[7]], [KEYS[23], KEYS[2], KEYS[3]]):
         rows = store.read_all(CHECKPOINT_SCORES, wanted)
         assert rows["partition_key"].to_pylist() == [name for name in wanted for _ in range(2)]
+    for i in random.Random(0).sample(range(25), 25):
+        assert store.read(CHECKPOINT_SCORES, KEYS[i]).equals(before.slice(2 * i, 2))
 
 
 def test_a_partition_written_later_wins_and_the_older_rows_are_kept(store: ParquetStore, folder: Path) -> None:
@@ -157,6 +159,27 @@ def test_a_write_during_a_compaction_is_not_lost(
     assert figures(store) == {name: 8 if name == KEYS[3] else 1 for name in KEYS}
 
 
+def test_a_partition_that_was_compacted_is_in_a_compacted_file_ever_after(
+    store: ParquetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a reader who has looked for its own file already would miss it."""
+    compact(store)
+    check = compaction._check
+
+    def write_first(*arguments: object) -> None:
+        for i in range(100, 125):
+            store.write(CHECKPOINT_SCORES, key(i), scores(i, 2))
+        check(*arguments)  # type: ignore[arg-type]
+
+    for i in range(100, 110):
+        store.write(CHECKPOINT_SCORES, key(i), scores(i))
+    monkeypatch.setattr(compaction, "_check", write_first)
+    monkeypatch.setattr(compaction, "_SMALL_BYTES", 1)
+    compact(store, 100)
+    assert store.compacted.found(CHECKPOINT_SCORES).keys() == set(KEYS)
+    assert figures(store) == dict.fromkeys(KEYS, 2)
+
+
 def test_a_reader_whose_files_go_looks_again(
     store: ParquetStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,13 +209,18 @@ def test_what_cannot_be_compacted_stays_and_is_named(store: ParquetStore, folder
     good = bad.read_bytes()
     bad.write_bytes(good[:-20])
     pq.write_table(pq.read_table(odd).append_column("mine", pa.array([1, 2])), odd)
+    foreign = store.path(CHECKPOINT_SCORES, KEYS[6])
+    rows = pq.read_table(store.path(CHECKPOINT_SCORES, KEYS[7]))
+    pq.write_table(rows.replace_schema_metadata(None), foreign)
     for _ in range(2):
-        with pytest.raises(StoreError, match="2 are not") as caught:
+        with pytest.raises(StoreError, match="3 are not") as caught:
             compact(store)
         assert str(bad) in str(caught.value)
         assert f"{odd} holds columns that this program does not know: mine" in str(caught.value)
-        assert own(folder) == [KEYS[4], KEYS[5]]
+        assert f"{foreign} holds rows of another partition: {KEYS[7]}" in str(caught.value)
+        assert own(folder) == [KEYS[4], KEYS[5], KEYS[6]]
     bad.write_bytes(good)
+    store.write(CHECKPOINT_SCORES, KEYS[6], scores(106))
     assert figures(store) == dict.fromkeys(KEYS, 1)
     assert "mine" in pq.read_table(odd).column_names
 
@@ -252,6 +280,32 @@ def test_a_damaged_compacted_file_is_named(store: ParquetStore, folder: Path, da
         fresh.read(CHECKPOINT_SCORES, KEYS[0])
     with pytest.raises(StoreError, match=remedy):
         fresh.read_all(CHECKPOINT_SCORES)
+
+
+def test_a_link_to_nowhere_is_named(store: ParquetStore, folder: Path) -> None:
+    compact(store)
+    path = together(folder)[0]
+    path.rename(folder / "away.parquet")
+    path.symlink_to(folder / "nowhere")
+    with pytest.raises(StoreError, match=rf"lists a file that is not there: .*{path.name}"):
+        ParquetStore(folder).partitions(CHECKPOINT_SCORES)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    store = ParquetStore(small_disk / "parquet")
+    for i in (1, 2):
+        noise = [row | {"response": random.Random(i).randbytes(80_000).hex()} for row in response_rows(identity(i), 1)]
+        store.write(RESPONSES, key(i), noise)
+    before = store.read_all(RESPONSES)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (700 * 1024))
+    with pytest.raises(StoreFullError, match="Free space"):
+        Compaction(store).compact(RESPONSES)
+    assert store.read_all(RESPONSES).equals(before)
+    assert not store.compacted.files(RESPONSES)
+    filler.unlink()
+    assert Compaction(store).compact(RESPONSES).files_after == 1
+    assert store.read_all(RESPONSES).equals(before)
 
 
 def test_one_compaction_of_a_table_at_a_time(

@@ -19,8 +19,10 @@ from ml_pipeline.stores.io_managers import ParquetIOManager
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, RESPONSES
 from ml_pipeline_tests.s3_server import running_s3
+from ml_pipeline_tests.stores.processes import run_python
 from ml_pipeline_tests.stores.samples import identity, key, response_rows, score_rows
 from ml_pipeline_tests.stores.test_compaction import figures, scores
+from ml_pipeline_tests.stores.test_compaction_crashes import KILLED
 
 fsspec = pytest.importorskip("fsspec", reason="the optional package fsspec is not installed")
 
@@ -139,6 +141,25 @@ def test_the_commands_work_there(place: str, tmp_path: Path, monkeypatch: pytest
     assert "Deleted: 2 files" in command("clean", "--older-than", "0", "--delete")
     assert len(store.superseded(CHECKPOINT_SCORES, key(1))) == 1
     assert store.superseded(RESPONSES, key(1)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "calls"), [("ObjectFolder.mark", 9), ("ObjectFolder.remove", 1)])
+def test_a_kill_loses_and_doubles_nothing(s3: str, step: str, calls: int) -> None:
+    place = f"{s3}/{uuid.uuid4().hex}"
+    store = ParquetStore(place)
+    for i in range(100, 112):
+        store.write(CHECKPOINT_SCORES, key(i), scores(i))
+    Compaction(store, 20).compact(CHECKPOINT_SCORES)
+    for i in range(104, 116):
+        store.write(CHECKPOINT_SCORES, key(i), scores(i, 2))
+    wanted = {key(i): 1 if i < 104 else 2 for i in range(100, 116)}
+    done = run_python(KILLED.format(module="stores.object_folder", step=step, calls=calls), place)
+    assert done.returncode == -9, done.stderr
+    assert figures(ParquetStore(place)) == wanted
+    Compaction(store, 40).compact(CHECKPOINT_SCORES)
+    assert figures(ParquetStore(place)) == wanted
+    assert (store.own_keys(CHECKPOINT_SCORES), len(store.compacted.files(CHECKPOINT_SCORES))) == (set(), 1)
 
 
 def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:

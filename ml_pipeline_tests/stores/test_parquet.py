@@ -185,6 +185,15 @@ def test_a_file_of_an_older_program_gets_empty_columns(store: ParquetStore) -> N
         store.read(CHECKPOINT_SCORES, key())
 
 
+def test_columns_that_this_program_does_not_know_are_left_out_and_kept(store: ParquetStore) -> None:
+    path = Path(store.write(CHECKPOINT_SCORES, key(), OLD).place)
+    pq.write_table(pq.read_table(path).append_column("mine", pa.array([1, 2])), path)
+    assert store.read(CHECKPOINT_SCORES, key()).to_pylist() == OLD
+    store.write(CHECKPOINT_SCORES, key(), NEW)
+    (kept,) = store.superseded(CHECKPOINT_SCORES, key())
+    assert pq.read_table(kept.place)["mine"].to_pylist() == [1, 2]
+
+
 def test_a_file_of_another_key_is_not_overwritten(store: ParquetStore) -> None:
     """As on a file system that does not tell upper from lower case."""
     other = Path(store.write(CHECKPOINT_SCORES, key(200), score_rows(identity(200), math=(1, 1))).place)
