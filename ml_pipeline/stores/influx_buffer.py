@@ -208,15 +208,18 @@ class InfluxBuffer:
     def _paths(self, folder: Path | None = None) -> list[Path]:
         """Waiting batches, or those of another folder, oldest first."""
         folder = folder or self.folder
+        return [folder / name for _, name in sorted((look.st_mtime_ns, name) for name, look in self._looks(folder))]
+
+    @staticmethod
+    def _looks(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+        """Name and state of every batch in a folder, in no order."""
         if not folder.exists():
-            return []
-        found = []
+            return
         with store_errors("list", folder), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
                     with suppress(FileNotFoundError):
-                        found.append((entry.stat().st_mtime_ns, entry.name))
-        return [folder / name for _, name in sorted(found)]
+                        yield entry.name, entry.stat()
 
     def _take(self, temporary: Path, path: Path, size: int) -> bool:
         """Let a file that is written wait under its name, if there is room."""
@@ -228,7 +231,7 @@ class InfluxBuffer:
             return True
 
     def _waiting_bytes(self, besides: Path) -> int:
-        return sum(_size(other) for other in self._paths() if other != besides)
+        return sum(look.st_size for name, look in self._looks(self.folder) if name != besides.name)
 
     def _full(self, path: Path, size: int) -> StoreFullError:
         waited = f" after {self.max_wait_s:g} s of waiting" if self.max_wait_s else ""
@@ -273,10 +276,3 @@ class InfluxBuffer:
             yield
         finally:
             os.close(descriptor)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
