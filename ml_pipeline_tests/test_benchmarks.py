@@ -13,7 +13,7 @@ from ml_pipeline_tests.servers import require_binary
 
 LITTLE_WORK = {
     "classify": ["--sentences", "4", "--sequences", "4", "--repeats", "1"],
-    "duckdb": ["--checkpoints", "300", "--repeats", "1"],
+    "duckdb": ["--checkpoints", "100", "--repeats", "1"],
     "exact": ["--repeats", "1"],
     "heuristic": ["--repeats", "1"],
     "influx": ["--checkpoints", "5", "--repeats", "1"],

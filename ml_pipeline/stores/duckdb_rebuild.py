@@ -16,7 +16,7 @@ from ml_pipeline.stores.duckdb_files import connection, queued, quoted
 from ml_pipeline.stores.duckdb_rows import insert, replace_whole
 from ml_pipeline.stores.migrations import HISTORY, migrate
 from ml_pipeline.stores.parquet import ParquetStore
-from ml_pipeline.stores.table import Table
+from ml_pipeline.stores.table import Table, described
 from ml_pipeline.stores.tables import TABLES
 
 _PARTITIONS_AT_ONCE = 200
@@ -87,7 +87,12 @@ def _fill(
         carried = _foreign_tables(old) if old is not None else ()
         for name in carried:
             assert old is not None
-            replace_whole(connected, name, old.sql(f"FROM {quoted(name)}").to_arrow_table())
+            meanings = old.execute(
+                "SELECT column_name, comment FROM duckdb_columns() "
+                "WHERE table_name = ? AND schema_name = 'main' AND comment IS NOT NULL",
+                [name],
+            ).fetchall()
+            replace_whole(connected, name, described(old.sql(f"FROM {quoted(name)}").to_arrow_table(), dict(meanings)))
     return counts, carried
 
 

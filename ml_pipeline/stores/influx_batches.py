@@ -47,6 +47,15 @@ def _is_damaged(line: bytes) -> bool:
     return not line.endswith(b"\n") or b"\0" in line
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits in the buffer."""
+
+    batches: int
+    points: int
+    size_bytes: int
+
+
 def load(path: Path) -> Batch | None:
     """Read a file of the buffer; None for one that is gone by now.
 
@@ -75,3 +84,9 @@ def groups(paths: Sequence[Path]) -> Iterator[list[Batch]]:
         lines += len(batch.lines)
     if group:
         yield group
+
+
+def counted(paths: Sequence[Path]) -> Pending:
+    """What these files hold; those that are gone by now do not count."""
+    contents = [batch.content for path in paths if (batch := load(path))]
+    return Pending(len(contents), sum(content.count(b"\n") for content in contents), sum(map(len, contents)))

@@ -32,7 +32,7 @@ from ml_pipeline.files import (
     write_atomically,
     write_temporary,
 )
-from ml_pipeline.stores.influx_batches import Batch, groups, load
+from ml_pipeline.stores.influx_batches import Batch, Pending, counted, groups, load
 from ml_pipeline.stores.influx_sending import LineSender, send_lines
 from ml_pipeline.stores.rows import check_partition_key
 
@@ -48,15 +48,6 @@ _DAMAGE = (
     "are made again by `ml-pipeline retime`, or when their partition is materialised"
 )
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What waits in the buffer."""
-
-    batches: int
-    points: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +121,11 @@ class InfluxBuffer:
 
     def pending(self) -> Pending:
         """What waits, rejected lines not counted."""
-        return _counted(self._paths())
+        return counted(self._paths())
 
     def rejected(self) -> Pending:
         """What the server will never take as it is, kept in the folder `rejected`."""
-        return _counted(self._paths(self._rejected))
+        return counted(self._paths(self._rejected))
 
     def is_empty(self) -> bool:
         """Whether nothing waits."""
@@ -224,15 +215,18 @@ class InfluxBuffer:
     def _paths(self, folder: Path | None = None) -> list[Path]:
         """Waiting batches, or those of another folder, oldest first."""
         folder = folder or self.folder
+        return [folder / name for _, name in sorted((look.st_mtime_ns, name) for name, look in self._looks(folder))]
+
+    @staticmethod
+    def _looks(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+        """Name and state of every batch in a folder, in no order."""
         if not folder.exists():
-            return []
-        found = []
+            return
         with store_errors("list", folder), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
                     with suppress(FileNotFoundError):
-                        found.append((entry.stat().st_mtime_ns, entry.name))
-        return [folder / name for _, name in sorted(found)]
+                        yield entry.name, entry.stat()
 
     def _take(self, temporary: Path, path: Path, size: int) -> bool:
         """Let a file that is written wait under its name, if there is room."""
@@ -244,7 +238,7 @@ class InfluxBuffer:
             return True
 
     def _waiting_bytes(self, besides: Path) -> int:
-        return sum(_size(other) for other in self._paths() if other != besides)
+        return sum(look.st_size for name, look in self._looks(self.folder) if name != besides.name)
 
     def _full(self, path: Path, size: int) -> StoreFullError:
         waited = f" after {self.max_wait_s:g} s of waiting" if self.max_wait_s else ""
@@ -289,15 +283,3 @@ class InfluxBuffer:
             yield
         finally:
             os.close(descriptor)
-
-
-def _counted(paths: Sequence[Path]) -> Pending:
-    contents = [batch.content for path in paths if (batch := load(path))]
-    return Pending(len(contents), sum(content.count(b"\n") for content in contents), sum(map(len, contents)))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-from influxdb_client.client.write.point import Point
 
 from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import IMPORTED_SOURCE
+from ml_pipeline.stores.line_protocol import line_of
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, EVALUATIONS, JUDGEMENTS, PROBE_RESULTS
 from ml_pipeline.suites.suite import Suite
@@ -40,21 +40,8 @@ class ScorePoint:
     time_ns: int
 
     def line(self) -> str:
-        """The point as line protocol with nanoseconds, tags and fields in alphabetical order.
-
-        A tag value that ends with a backslash gets a space after it (the format has no other way), and line breaks
-        become the two characters backslash and n.
-        """
-        return str(
-            Point.from_dict(
-                {
-                    "measurement": self.measurement,
-                    "tags": dict(self.tags),
-                    "fields": dict(self.fields),
-                    "time": self.time_ns,
-                }
-            )
-        )
+        """The point as line protocol with nanoseconds, as `line_of` writes it."""
+        return line_of(self.measurement, self.tags, self.fields, self.time_ns)
 
 
 def score_points(

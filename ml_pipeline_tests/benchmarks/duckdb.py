@@ -158,7 +158,9 @@ class Subject:
             key, rows = self._another()
             self.store.duckdb.write_partition(key, {PROBE_RESULTS.name: rows})
             with clock() as seconds:
-                assert self.store.duckdb.snapshot().is_new
+                made = self.store.duckdb.snapshot()
+            assert made.is_new
+            self.context["snapshot_holds_writers_s"] = round(made.held_s, 3)
             return seconds()
 
         def copyfile() -> float:

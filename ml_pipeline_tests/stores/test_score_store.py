@@ -10,6 +10,7 @@ from ml_pipeline.errors import StoreError, StoreLockedError
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.score_store import ScoreStore
+from ml_pipeline.stores.table import described
 from ml_pipeline.stores.tables import TABLES
 from ml_pipeline_tests.stores.processes import background_python
 from ml_pipeline_tests.stores.samples import identity, key, partition
@@ -26,13 +27,15 @@ def test_rebuild_makes_the_same_database_from_parquet(scores: ScoreStore) -> Non
     for i in (100, 200):
         scores.write_partition(key(i), partition(identity(i), a=True, b=None))
     before = contents(scores.duckdb)
-    scores.duckdb.write_whole("mine", pa.table({"a": [1]}))
+    scores.duckdb.write_whole("mine", described(pa.table({"a": [1]}), {"a": "What a is."}))
     with duckdb.connect(str(scores.duckdb.path)) as connected:
         connected.execute("DELETE FROM probe_results; UPDATE evaluations SET model = 'wrong'")
     report = scores.duckdb.rebuild(scores.parquet)
     assert contents(scores.duckdb) == before
     assert (report.partitions, report.carried_over, report.rows["probe_results"]) == (2, ("mine",), 4)
     assert scores.duckdb.read("mine").to_pydict() == {"a": [1]}
+    told = scores.duckdb.query("SELECT comment FROM duckdb_columns() WHERE table_name = 'mine'")
+    assert told["comment"].to_pylist() == ["What a is."]
     assert sorted(p.name for p in scores.duckdb.path.parent.iterdir()) == ["scores.duckdb", "scores.duckdb.lock"]
     scores.duckdb.path.unlink()
     scores.duckdb.rebuild(scores.parquet)
