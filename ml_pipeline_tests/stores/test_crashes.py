@@ -65,8 +65,9 @@ def test_kills_at_random_moments_lose_and_double_nothing(
     span, depths, began = usual_span(tmp_path / "usual", influxd), Counter[int](), time.monotonic()
     for number, work in enumerate(works):
         known = versions(works[number - number % 2 : number + 1])
+        begun = lab.records.read_bytes() if number else b""
         for _ in range(KILLS_A_WORK):
-            depths[killed_within(span, chance, lab, work)] += 1
+            depths[killed_within(span, chance, lab, work, begun)] += 1
             assert_whole(lab, known, influxd)
         assert score(lab, [work]) == {}
         assert_whole(lab, {work.key: [work]}, influxd)
@@ -91,13 +92,15 @@ def usual_span(folder: Path, influxd: Influxd) -> float:
     return statistics.median(spans)
 
 
-def killed_within(span: float, chance: random.Random, lab: Lab, work: Work) -> int:
-    """Kill the work at a random moment; return how many records it had made. A run that ends before it is killed is
-    begun anew, as if nothing had been recorded."""
-    before = lab.records.read_bytes() if lab.records.exists() else b""
-    while not killed_after(chance.uniform(0, span), lab, [work]):
-        lab.records.write_bytes(before)
-    return lab.records.read_bytes().count(b"\n") - before.count(b"\n")
+def killed_within(span: float, chance: random.Random, lab: Lab, work: Work, begun: bytes) -> int:
+    """Kill the work at a random moment; return how many records it had made. One that came to its end is begun anew,
+    with the records from before it."""
+    while True:
+        if lab.records.exists() and not lab.unfinished([work]):
+            lab.records.write_bytes(begun)
+        before = len(lab.recorded())
+        if killed_after(chance.uniform(0, span), lab, [work]):
+            return len(lab.recorded()) - before
 
 
 def recorded_steps(lab: Lab, works: Sequence[Work]) -> Counter[str]:
