@@ -57,4 +57,6 @@ def _name(curve: RunCurve, point: Point) -> str:
 
 def _cell(point: Point, category: str) -> Cell | None:
     found = point.figures.get("accuracy", {}).get(category)
-    return found and Cell(round(100 * found.value), round(STEPS * found.value), found.count)
+    if found is None:
+        return None
+    return Cell(round(100 * found.value), round(STEPS * found.value), found.count)
