@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.losses import TRAIN, VALIDATION
 from ml_pipeline.reports.runs import RunCurve
-from ml_pipeline.reports.wording import evenly, number, percent
+from ml_pipeline.reports.wording import evenly, percent
 
 _MOST_BANDS = 2
 _MOST_LOSSES = 400
@@ -57,10 +57,11 @@ class Panel:
         for index in evenly(len(line.values), _SPOKEN_POINTS):
             if not math.isnan(line.values[index]):
                 named.append(f"iteration {line.iterations[index]} {self._figure(line.values[index])}")
-        return f"{self.title}: {', '.join(named)}"
+        told = self.title if len(self.lines) == 1 else f"{self.title}, {line.name}"
+        return f"{told}: {', '.join(named)}"
 
     def _figure(self, value: float) -> str:
-        return percent(value) if self.shares else number(Estimate(value, None, None, 1), 2)
+        return percent(value) if self.shares else f"{value:.2f}"
 
 
 def curve_panels(curve: RunCurve) -> list[Panel]:
