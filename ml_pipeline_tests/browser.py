@@ -74,11 +74,11 @@ def visit(
     page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
     try:
         visited = Visit(page)
-        own = path.as_uri()
-        page.on("request", lambda request: request.url == own or visited.requests.append(request.url))
+        page.on("request", lambda request: visited.requests.append(request.url))
         page.on("console", lambda message: visited.complaints.append(message.text))
         page.on("pageerror", lambda error: visited.complaints.append(str(error)))
-        page.goto(own, wait_until="load")
+        page.goto(path.as_uri(), wait_until="load")
+        visited.requests.remove(page.url)
         yield visited
     finally:
         page.close()

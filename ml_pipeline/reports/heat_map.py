@@ -10,7 +10,7 @@ from ml_pipeline.scoring.statistics import OVERALL
 
 STEPS = 10
 """Shades of the scale, from 0 (no probe right) to this (all right)."""
-_MOST_COLUMNS = 10
+_MOST_COLUMNS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class HeatMap:
 
 
 def category_heat_map(curve: RunCurve) -> HeatMap:
-    """The base first, then the checkpoints; more than ten are thinned evenly, the best one and the last stay."""
+    """The base first, then the checkpoints; more than eight are thinned evenly, the best one and the last stay."""
     shown = _columns(curve)
     named = [point.figures.get("accuracy", {}) for point in shown]
     categories = dict.fromkeys(name for by in named for name in by if name != OVERALL)
@@ -57,4 +57,6 @@ def _name(curve: RunCurve, point: Point) -> str:
 
 def _cell(point: Point, category: str) -> Cell | None:
     found = point.figures.get("accuracy", {}).get(category)
-    return found and Cell(round(100 * found.value), round(STEPS * found.value), found.count)
+    if found is None:
+        return None
+    return Cell(round(100 * found.value), round(STEPS * found.value), found.count)

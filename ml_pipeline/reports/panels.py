@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.losses import TRAIN, VALIDATION
 from ml_pipeline.reports.runs import RunCurve
-from ml_pipeline.reports.wording import evenly, number, percent
+from ml_pipeline.reports.wording import evenly, percent
 
 _MOST_BANDS = 2
 _MOST_LOSSES = 400
 _SPOKEN_POINTS = 8
+_MOST_RINGS = 4
 _MARGIN = 0.02
 _LOSS_NAMES = {TRAIN: "training loss", VALIDATION: "validation loss"}
 
@@ -37,7 +38,8 @@ class Line:
 class Panel:
     """One pair of axes: its lines, the level of the base, and the limits of the vertical axis where they are fixed.
 
-    `best` are the places of the best checkpoints: iteration and value. Shares are written in percent.
+    `best` are the places of the best checkpoints, iteration and value; of more than four that tie, of the first. Shares
+    are written in percent.
     """
 
     title: str
@@ -55,10 +57,11 @@ class Panel:
         for index in evenly(len(line.values), _SPOKEN_POINTS):
             if not math.isnan(line.values[index]):
                 named.append(f"iteration {line.iterations[index]} {self._figure(line.values[index])}")
-        return f"{self.title}: {', '.join(named)}"
+        told = self.title if len(self.lines) == 1 else f"{self.title}, {line.name}"
+        return f"{told}: {', '.join(named)}"
 
     def _figure(self, value: float) -> str:
-        return percent(value) if self.shares else number(Estimate(value, None, None, 1), 2)
+        return percent(value) if self.shares else f"{value:.2f}"
 
 
 def curve_panels(curve: RunCurve) -> list[Panel]:
@@ -79,7 +82,9 @@ def accuracy_panel(curve: RunCurve) -> Panel | None:
 def judge_panel(curve: RunCurve) -> Panel | None:
     """The judge's means: where there is an average, that alone, else every dimension. None when nothing was judged."""
     judged = curve.judge_metrics
-    chosen = {"judge:avg": "judge, average"} if "judge:avg" in judged else judged
+    chosen = {metric: name.replace("_", " ") for metric, name in judged.items()}
+    if "judge:avg" in judged:
+        chosen = {"judge:avg": "judge, average"}
     return metrics_panel(
         curve, "Judge (average)" if "judge:avg" in judged else "Judge", chosen, limits=curve.judge_scale
     )
@@ -119,12 +124,12 @@ def metrics_panel(
     if not lines:
         return None
     single = next(iter(metrics)) if len(metrics) == 1 else None
-    best = [(point.iteration, found) for point in curve.best if single and (found := point.overall(single))]
+    ringed = curve.best[: _MOST_RINGS if len(curve.best) <= _MOST_RINGS else 1] if single == "accuracy" else ()
     return Panel(
         title,
         tuple(lines),
         base=_cut(curve.base.overall(single), limits) if single and curve.base is not None else None,
-        best=tuple((iteration, found.value) for iteration, found in best) if single == "accuracy" else (),
+        best=tuple((point.iteration, point.accuracy.value) for point in ringed if point.accuracy is not None),
         limits=limits,
         shares=shares,
     )

@@ -33,9 +33,9 @@ _WIDTH, _LEFT, _RIGHT = 4.6, 0.5, 0.14
 _PLOT, _HEAD, _LEGEND_ROW, _FOOT = 1.5, 0.34, 0.17, 0.42
 _TITLE_ABOVE, _LABEL_GAP, _HANDLE = 0.1, 0.06, 0.26
 
-_IN_TITLE_ROW, _LEGEND_COLUMNS = 2, 3
+_IN_TITLE_ROW, _SHORT_NAME = 2, 15
 _MARKED_POINTS, _LABELLED_POINTS, _LABEL_ROOM = 60, 10, 0.026
-_ITERATION_TICKS, _VALUE_TICKS = 6, 5
+_ITERATION_TICKS, _VALUE_TICKS, _ROUND_STEPS = 6, 5, [1, 2, 2.5, 5, 10]
 _SMALL, _TITLE_SIZE = 8.0, 8.5
 
 Range = tuple[float, float]
@@ -124,16 +124,16 @@ class _Drawing:
         from matplotlib.lines import Line2D
 
         above = self.bottom + _PLOT + _TITLE_ABOVE
-        rows = _legend_rows(panel)
+        rows, columns = _legend_rows(panel), _legend_columns(panel)
         self._write(_LEFT, above + _LEGEND_ROW * rows, plain(panel.title), weight="bold", size=_TITLE_SIZE)
         entries = [(plain(line.name), *_look(index)) for index, line in enumerate(panel.lines)]
         if panel.base is not None:
             entries.append(("base", INK, _BASE_STYLE))
-        width = (_WIDTH - _LEFT - _RIGHT) / _LEGEND_COLUMNS
+        width = (_WIDTH - _LEFT - _RIGHT) / columns
         for place, (words, colour, style) in enumerate(entries if len(entries) > 1 else ()):
             # Beside the title a short legend fills the columns from the right, below it from the left.
-            column = place % _LEGEND_COLUMNS if rows else _LEGEND_COLUMNS - len(entries) + place
-            left, at = _LEFT + width * column, above + _LEGEND_ROW * (max(rows, 1) - 1 - place // _LEGEND_COLUMNS)
+            column = place % columns if rows else columns - len(entries) + place
+            left, at = _LEFT + width * column, above + _LEGEND_ROW * (max(rows, 1) - 1 - place // columns)
             handle = ([left, left + _HANDLE], [at + 0.035] * 2)
             self._add(Line2D(*handle, color=colour, linestyle=style, linewidth=1.5), in_inches=True)
             self._write(left + _HANDLE + _LABEL_GAP, at, words)
@@ -189,11 +189,16 @@ def _look(index: int) -> tuple[str, Any]:
     return PALETTE[index % len(PALETTE)], _STYLES[index % len(_STYLES)]
 
 
+def _legend_columns(panel: Panel) -> int:
+    return 3 if max(len(line.name) for line in panel.lines) <= _SHORT_NAME else 2
+
+
 def _legend_rows(panel: Panel | None) -> int:
     """Rows of the legend below the title; a short one stands beside it."""
-    if panel is None or (count := len(panel.lines) + (panel.base is not None)) <= _IN_TITLE_ROW:
+    if panel is None or (count := len(panel.lines) + (panel.base is not None)) == 1:
         return 0
-    return math.ceil(count / _LEGEND_COLUMNS)
+    columns = _legend_columns(panel)
+    return 0 if count <= _IN_TITLE_ROW < columns else math.ceil(count / columns)
 
 
 def _iterations(panels: Sequence[Panel | None]) -> Range:
@@ -211,7 +216,7 @@ def _iteration_ticks(panels: Sequence[Panel | None], across: Range) -> list[int]
     room = min((after - before for before, after in pairwise(marks)), default=math.inf) / (across[1] - across[0])
     if len(marks) <= _LABELLED_POINTS and room >= _LABEL_ROOM * len(str(marks[-1])):
         return marks
-    found = MaxNLocator(nbins=_ITERATION_TICKS, integer=True).tick_values(*across)
+    found = MaxNLocator(nbins=_ITERATION_TICKS, steps=_ROUND_STEPS, integer=True).tick_values(*across)
     return [int(tick) for tick in found if across[0] <= tick <= across[1]]
 
 
@@ -231,5 +236,6 @@ def _value_ticks(up: Range, *, shares: bool) -> list[tuple[float, str]]:
     from matplotlib.ticker import MaxNLocator
 
     low, high = up
-    within = [float(tick) for tick in MaxNLocator(nbins=_VALUE_TICKS).tick_values(low, high) if low <= tick <= high]
+    found = MaxNLocator(nbins=_VALUE_TICKS, steps=_ROUND_STEPS).tick_values(low, high)
+    within = [float(tick) for tick in found if low <= tick <= high]
     return [(tick, f"{tick:.0%}" if shares else f"{round(tick, 9):g}") for tick in within]

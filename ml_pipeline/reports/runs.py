@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ml_pipeline.printable import printable
@@ -278,7 +279,7 @@ def _figures_of(table: pd.DataFrame, column: str) -> Iterator[tuple[EvaluationKe
     probes, figures = rows["probe_id"].tolist(), rows[column].tolist()
     for key, places in rows.groupby(EVALUATION_KEY).indices.items():
         assert isinstance(key, tuple)
-        for place in places.tolist():
+        for place in np.asarray(places).tolist():
             yield key, probes[place], figures[place]
 
 

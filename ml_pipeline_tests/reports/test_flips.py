@@ -11,8 +11,8 @@ from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of
 PROBES = string.ascii_lowercase
 
 
-def checkpoint(run: str, iteration: int, right: str, **changes: str) -> Checkpoint:
-    return Checkpoint(run, iteration, {probe: probe in right for probe in PROBES}, **changes)
+def checkpoint(run: str, iteration: int, right: str, source: str = "mac") -> Checkpoint:
+    return Checkpoint(run, iteration, {probe: probe in right for probe in PROBES}, source=source)
 
 
 def flips_of(*checkpoints: Checkpoint, runs: int = 1) -> list[FlipSet]:

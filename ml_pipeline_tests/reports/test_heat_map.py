@@ -24,5 +24,5 @@ def test_many_checkpoints_are_thinned_the_best_and_the_last_stay() -> None:
     assert found.columns[0] == "base"
     assert f"{curve.best[0].iteration}*" in found.columns
     assert found.columns[-1].rstrip("*") == "8000"
-    assert len(found.columns) <= 11
+    assert len(found.columns) <= 9
     assert {len(cells) for _, cells in found.rows} == {len(found.columns)}

@@ -105,8 +105,9 @@ def test_panels_share_their_iterations() -> None:
     assert len(set(first.values())) == 1
 
 
-def test_words_stay_within_the_figure_and_apart() -> None:
-    lines = tuple(Line(f"a dimension {index}", (1, 2), (0.5, 1.0)) for index in range(7))
+@pytest.mark.parametrize("name", ["judged", "validation loss", "sovereignty reasoning"])
+def test_words_stay_within_the_figure_and_apart(name: str) -> None:
+    lines = tuple(Line(name, (1, 2), (0.5, 1.0)) for _ in range(7))
     base = Estimate(0.7, 0.6, 0.8, 9)
     figure = plots.panels_figure([Panel("Judge", lines), Panel("Accuracy", lines[:1], base=base)])
     figure.canvas.draw()
