@@ -12,8 +12,8 @@ from rich.padding import Padding
 
 from ml_pipeline.automation.local_runs import State
 from ml_pipeline.checkpoints.discovery import Discovery
-from ml_pipeline.cli.view_parts import add_row, heading, safe_lines, table_of
-from ml_pipeline.printable import printable
+from ml_pipeline.cli.view_parts import add_row, heading, table_of
+from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.settings import Settings
 from ml_pipeline.source_settings import described
@@ -95,7 +95,7 @@ def _sources(now: Status, options: ConsoleOptions) -> Iterator[RenderableType]:
         add_row(table, [name, sign, str(_count(now, name)), where], options)
     yield table
     for problem in now.found.problems:
-        yield Padding(terminal_text(safe_lines(problem), options, "yellow"), (0, 0, 0, 2))
+        yield Padding(terminal_text(printable_lines(problem), options, "yellow"), (0, 0, 0, 2))
     for path in now.found.growing:
         words = f"still being written, left for the next look: {printable(path)}"
         yield Padding(terminal_text(words, options), (0, 0, 0, 2))
@@ -118,7 +118,7 @@ def _checkpoints(now: Status, options: ConsoleOptions, *, every: bool) -> Iterat
         yield terminal_text(f"{len(listed) - len(shown)} more; --all lists them", options, "dim")
     for checkpoint in failed:
         yield terminal_text(f"{checkpoint.key}:", options, "red")
-        reason = safe_lines(_reason(now, checkpoint.key) or "")
+        reason = printable_lines(_reason(now, checkpoint.key) or "")
         yield Padding(terminal_text(reason, options, "red"), (0, 0, 0, 2))
 
 
