@@ -32,7 +32,8 @@ def discover(pattern: str) -> None:
     settings = current_settings()
     found = Catalogue(settings).look()
     console = stdout()
-    table = table_of(["checkpoint", "label", "base model", "size"], console.options, right="size", folded="checkpoint")
+    columns, folded = ["checkpoint", "label", "base model", "size"], "checkpoint|label|base model"
+    table = table_of(columns, console.options, right="size", folded=folded)
     for checkpoint in _matching(found.checkpoints, pattern):
         names = [printable(name) for name in (checkpoint.key, checkpoint.label, checkpoint.base_model)]
         add_row(table, [*names, f"{checkpoint.size_bytes / 1e6:.1f} MB"], console.options)

@@ -64,6 +64,7 @@ def test_json(lab: Lab) -> None:
 def test_names_of_another_machine_move_no_cursor(lab: Lab) -> None:
     add(lab.root / "runs" / "adapters-lek\x1b[2J[red]", 1)
     for command in (("discover",), ("status", "--all")):
-        text = lab.shown(*command)
-        assert fits(text)
-        assert "mac.lek=1B=5B2J=5Bred=5D@1" in "".join(text.split())
+        text = lab.shown(*command, width=200)
+        assert fits(text, 200)
+        assert "mac.lek=1B=5B2J=5Bred=5D@1 " in text
+        assert " [2J[red]" in text

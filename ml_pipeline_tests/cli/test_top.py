@@ -19,14 +19,14 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def test_the_best_of_every_run_in_80_columns(lab: Lab) -> None:
-    lab.put(*sample_checkpoints())
+    lab.put(*sample_checkpoints(2))
     text = lab.shown("top")
     assert fits(text)
     lines = text.splitlines()
     assert lines[1].startswith("capability · base smollm2-135m ")
-    assert lines[3].split()[:3] == ["1", "mac/lek/improving", "500"]
+    assert lines[3].split()[:3] == ["1", "mac/lek/improving", "200"]
     assert "better" in lines[3]
-    assert "mac/lek/too-hot degenerates from iteration 20" in words(text)
+    assert "mac/lek/too-hot degenerates at iteration 20" in words(text)
 
 
 def test_ties_are_shown_as_ties(lab: Lab) -> None:
