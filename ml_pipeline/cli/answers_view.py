@@ -9,9 +9,8 @@ import pandas as pd
 from rich.console import ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 
-from ml_pipeline.cli.view_parts import safe_lines
 from ml_pipeline.errors import SettingsError
-from ml_pipeline.printable import printable
+from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.reports.response_table import response_table
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.terminal import terminal_text
@@ -58,13 +57,13 @@ def _probe(suite: str, probe: str, rows: list[Any], options: ConsoleOptions) -> 
     first = rows[0]
     yield terminal_text(f"{suite}: {printable(probe, 100)}", options, "bold")
     if isinstance(first["prompt"], str):
-        yield Padding(terminal_text(safe_lines(first["prompt"]), options, "dim"), (0, 0, 0, 2))
+        yield Padding(terminal_text(printable_lines(first["prompt"]), options, "dim"), (0, 0, 0, 2))
     if isinstance(first["expected"], str):
         yield terminal_text(f"  wanted: {printable(first['expected'])}", options)
     for row in rows:
         words, style = _verdict(row)
         yield terminal_text(f"  {row['partition_key']}{_sample(rows, row)}: {words}", options, style)
-        answer = safe_lines(row["response"]) if isinstance(row["response"], str) else "(not kept)"
+        answer = printable_lines(row["response"]) if isinstance(row["response"], str) else "(not kept)"
         yield Padding(terminal_text(answer, options), (0, 0, 0, 4))
     yield terminal_text("", options)
 

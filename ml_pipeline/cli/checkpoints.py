@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
 
 from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.settings import Settings
 from ml_pipeline.source_settings import described
 
@@ -27,21 +27,17 @@ if TYPE_CHECKING:
 def discover(pattern: str) -> None:
     """List the checkpoints of every source; stores nothing."""
     from ml_pipeline.checkpoints.catalogue import Catalogue
+    from ml_pipeline.cli.view_parts import add_row, table_of
 
     settings = current_settings()
     found = Catalogue(settings).look()
-    table = Table(
-        Column("checkpoint", overflow="fold"),
-        "label",
-        "base model",
-        "size",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    console = stdout()
+    columns, folded = ["checkpoint", "label", "base model", "size"], "checkpoint|label|base model"
+    table = table_of(columns, console.options, right="size", folded=folded)
     for checkpoint in _matching(found.checkpoints, pattern):
-        table.add_row(checkpoint.key, checkpoint.label, checkpoint.base_model, f"{checkpoint.size_bytes / 1e6:.1f} MB")
-    stdout().print(table)
+        names = [printable(name) for name in (checkpoint.key, checkpoint.label, checkpoint.base_model)]
+        add_row(table, [*names, f"{checkpoint.size_bytes / 1e6:.1f} MB"], console.options)
+    console.print(table)
     _print_problems(found)
 
 
@@ -94,7 +90,8 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
                 console.print("Nothing new to score.")
             console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
     for key, reason in outcome.failures.items():
-        stderr().print(f"failed: {key}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        words = printable_lines(f"failed: {key}: {reason}")
+        stderr().print(words, style="red", markup=False, highlight=False, soft_wrap=True)
     if outcome.failures:
         stderr().print(f"{len(outcome.failures)} of {len(chosen)} failed; the same command tries just those again.")
         sys.exit(1)
@@ -116,10 +113,13 @@ def _nothing_found(settings: Settings, pattern: str) -> str:
 def _print_problems(found: Discovery) -> None:
     for path in found.growing:
         stderr().print(
-            f"still being written, left for the next look: {path}", markup=False, highlight=False, soft_wrap=True
+            f"still being written, left for the next look: {printable(path)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
     for problem in found.problems:
-        stderr().print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        stderr().print(printable_lines(problem), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _lasting_console() -> Console:

@@ -16,11 +16,10 @@ from ml_pipeline.cli.view_parts import (
     mean_difference,
     mean_interval_cell,
     p_cell,
-    safe_lines,
     table_of,
     verdict_cell,
 )
-from ml_pipeline.printable import printable
+from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.flips import Answer, Flip
 from ml_pipeline.reports.pairs import Pairing, SuitePair, pair_table
@@ -140,13 +139,13 @@ def _heading(suite: SuitePair) -> str:
 def _answers(flip: Flip, before: str, after: str, options: ConsoleOptions) -> Iterator[RenderableType]:
     title = terminal_text(f"\n{printable(flip.probe_id, 100)} ", options, "bold")
     yield title + _change(flip, options)
-    yield Padding(terminal_text(safe_lines(flip.prompt), options, "dim"), (0, 0, 0, 2))
+    yield Padding(terminal_text(printable_lines(flip.prompt), options, "dim"), (0, 0, 0, 2))
     yield terminal_text(f"  wanted: {printable(flip.expected)}", options)
     for name, answer in ((before, flip.before), (after, flip.after)):
         read = f", read {printable(answer.extracted, 100)!r}" if answer.extracted else ""
         yield terminal_text(f"  {name} ({printable(answer.finish_reason, 20)}{read}):", options, "bold")
         cut = f"\n[{answer.cut_characters} more characters]" if answer.cut_characters else ""
-        yield Padding(terminal_text(safe_lines(answer.text) + cut, options), (0, 0, 0, 4))
+        yield Padding(terminal_text(printable_lines(answer.text) + cut, options), (0, 0, 0, 4))
 
 
 def _flips(found: Comparison | None) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from rich.console import Console
 
 from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError, UnknownCheckpointError
+from ml_pipeline.printable import printable_lines
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import find_config, load_settings
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 _PIPED_WIDTH = 240
+_LONGEST_ERROR = 100_000
 _FAILED, _WRONG_USE = 1, 2
 INTERRUPTED = 130
 
@@ -34,13 +36,18 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             stderr().print("Interrupted. What is finished is stored; the same command goes on from here.")
             sys.exit(INTERRUPTED)
         except (SettingsError, SuiteError, UnknownCheckpointError) as error:
-            stderr().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+            _tell(error)
             sys.exit(_WRONG_USE)
         except MlPipelineError as error:
-            stderr().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+            _tell(error)
             sys.exit(_FAILED)
 
     return run
+
+
+def _tell(error: MlPipelineError) -> None:
+    words = printable_lines(str(error), _LONGEST_ERROR)
+    stderr().print(words, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def current_settings() -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ml_pipeline.cli.completion import complete_checkpoint, complete_suite
-from ml_pipeline.cli.shared import current_settings, reporting, score_database, stdout
+from ml_pipeline.cli.shared import current_settings, reporting, score_database, stderr, stdout
 
 _EVERY = "*"
 _NAME_HELP = (
@@ -39,9 +39,10 @@ def show(checkpoint: str, against: str | None, suite: str | None, answers: str |
     from ml_pipeline.reports.scores import check_suite
 
     store = score_database(current_settings())
-    known = scored_checkpoints(store)
-    other = None if against is None else find_checkpoint(against, known)
-    page = checkpoint_page(store, known, find_checkpoint(checkpoint, known), other)
+    with stderr().status("Reading the scores ..."):
+        known = scored_checkpoints(store)
+        other = None if against is None else find_checkpoint(against, known)
+        page = checkpoint_page(store, known, find_checkpoint(checkpoint, known), other)
     if suite is not None:
         check_suite(page.scores, suite)
         page = page.of_suite(suite)

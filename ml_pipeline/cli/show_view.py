@@ -102,7 +102,8 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
 
 def _against(page: CheckpointPage, suite: SuitePage) -> Comparison | None:
     """The comparison with the other checkpoint; with its base that of the leaderboard, which allows for its run."""
-    if page.against is not None and page.against.is_base and suite.point.vs_base is not None:
+    base = suite.curve.base
+    if page.against is not None and base is not None and page.against.key == base.partition_key:
         return suite.point.vs_base
     return None if suite.pair is None else suite.pair.overall
 
@@ -184,7 +185,8 @@ def _provenance(page: CheckpointPage, options: ConsoleOptions) -> Iterator[Rende
 def _other(page: CheckpointPage) -> str:
     if page.against is None:
         return NONE
-    return "the base" if page.against.is_base else page.against.key
+    own = page.against.is_base and page.against.base_model == page.checkpoint.base_model
+    return "the base" if own else page.against.key
 
 
 def _short_other(page: CheckpointPage) -> str:

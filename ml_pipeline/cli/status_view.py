@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 
 from ml_pipeline.automation.local_runs import State
 from ml_pipeline.checkpoints.discovery import Discovery
-from ml_pipeline.cli.view_parts import add_row, heading, safe_lines, table_of
-from ml_pipeline.printable import printable
+from ml_pipeline.cli.view_parts import add_row, heading, table_of
+from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.settings import Settings
 from ml_pipeline.source_settings import described
@@ -82,7 +83,7 @@ def status_json(now: Status) -> dict[str, Any]:
         ],
         "growing": now.found.growing,
         "problems": now.found.problems,
-        "influx": {"url": influx.url, "waiting": now.waiting, "rejected": now.rejected},
+        "influx": {"url": _without_login(influx.url), "waiting": now.waiting, "rejected": now.rejected},
     }
 
 
@@ -95,7 +96,7 @@ def _sources(now: Status, options: ConsoleOptions) -> Iterator[RenderableType]:
         add_row(table, [name, sign, str(_count(now, name)), where], options)
     yield table
     for problem in now.found.problems:
-        yield Padding(terminal_text(safe_lines(problem), options, "yellow"), (0, 0, 0, 2))
+        yield Padding(terminal_text(printable_lines(problem), options, "yellow"), (0, 0, 0, 2))
     for path in now.found.growing:
         words = f"still being written, left for the next look: {printable(path)}"
         yield Padding(terminal_text(words, options), (0, 0, 0, 2))
@@ -106,7 +107,7 @@ def _checkpoints(now: Status, options: ConsoleOptions, *, every: bool) -> Iterat
     yield heading(f"{len(now.states)} checkpoints{f': {told}' if told else ''}", options)
     listed = [c for c in now.found.checkpoints if every or now.states[c.key] not in _SETTLED]
     failed = [checkpoint for checkpoint in listed if now.states[checkpoint.key] == State.FAILED]
-    shown = listed if every else [c for c in listed if c not in failed][:_MOST] + failed
+    shown = listed if every else [c for c in listed if now.states[c.key] != State.FAILED][:_MOST] + failed
     if shown:
         table = table_of(["checkpoint", "label", "state"], options, folded="checkpoint|label")
         for checkpoint in shown:
@@ -118,13 +119,13 @@ def _checkpoints(now: Status, options: ConsoleOptions, *, every: bool) -> Iterat
         yield terminal_text(f"{len(listed) - len(shown)} more; --all lists them", options, "dim")
     for checkpoint in failed:
         yield terminal_text(f"{checkpoint.key}:", options, "red")
-        reason = safe_lines(_reason(now, checkpoint.key) or "")
+        reason = printable_lines(_reason(now, checkpoint.key) or "")
         yield Padding(terminal_text(reason, options, "red"), (0, 0, 0, 2))
 
 
 def _influx(now: Status, options: ConsoleOptions) -> Iterator[RenderableType]:
     waiting, rejected = now.waiting, now.rejected
-    url = now.settings.stores.influx.url
+    url = _without_login(now.settings.stores.influx.url)
     server = f"for {printable(url, 100)}" if url else "no server is set"
     words = f"Influx buffer: {waiting.points} points wait in {waiting.batches} batches, {server}."
     yield terminal_text(f"\n{words}", options)
@@ -132,6 +133,14 @@ def _influx(now: Status, options: ConsoleOptions) -> Iterator[RenderableType]:
         folder = now.settings.influx_buffer_path / "rejected"
         words = f"{rejected.points} points were rejected by the server; why stands in {folder}."
         yield terminal_text(words, options, "yellow")
+
+
+def _without_login(url: str | None) -> str | None:
+    """The address without the name and password that may stand in it."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _count(now: Status, source: str) -> int:

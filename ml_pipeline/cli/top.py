@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ml_pipeline.cli.completion import complete_run, complete_suite
-from ml_pipeline.cli.shared import current_settings, reporting, score_database, stdout
+from ml_pipeline.cli.shared import current_settings, reporting, score_database, stderr, stdout
 
 
 @click.command()
@@ -24,12 +24,13 @@ def top(run: str | None, suite: str | None, most: int, as_json: bool) -> None:
     from ml_pipeline.reports.standings import rankings, rankings_json
 
     store = score_database(current_settings())
-    keys = None if run is None else with_run(scored_checkpoints(store), run)
-    scores = load_scores(store, keys)
-    if suite is not None:
-        check_suite(scores, suite)
-        scores = scores.only(suite=suite)
-    ranked = rankings(run_curves(scores), each_run=run is None)
+    with stderr().status("Reading the scores ..."):
+        keys = None if run is None else with_run(scored_checkpoints(store), run)
+        scores = load_scores(store, keys)
+        if suite is not None:
+            check_suite(scores, suite)
+            scores = scores.only(suite=suite)
+        ranked = rankings(run_curves(scores), each_run=run is None)
     if as_json:
         print_json(rankings_json(ranked, most))
     else:

@@ -8,7 +8,6 @@ from rich.console import ConsoleOptions, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from ml_pipeline.printable import printable
 from ml_pipeline.reports.comparison import Comparison, MeanComparison
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.terminal import terminal_text
@@ -79,10 +78,3 @@ def mean_difference(comparison: MeanComparison | None) -> str:
 
 def _signed(figures: str) -> str:
     return figures.replace("-", "−")  # noqa: RUF001 - a minus sign
-
-
-def safe_lines(text: str, most: int = 4000) -> str:
-    """A text of several lines out of a model or from another machine, without what moves a cursor."""
-    cut = text[:most]
-    lines = "\n".join(printable(line, most) for line in cut.splitlines())
-    return lines if len(text) <= most else f"{lines}\n[{len(text) - most} more characters]"

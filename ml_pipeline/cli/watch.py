@@ -21,7 +21,9 @@ _DATABASE_WAIT_S = 1.0
 
 
 @click.command()
-@click.option("--interval", type=click.FloatRange(min=0.5), default=3.0, show_default=True, help="Seconds between two.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.5), default=3.0, show_default=True, help="Seconds between two looks."
+)
 @click.option("-n", "most", type=click.IntRange(min=1), default=8, show_default=True, help="How many scores to show.")
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on a line of its own at every change.")

@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from ml_pipeline.printable import printable
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
@@ -31,7 +32,7 @@ _FULL_WIDTH, _MIDDLE_WIDTH = 78, 56
 _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
 _SHORT = {"no clear difference": "unclear", NO_BASE: "no base", NOT_SCORED: "unscored"}
-_ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " "})  # noqa: RUF001 - a minus sign
+_ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v"})  # noqa: RUF001 - a minus sign
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
     "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for)."
@@ -58,7 +59,7 @@ class ScoreTableView:
     def _block(self, curve: RunCurve, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
         line = sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], ascii_only=plain)
-        yield terminal_text(f"{curve.name} [{curve.suite}, base {curve.base_model}]", options, "bold")
+        yield terminal_text(f"{curve.name} [{curve.suite}, base {printable(curve.base_model)}]", options, "bold")
         if curve.best and len(curve.points) > 1:
             yield terminal_text(f"{line}  {curve.trend}", options)
         yield self._table(curve, options)

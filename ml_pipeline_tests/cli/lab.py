@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +95,3 @@ def words(text: str) -> str:
 
 def _no_constant(name: str) -> Any:
     raise AssertionError(f"{name} is no JSON")
-
-
-def many(rows: Iterable[dict[str, Any]], name: str) -> list[Any]:
-    """One key of every row."""
-    return [row[name] for row in rows]

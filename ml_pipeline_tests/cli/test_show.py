@@ -27,15 +27,15 @@ def scored(lab: Lab) -> Lab:
 
 
 def test_a_page_in_80_columns(lab: Lab) -> None:
-    lab.put(*sample_checkpoints())
-    text = lab.shown("show", "improving@500")
+    lab.put(*sample_checkpoints(2))
+    text = lab.shown("show", "improving@200")
     assert fits(text)
     flat = words(text)
     for told in (
-        "mac.lek+improving@500",
-        "rank 1 of 5 in its run",
+        "mac.lek+improving@200",
+        "rank 1 of 2 in its run",
         "Better than the base:",
-        "Since @400:",
+        "Since @100:",
         "judge: avg",
         "no sign of it",
         "Probes gained 1",
@@ -43,8 +43,8 @@ def test_a_page_in_80_columns(lab: Lab) -> None:
         "llama_cpp 0.3.36",
     ):
         assert told in flat
-    assert fits(lab.shown("show", "too-hot@30"))
-    assert "truncated answers" in words(lab.shown("show", "too-hot@30"))
+    assert fits(lab.shown("show", "too-hot@20"))
+    assert "truncated answers" in words(lab.shown("show", "too-hot@20"))
     assert fits(lab.shown("show", "base"))
 
 
@@ -106,12 +106,12 @@ def test_a_wrong_name_is_wrong_use(scored: Lab) -> None:
 
 
 def test_compare_in_80_columns(lab: Lab) -> None:
-    lab.put(*sample_checkpoints())
-    text = lab.shown("compare", "base", "improving@500")
+    lab.put(*sample_checkpoints(2))
+    text = lab.shown("compare", "base", "improving@200")
     assert fits(text)
     flat = words(text)
-    assert "A base.smollm2-135m@0 B mac.lek+improving@500 capability" in flat
-    assert "overall 36 25% " in flat
+    assert "A base.smollm2-135m@0 B mac.lek+improving@200 capability" in flat
+    assert "overall 35 25% " in flat
     assert "word_problems 2 " in flat
     assert "judge" in flat
 

@@ -16,7 +16,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab(tmp_path, monkeypatch)
     lab.configure(
         sources={"mac": {"type": "local", "path": "runs"}, "gone": {"type": "local", "path": "nowhere"}},
-        stores={"influx": {"url": "http://127.0.0.1:9"}},
+        stores={"influx": {"url": "http://me:secret@127.0.0.1:9"}},
     )
     for iteration in range(1, 31):
         add(lab.root / "runs" / "adapters-lek-with-a-very-long-name-that-no-terminal-likes", iteration)
@@ -59,3 +59,12 @@ def test_json(lab: Lab) -> None:
         "waiting": {"batches": 0, "points": 0, "size_bytes": 0},
         "rejected": {"batches": 0, "points": 0, "size_bytes": 0},
     }
+
+
+def test_names_of_another_machine_move_no_cursor(lab: Lab) -> None:
+    add(lab.root / "runs" / "adapters-lek\x1b[2J[red]", 1)
+    for command in (("discover",), ("status", "--all")):
+        text = lab.shown(*command, width=200)
+        assert fits(text, 200)
+        assert "mac.lek=1B=5B2J=5Bred=5D@1 " in text
+        assert " [2J[red]" in text

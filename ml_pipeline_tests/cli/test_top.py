@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from ml_pipeline.cli.top_view import top_view
+from ml_pipeline.reports.runs import run_curves
+from ml_pipeline.reports.standings import rankings
 from ml_pipeline_tests.cli.lab import Lab, eight, fits, words
-from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_checkpoints
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_checkpoints, scores_of
 
 
 @pytest.fixture
@@ -14,14 +19,14 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def test_the_best_of_every_run_in_80_columns(lab: Lab) -> None:
-    lab.put(*sample_checkpoints())
+    lab.put(*sample_checkpoints(2))
     text = lab.shown("top")
     assert fits(text)
     lines = text.splitlines()
     assert lines[1].startswith("capability · base smollm2-135m ")
-    assert lines[3].split()[:3] == ["1", "mac/lek/improving", "500"]
+    assert lines[3].split()[:3] == ["1", "mac/lek/improving", "200"]
     assert "better" in lines[3]
-    assert "mac/lek/too-hot degenerates from iteration 20" in words(text)
+    assert "mac/lek/too-hot degenerates at iteration 20" in words(text)
 
 
 def test_ties_are_shown_as_ties(lab: Lab) -> None:
@@ -84,3 +89,15 @@ def test_without_a_database_it_says_what_to_do(lab: Lab) -> None:
     done = lab.run("top")
     assert done.exit_code == 1
     assert "Score a checkpoint first" in words(done.output)
+
+
+def test_a_terminal_without_unicode_gets_ascii(lab: Lab) -> None:
+    every = "abcdefgh"
+    curves = run_curves(scores_of(eight(), eight(*every, iteration=10), eight("a", iteration=20)))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console = Console(file=stream, width=80)
+    console.print(top_view(rankings(curves, each_run=False), 10, console.options))
+    stream.seek(0)
+    text = stream.read()
+    assert "-88 v" in text
+    assert "?" not in text
