@@ -60,7 +60,7 @@ class CheckpointChecks:
             return [unscored_check(ANSWERS_ARE_SCORED, key, rows, "passed", checks.unscored)]
         if result.stage == "degeneration":
             rows = result.tables["degeneration"]
-            return degeneration_checks(key, rows, self._base_rows("degeneration", checkpoint), checks)
+            return degeneration_checks(key, rows, self._base_rows("degeneration", checkpoint) or [], checks)
         if result.stage == "checkpoint_scores":
             results, base = self._stored_rows("probe_results", key), self._base_rows("probe_results", checkpoint)
             return [regression_check(key, results, base, checks.regression)]
@@ -68,10 +68,10 @@ class CheckpointChecks:
             return [unscored_check(ANSWERS_ARE_JUDGED, key, result.tables["judgements"], "score", checks.unscored)]
         return []
 
-    def _base_rows(self, table: str, checkpoint: Checkpoint) -> list[Row]:
-        """The base's rows; none for the base itself, which is compared with nothing."""
+    def _base_rows(self, table: str, checkpoint: Checkpoint) -> list[Row] | None:
+        """The base's rows; None for the base itself, which is compared with nothing."""
         base = partition_key(BASE_SOURCE, checkpoint.base_model, 0)
-        return [] if checkpoint.key == base else self._stored_rows(table, base)
+        return None if checkpoint.is_base else self._stored_rows(table, base)
 
     def _kept(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckEvaluation]:
         for evaluation in evaluations:

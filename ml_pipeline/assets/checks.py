@@ -97,10 +97,13 @@ def unscored_check(
 
 
 def regression_check(
-    key: str, results: Sequence[Row], base_results: Sequence[Row], settings: RegressionCheck
+    key: str, results: Sequence[Row], base_results: Sequence[Row] | None, settings: RegressionCheck
 ) -> dg.AssetCheckEvaluation:
-    """Judge the rows of `probe_results` of one checkpoint against those of its base, suite by suite. Without a base
-    that was scored under the same protocol there is nothing to fail, and the description says so."""
+    """Judge the rows of `probe_results` of one checkpoint against those of its base (None: it is the base), suite by
+    suite. Without a base that was scored under the same protocol there is nothing to fail, and the description says
+    so."""
+    if base_results is None:
+        return evaluation(NOT_WORSE_THAN_BASE, key, settings.severity, True, "the bare base model itself")
     base = passes_by_protocol(base_results)
     table, told = [], []
     for (suite, protocol_id), passes in passes_by_protocol(results).items():
