@@ -44,7 +44,7 @@ def stored(table: str, key: str) -> Rows:
     passed = key == BASE
     if table == "probe_results":
         return probe_rows(identity(), **dict.fromkeys(NAMES, passed))
-    return degeneration([response("sum", "four", finish_reason="stop" if passed else "length")])
+    return degeneration([response("sum", "four", finish_reason="stop" if passed else "length")] * 8)
 
 
 def checks(settings: Settings, selected: list[dg.AssetCheckKey] = ALL) -> CheckpointChecks:
