@@ -22,8 +22,8 @@ from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES
 
-# What these were made of lies above them.
-_SCORES = ("checkpoint_scores", "heuristic_scores", "degeneration", "judgements")
+_SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
+_SCORES_AND_SIGNS = (*_SCORES, "degeneration")
 _GROUP = "publish"
 _PREVIEW_ROWS = 20
 _PLOTS = 6
@@ -41,7 +41,7 @@ def load_scores(store: DuckDBStore) -> Scores:
 
 
 @dg.asset(
-    deps=_SCORES,
+    deps=_SCORES_AND_SIGNS,
     group_name=_GROUP,
     kinds={"pandas", "parquet"},
     owners=[OWNER],
@@ -84,7 +84,7 @@ def leaderboard(
 
 
 @dg.asset(
-    deps=_SCORES,
+    deps=_SCORES_AND_SIGNS,
     group_name=_GROUP,
     kinds={"html"},
     owners=[OWNER],
