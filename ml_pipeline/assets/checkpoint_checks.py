@@ -18,7 +18,6 @@ from ml_pipeline.assets.checks import (
 from ml_pipeline.assets.failed_checks import keep_to_be_told
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.naming import partition_key
-from ml_pipeline.errors import AdapterNotAppliedError
 from ml_pipeline.evaluation.evaluator import StageResult
 from ml_pipeline.settings import BASE_SOURCE, Settings
 
@@ -47,9 +46,9 @@ class CheckpointChecks:
         """The verdicts that follow from a stage that has just been stored."""
         yield from self._kept(self._of_stage(checkpoint, result))
 
-    def not_applied(self, checkpoint: Checkpoint, error: AdapterNotAppliedError) -> Iterator[dg.AssetCheckEvaluation]:
+    def not_applied(self, checkpoint: Checkpoint) -> Iterator[dg.AssetCheckEvaluation]:
         """The verdict on a checkpoint that has no answers because its adapter was not applied."""
-        yield from self._kept([adapter_not_applied(checkpoint.key, error, self._settings.checks.adapter_applied)])
+        yield from self._kept([adapter_not_applied(checkpoint.key, self._settings.checks.adapter_applied)])
 
     def _of_stage(self, checkpoint: Checkpoint, result: StageResult) -> Iterable[dg.AssetCheckEvaluation]:
         key, checks = checkpoint.key, self._settings.checks

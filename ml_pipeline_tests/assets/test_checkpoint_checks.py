@@ -13,7 +13,6 @@ import pytest
 from ml_pipeline.alerts.outbox import Outbox
 from ml_pipeline.assets.check_specs import CHECKPOINT_CHECKS
 from ml_pipeline.assets.checkpoint_checks import CheckpointChecks
-from ml_pipeline.errors import AdapterNotAppliedError
 from ml_pipeline.evaluation.evaluator import StageResult
 from ml_pipeline.evaluation.mark import degeneration
 from ml_pipeline.settings import Settings
@@ -91,7 +90,7 @@ def test_the_base_itself_is_compared_with_nothing(settings: Settings) -> None:
 
 
 def test_an_adapter_that_was_not_applied_is_a_failed_check(settings: Settings) -> None:
-    (found,) = checks(settings).not_applied(CHECKPOINT, AdapterNotAppliedError("a: not applied"))
+    (found,) = checks(settings).not_applied(CHECKPOINT)
     assert (found.check_name, found.passed, found.severity) == (
         "adapter_is_applied",
         False,
