@@ -193,3 +193,18 @@ def test_a_source_is_of_the_kind_that_its_type_says(tmp_path: Path) -> None:
 def test_a_source_that_cannot_be_is_told_with_its_place(tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(write(tmp_path, GOOD.replace("{type: local, path: runs}", source)), environ={})
+
+
+@pytest.mark.parametrize("webhook", ["ftp://hooks.example/T0SECRET", "[T0SECRET]", "{T0SECRET: 1}"])
+def test_a_webhook_that_cannot_be_used_is_named_and_never_shown(tmp_path: Path, webhook: str) -> None:
+    with pytest.raises(SettingsError, match=r"alerts\.webhook: ") as caught:
+        load_settings(write(tmp_path, GOOD), environ={"ML_PIPELINE__ALERTS__WEBHOOK": webhook})
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_webhook_is_read_from_the_environment_and_shown_nowhere(tmp_path: Path) -> None:
+    address = "https://hooks.example/T0SECRET"
+    settings = load_settings(write(tmp_path, GOOD), environ={"ML_PIPELINE__ALERTS__WEBHOOK": address})
+    assert settings.alerts.address == address
+    assert "SECRET" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()
+    assert load_settings(write(tmp_path, GOOD), environ={}).alerts.address == ""

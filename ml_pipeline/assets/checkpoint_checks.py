@@ -18,7 +18,6 @@ from ml_pipeline.assets.checks import (
 from ml_pipeline.assets.failed_checks import keep_to_be_told
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.naming import partition_key
-from ml_pipeline.errors import AdapterNotAppliedError
 from ml_pipeline.evaluation.evaluator import StageResult
 from ml_pipeline.settings import BASE_SOURCE, Settings
 
@@ -47,9 +46,9 @@ class CheckpointChecks:
         """The verdicts that follow from a stage that has just been stored."""
         yield from self._kept(self._of_stage(checkpoint, result))
 
-    def not_applied(self, checkpoint: Checkpoint, error: AdapterNotAppliedError) -> Iterator[dg.AssetCheckEvaluation]:
+    def not_applied(self, checkpoint: Checkpoint) -> Iterator[dg.AssetCheckEvaluation]:
         """The verdict on a checkpoint that has no answers because its adapter was not applied."""
-        yield from self._kept([adapter_not_applied(checkpoint.key, error, self._settings.checks.adapter_applied)])
+        yield from self._kept([adapter_not_applied(checkpoint.key, self._settings.checks.adapter_applied)])
 
     def _of_stage(self, checkpoint: Checkpoint, result: StageResult) -> Iterable[dg.AssetCheckEvaluation]:
         key, checks = checkpoint.key, self._settings.checks
@@ -60,7 +59,7 @@ class CheckpointChecks:
             return [unscored_check(ANSWERS_ARE_SCORED, key, rows, "passed", checks.unscored)]
         if result.stage == "degeneration":
             rows = result.tables["degeneration"]
-            return degeneration_checks(key, rows, self._base_rows("degeneration", checkpoint), checks)
+            return degeneration_checks(key, rows, self._base_rows("degeneration", checkpoint) or [], checks)
         if result.stage == "checkpoint_scores":
             results, base = self._stored_rows("probe_results", key), self._base_rows("probe_results", checkpoint)
             return [regression_check(key, results, base, checks.regression)]
@@ -68,10 +67,10 @@ class CheckpointChecks:
             return [unscored_check(ANSWERS_ARE_JUDGED, key, result.tables["judgements"], "score", checks.unscored)]
         return []
 
-    def _base_rows(self, table: str, checkpoint: Checkpoint) -> list[Row]:
-        """The base's rows; none for the base itself, which is compared with nothing."""
+    def _base_rows(self, table: str, checkpoint: Checkpoint) -> list[Row] | None:
+        """The base's rows; None for the base itself, which is compared with nothing."""
         base = partition_key(BASE_SOURCE, checkpoint.base_model, 0)
-        return [] if checkpoint.key == base else self._stored_rows(table, base)
+        return None if checkpoint.is_base else self._stored_rows(table, base)
 
     def _kept(self, evaluations: Iterable[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckEvaluation]:
         for evaluation in evaluations:

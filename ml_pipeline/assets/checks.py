@@ -16,7 +16,6 @@ from ml_pipeline.assets.check_specs import (
     NOT_WORSE_THAN_BASE,
 )
 from ml_pipeline.assets.metadata import fact_value
-from ml_pipeline.errors import AdapterNotAppliedError
 from ml_pipeline.monitoring_settings import (
     AdapterCheck,
     AnswersCheck,
@@ -53,9 +52,11 @@ def adapter_check(key: str, evaluations: Sequence[Row], settings: AdapterCheck) 
     return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, passed, text, largest_logit_change=effect)
 
 
-def adapter_not_applied(key: str, error: AdapterNotAppliedError, settings: AdapterCheck) -> dg.AssetCheckEvaluation:
-    """The failure of a checkpoint whose adapter was not applied at all, and which therefore has no answers."""
-    return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, False, str(error), largest_logit_change=0.0)
+def adapter_not_applied(key: str, settings: AdapterCheck) -> dg.AssetCheckEvaluation:
+    """The failure of a checkpoint whose adapter was not applied at all, and which therefore has no answers. The run's
+    error has the details, paths among them, which are not for a webhook."""
+    text = "the model answers as without the adapter: its weights are zero, or its scale is, or it is of another base"
+    return evaluation(ADAPTER_IS_APPLIED, key, settings.severity, False, text, largest_logit_change=0.0)
 
 
 def degeneration_checks(
@@ -97,10 +98,13 @@ def unscored_check(
 
 
 def regression_check(
-    key: str, results: Sequence[Row], base_results: Sequence[Row], settings: RegressionCheck
+    key: str, results: Sequence[Row], base_results: Sequence[Row] | None, settings: RegressionCheck
 ) -> dg.AssetCheckEvaluation:
-    """Judge the rows of `probe_results` of one checkpoint against those of its base, suite by suite. Without a base
-    that was scored under the same protocol there is nothing to fail, and the description says so."""
+    """Judge the rows of `probe_results` of one checkpoint against those of its base (None: it is the base), suite by
+    suite. Without a base that was scored under the same protocol there is nothing to fail, and the description says
+    so."""
+    if base_results is None:
+        return evaluation(NOT_WORSE_THAN_BASE, key, settings.severity, True, "the bare base model itself")
     base = passes_by_protocol(base_results)
     table, told = [], []
     for (suite, protocol_id), passes in passes_by_protocol(results).items():

@@ -29,8 +29,9 @@ def stage_metadata(result: StageResult, receipts: Iterable[WriteReceipt]) -> dic
 
 
 def described_columns(columns: Sequence[str], meanings: Mapping[str, str]) -> dg.TableSchema:
-    """The columns of an unpartitioned table with their meanings; their types stand with what was made."""
-    return dg.TableSchema([dg.TableColumn(name, description=meanings[name]) for name in columns])
+    """The columns of an unpartitioned table with their meanings, which Dagster shows as Markdown; their types stand
+    with what was made."""
+    return dg.TableSchema([dg.TableColumn(name, description=meanings[name].replace("<", "\\<")) for name in columns])
 
 
 def report_link(settings: Settings) -> dg.MetadataValue[Any]:

@@ -24,8 +24,8 @@ from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.table import described
 
-# What these were made of lies above them.
-_SCORES = ("checkpoint_scores", "heuristic_scores", "degeneration", "judgements")
+_SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
+_SCORES_AND_SIGNS = (*_SCORES, "degeneration")
 _GROUP = "publish"
 _PREVIEW_ROWS = 20
 _PLOTS = 6
@@ -38,7 +38,7 @@ _RANK_COLUMNS = (
 
 
 @dg.asset(
-    deps=_SCORES,
+    deps=_SCORES_AND_SIGNS,
     group_name=_GROUP,
     kinds={"pandas", "parquet"},
     owners=[OWNER],
@@ -79,7 +79,7 @@ def leaderboard(context: dg.AssetExecutionContext, duckdb_io_manager: dg.Resourc
 
 
 @dg.asset(
-    deps=_SCORES,
+    deps=_SCORES_AND_SIGNS,
     group_name=_GROUP,
     kinds={"html"},
     owners=[OWNER],

@@ -130,7 +130,7 @@ class ScoringRun:
             yield from self._score_points(checkpoint)
         except MlPipelineError as error:
             if isinstance(error, AdapterNotAppliedError):
-                yield from self._checks.not_applied(checkpoint, error)
+                yield from self._checks.not_applied(checkpoint)
             self._fail(checkpoint.key, error)
             return
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")

@@ -45,8 +45,8 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     return f'<svg {spaces} {size[0]} role="img" aria-label="{escape(description)}">{body}'
 
 
-def to_png(figure: Figure) -> bytes:
+def to_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
     """Render as PNG on a white background, which every viewer of Dagster's metadata shows the same."""
     target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
+    figure.savefig(target, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     return target.getvalue()

@@ -16,13 +16,13 @@ from ml_pipeline.stores.table import Table
 
 
 def table_schema(table: Table) -> dg.TableSchema:
-    """The table's columns as Dagster shows them, with their descriptions."""
+    """The table's columns with their descriptions, which Dagster shows as Markdown."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 name=column.name,
                 type=str(column.type),
-                description=column.description,
+                description=column.description.replace("<", "\\<"),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in table.columns
@@ -51,7 +51,7 @@ def receipt_metadata(receipt: WriteReceipt) -> dict[str, dg.MetadataValue]:
 def whole_metadata(rows: pa.Table, definition: Mapping[str, Any]) -> dict[str, Any]:
     """Row count and columns, these with the meanings that the asset's definition gives them, if it gives any."""
     described = definition.get("dagster/column_schema")
-    meanings = {column.name: column.description for column in described.schema.columns} if described else {}
+    meanings = {column.name: column.description for column in described.columns} if described else {}
     columns = [dg.TableColumn(field.name, str(field.type), meanings.get(field.name)) for field in rows.schema]
     return {"dagster/row_count": rows.num_rows, "dagster/column_schema": dg.TableSchema(columns)}
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ml_pipeline.alerts.outbox import Outbox
+from ml_pipeline.assets.run_freshness import runs_go_on
+from ml_pipeline.assets.specs import training_runs
 from ml_pipeline.automation import discovery_sensor
 from ml_pipeline.automation.discovery_sensor import build_discovery_sensor
 from ml_pipeline.automation.source_health import SensorState
@@ -73,7 +77,10 @@ class Daemon:
         )
         result = build_discovery_sensor(5)(context)
         assert isinstance(result, dg.SensorResult | dg.SkipReason)
-        self.skipped = result.skip_message or "" if isinstance(result, dg.SkipReason) else None
+        skipped = result if isinstance(result, dg.SkipReason) else result.skip_reason
+        self.skipped = None if skipped is None else skipped.skip_message or ""
+        events = [] if isinstance(result, dg.SkipReason) else result.asset_events
+        self.verdicts = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
         if dies:
             return []
         if isinstance(result, dg.SkipReason):
@@ -251,3 +258,61 @@ def test_what_another_program_scored_is_asked_for_only_when_it_changes(project: 
     write_checkpoint(project / "runs" / "adapters-tiny-a", "0000100_adapters.safetensors", mtime_ns=5 * SECOND_NS)
     forget_everything()
     assert daemon.tick() == one("mac.tiny-a@100")
+
+
+def write_run(project: Path, run: str, *ages_s: float, iters: int | None = None) -> None:
+    """A run whose checkpoints were written so many seconds ago, of a training of so many iterations."""
+    for number, age_s in enumerate(ages_s, start=1):
+        folder = project / "runs" / f"adapters-tiny-{run}"
+        mtime_ns = time.time_ns() - int(age_s * SECOND_NS)
+        write_checkpoint(folder, f"{100 * number:07d}_adapters.safetensors", mtime_ns=mtime_ns)
+        if iters is not None:
+            (folder / "adapter_config.json").write_text(json.dumps({"iters": iters}))
+
+
+def alerts(project: Path) -> list[str]:
+    waiting = Outbox(project / "data" / "dagster" / "alerts").waiting(10)
+    return [one.description for one in waiting.values()]
+
+
+def test_a_run_that_stalls_is_recorded_and_told_once_and_again_when_it_goes_on(project: Path, daemon: Daemon) -> None:
+    configure(project, alerts={"webhook": "https://hooks.example/T0SECRET"})
+    write_run(project, "a", 900, 600, 300)
+    write_run(project, "through", 9000, 8000, 7000, iters=300)
+    daemon.tick()
+    (first,) = daemon.verdicts
+    assert (first.passed, first.check_name, first.asset_key.to_user_string()) == (True, "runs_go_on", "training_runs")
+    daemon.tick()
+    assert daemon.verdicts == []
+    write_run(project, "b", 9000, 8000, 7000, iters=1000)
+    daemon.tick()
+    (stalled,) = daemon.verdicts
+    assert (stalled.passed, stalled.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (stalled.description or "").startswith("mac/tiny-b: nothing since iteration 300 at 2")
+    assert (stalled.description or "").endswith(" UTC, usually every 16.7 min")
+    daemon.tick()
+    assert daemon.verdicts == []
+    assert alerts(project) == [stalled.description]
+    (project / "runs").rename(project / "away")
+    daemon.tick()
+    assert daemon.verdicts == [], "a source that cannot be seen tells nothing of its runs"
+    (project / "away").rename(project / "runs")
+    state = SensorState.from_cursor(daemon.cursor)
+    daemon.cursor = state.model_copy(update={"failing": {}}).model_dump_json()
+    write_checkpoint(
+        project / "runs" / "adapters-tiny-b", "0000400_adapters.safetensors", mtime_ns=time.time_ns() - 70 * SECOND_NS
+    )
+    daemon.tick()
+    (recovered,) = daemon.verdicts
+    assert recovered.passed
+    assert alerts(project) == [stalled.description]
+
+
+def test_the_check_of_runs_can_be_executed_by_hand(project: Path, instance: dg.DagsterInstance) -> None:
+    write_run(project, "b", 9000, 8000, 7000)
+    pipeline = PipelineResource(config_path=str(project / "pipeline.yaml"))
+    definitions = dg.Definitions(assets=[training_runs], asset_checks=[runs_go_on], resources={"pipeline": pipeline})
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+    (found,) = result.get_asset_check_evaluations()
+    assert not found.passed
+    assert (found.description or "").startswith("mac/tiny-b: nothing since iteration 300")
