@@ -18,7 +18,7 @@ from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.settings import Settings
 from ml_pipeline.source_settings import described
-from ml_pipeline.stores.influx_buffer import Pending
+from ml_pipeline.stores.influx_batches import Pending
 
 _NO_REASON = "see its run in the Dagster UI"
 _SETTLED = (State.SCORED, State.IMPORTED)

@@ -10,7 +10,8 @@ import pytest
 
 import ml_pipeline.stores.influx_buffer as module
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.stores.influx_buffer import InfluxBuffer, Pending
+from ml_pipeline.stores.influx_batches import Pending
+from ml_pipeline.stores.influx_buffer import InfluxBuffer
 from ml_pipeline.stores.influx_sending import Answer, BoundedSender
 from ml_pipeline_tests.stores.processes import background_python, run_python
 
