@@ -58,7 +58,7 @@ def panels_figure(panels: Sequence[Panel | None]) -> Figure:
     heads = [_HEAD + _LEGEND_ROW * _legend_rows(panel) for panel in panels]
     height = sum(heads) + _PLOT * len(panels) + _FOOT
     figure = Figure(figsize=(_WIDTH, height))
-    across = _iterations(panels)
+    across = _across(_iterations(panels))
     top = height
     for panel, head in zip(panels, heads, strict=True):
         top -= head + _PLOT
@@ -71,7 +71,7 @@ def panels_figure(panels: Sequence[Panel | None]) -> Figure:
         drawing.contents(panel)
         drawing.title(panel)
         if panel is panels[-1]:
-            drawing.foot(_iteration_ticks(panels, across))
+            drawing.foot(_iteration_ticks(_iterations(panels[:1]), across))
     return figure
 
 
@@ -201,21 +201,25 @@ def _legend_rows(panel: Panel | None) -> int:
     return 0 if count <= _IN_TITLE_ROW < columns else math.ceil(count / columns)
 
 
-def _iterations(panels: Sequence[Panel | None]) -> Range:
-    found = [iteration for panel in panels if panel for line in panel.lines for iteration in line.iterations]
-    low, high = min(found, default=0), max(found, default=0)
-    margin = max(1.0, 0.03 * (high - low))
-    return low - margin, high + margin
+def _iterations(panels: Sequence[Panel | None]) -> list[int]:
+    return sorted({at for panel in panels if panel for line in panel.lines for at in line.iterations})
 
 
-def _iteration_ticks(panels: Sequence[Panel | None], across: Range) -> list[int]:
-    """The checkpoints if they are few and their names have room, else round numbers."""
+def _across(iterations: Sequence[int]) -> Range:
+    first, last = (iterations[0], iterations[-1]) if iterations else (0, 0)
+    margin = max(1.0, 0.03 * (last - first))
+    return first - margin, last + margin
+
+
+def _iteration_ticks(marks: Sequence[int], across: Range) -> list[int]:
+    """The checkpoints if they are few, spread over the axis and have room for their names; else round numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    marks = sorted({at for panel in panels[:1] if panel for line in panel.lines for at in line.iterations})
-    room = min((after - before for before, after in pairwise(marks)), default=math.inf) / (across[1] - across[0])
-    if len(marks) <= _LABELLED_POINTS and room >= _LABEL_ROOM * len(str(marks[-1])):
-        return marks
+    span = across[1] - across[0]
+    room = min((after - before for before, after in pairwise(marks)), default=span) / span
+    spread = marks[-1] - marks[0] + 2 if marks else 0
+    if 0 < len(marks) <= _LABELLED_POINTS and room >= _LABEL_ROOM * len(str(marks[-1])) and 3 * spread >= span:
+        return list(marks)
     found = MaxNLocator(nbins=_ITERATION_TICKS, steps=_ROUND_STEPS, integer=True).tick_values(*across)
     return [int(tick) for tick in found if across[0] <= tick <= across[1]]
 

@@ -78,6 +78,25 @@ def test_the_scale_says_where_a_value_stands() -> None:
     assert [drawn[0][0], drawn[1][0]] == pytest.approx([places["1"], places["2"]])
 
 
+@pytest.mark.parametrize(
+    ("checkpoints", "losses", "ticks"),
+    [
+        ([100], [], [100]),
+        ([100, 250, 400], [], [100, 250, 400]),
+        ([100, 101, 400], [], [100, 200, 300, 400]),  # no room for 101
+        ([100], [10, 50, 100], [20, 40, 60, 80, 100]),  # one label would not say how long the axis is
+        ([80, 160], [1, 160], [80, 160]),
+    ],
+)
+def test_the_axis_names_the_checkpoints_where_it_can(
+    checkpoints: list[int], losses: list[int], ticks: list[int]
+) -> None:
+    panels = [Panel("p", (Line("l", tuple(at), tuple(1.0 for _ in at)),)) for at in (checkpoints, losses) if at]
+    figure = plots.panels_figure(panels)
+    below = [text for text in figure.findobj(Text) if text.get_va() == "top" and text.get_text() != "iteration"]
+    assert [int(text.get_text()) for text in below] == ticks
+
+
 def test_protocols_have_curves_of_their_own() -> None:
     first, second = run_curves(
         scores_of(Checkpoint("r", 10, {"a": True}), Checkpoint("r", 20, {"a": True}, protocol_id="protocol-2"))
