@@ -15,7 +15,7 @@ def judge_scales(judgements: pd.DataFrame) -> dict[str, Scale]:
     """The scale of each suite that was judged, by rows of table `judgements`.
 
     It is that of the rubrics where all of them come with this program; of a user's own rubric the rows name no range,
-    so there it is the range of the figures given.
+    so there it is the range of the figures given, if they differ.
     """
     scales: dict[str, Scale] = {}
     for suite, rows in judgements.dropna(subset="score").groupby("suite"):
@@ -23,7 +23,9 @@ def judge_scales(judgements: pd.DataFrame) -> dict[str, Scale]:
         ends = [(float(rows["score"].min()), float(rows["score"].max())), *(scale for scale in known if scale)]
         if None in known:
             ends = ends[:1]
-        scales[str(suite)] = (min(low for low, _ in ends), max(high for _, high in ends))
+        scale = (min(low for low, _ in ends), max(high for _, high in ends))
+        if scale[0] < scale[1]:
+            scales[str(suite)] = scale
     return scales
 
 

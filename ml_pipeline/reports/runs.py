@@ -93,7 +93,7 @@ class RunCurve:
     """The checkpoints of one run on one suite under one protocol, by iteration, and the base of that protocol.
 
     Points of different protocols (another base, quantisation, backend, suite version) are in different curves.
-    `losses` are those of the run's training, whatever was scored; `judge_scale` is None where nothing was judged.
+    `losses` are those of the run's training, whatever was scored; `judge_scale` is None where it is not known.
     """
 
     source: str
