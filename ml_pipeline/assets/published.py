@@ -25,7 +25,7 @@ from ml_pipeline.stores.io_managers import DuckDBIOManager
 from ml_pipeline.stores.table import described
 
 _SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
-_SCORES_AND_SIGNS = (*_SCORES, "degeneration")
+_SCORES_AND_SIGNS = (*_SCORES, "degeneration", "training_loss")
 _GROUP = "publish"
 _PREVIEW_ROWS = 20
 _PLOTS = 6
