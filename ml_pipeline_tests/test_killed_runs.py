@@ -80,7 +80,7 @@ def test_kills_of_the_command_lose_and_double_nothing(
     assert last.returncode == 0, last.stderr
     agree(project, influxd)
     with duckdb.connect(str(project.root / "data" / "scores.duckdb"), read_only=True) as connected:
-        assert connected.sql("SELECT count(*) FROM evaluations").fetchone() == (KILLS + 2,)
+        assert connected.execute("SELECT count(*) FROM evaluations").fetchall() == [(KILLS + 2,)]
     with capsys.disabled():
         print(f"\nkilled after {', '.join(f'{moment:.1f}' for moment in moments)} s of about {span:.1f} s")
 
