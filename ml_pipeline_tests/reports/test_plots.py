@@ -93,7 +93,11 @@ def test_the_axis_names_the_checkpoints_where_it_can(
 ) -> None:
     panels = [Panel("p", (Line("l", tuple(at), tuple(1.0 for _ in at)),)) for at in (checkpoints, losses) if at]
     figure = plots.panels_figure(panels)
-    below = [text for text in figure.findobj(Text) if text.get_va() == "top" and text.get_text() != "iteration"]
+    below = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_verticalalignment() == "top" and text.get_text() != "iteration"
+    ]
     assert [int(text.get_text()) for text in below] == ticks
 
 
