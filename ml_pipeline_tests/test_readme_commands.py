@@ -29,6 +29,12 @@ WORDS = {
     "FILE": ["pipeline.yaml"],
     "...": ["status"],
     "mac.1b-*": ["mac.*"],
+    "CHECKPOINT": [f"{RUN}@{FIRST}"],
+    "A": [f"{RUN}@{FIRST}"],
+    "B": [f"{RUN}@{LAST}"],
+    "tuned@800": [f"{RUN}@{LAST}"],
+    "arith": ["sum"],
+    "watch": ["watch", "--once"],
 }
 """What stands in the README for something of the user's, and what it is here."""
 OWN_MAC = README.partition("## From nothing to your own Mac")[2].partition("\n##")[0]
