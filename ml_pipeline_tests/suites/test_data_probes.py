@@ -126,7 +126,7 @@ def test_only_bad_rows_are_no_suite(tmp_path: Path) -> None:
     [
         ("d.jsonl", b"", "holds no row"),
         ("d.jsonl", "{}".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        ("d.jsonl.gz", gzip.compress(b"{}"), "must be a .jsonl or .parquet file"),
+        ("d.jsonl.gz", gzip.compress(b"{}", mtime=0), "must be a .jsonl or .parquet file"),
         ("d.parquet", b"PAR1 and no more", "not a sound Parquet file"),
         ("d.parquet", b"", "not a sound Parquet file"),
         ("empty/x.txt", b"", "must be a .jsonl or .parquet file"),
