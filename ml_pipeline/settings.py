@@ -271,6 +271,11 @@ class Settings(Section):
         return self.data_path / "training_data"
 
     @property
+    def log_cursor_path(self) -> Path:
+        """The file that says which training logs the command line has seen. Safe to delete."""
+        return self.cache_path / "log_cursor.json"
+
+    @property
     def log_positions_path(self) -> Path:
         """The folder that says how far each training log was read. Safe to delete."""
         return self.cache_path / "log_positions"

@@ -124,7 +124,7 @@ def score(
     job = definitions.resolve_job_def(score_checkpoints_job.name)
     for keys in plan_runs(instance.get_dynamic_partitions(_PARTITIONS), wanted, settings.limits.checkpoints_per_run):
         _wait_for_the_model(instance, settings.run_locks_path, note)
-        result = _run(job, instance, settings.run_locks_path, tags=range_tags(keys))
+        result = run_job(job, instance, settings.run_locks_path, tags=range_tags(keys))
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
     return outcome
@@ -149,7 +149,7 @@ def score_files(
             note(f"{name.removesuffix('_responses_job')} {key}")
             if name == judge_responses_job.name:
                 _wait_for_the_model(instance, settings.run_locks_path, note)
-            result = _run(definitions.resolve_job_def(name), instance, settings.run_locks_path, partition_key=key)
+            result = run_job(definitions.resolve_job_def(name), instance, settings.run_locks_path, partition_key=key)
             if not result.success:
                 reasons = failure_reasons(instance, result.run_id)
                 outcome.failures[key] = reasons.get(key, f"see run {result.run_id} in the Dagster UI")
@@ -187,12 +187,18 @@ def recent_failures(instance: dg.DagsterInstance, keys: Sequence[str], runs: int
     return reasons
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, locks: Path, **what: Any) -> dg.ExecuteInProcessResult:
+def run_job(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    locks: Path,
+    config: Mapping[str, Any] | None = None,
+    **what: Any,
+) -> dg.ExecuteInProcessResult:
     """Run a job in this process; raises KeyboardInterrupt when the user stopped it."""
     run_id = str(uuid.uuid4())
     with run_lock(locks, run_id):
         result = job.execute_in_process(
-            instance=instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, **what
+            instance=instance, run_config={**_QUIET, **(config or {})}, raise_on_error=False, run_id=run_id, **what
         )
     if _was_interrupted(instance, result.run_id):
         raise KeyboardInterrupt

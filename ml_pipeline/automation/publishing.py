@@ -8,7 +8,8 @@ from ml_pipeline.assets.specs import MODEL_POOL
 from ml_pipeline.automation.jobs import publish_scores_job
 from ml_pipeline.automation.run_locks import run_that_holds
 
-_SCORES, _REPORT = dg.AssetKey("checkpoint_scores"), dg.AssetKey("score_report")
+_SCORES, _LOSSES = dg.AssetKey("checkpoint_scores"), dg.AssetKey("training_loss")
+_REPORT = dg.AssetKey("score_report")
 _WHILE_SCORING_S = 600.0
 """Publishing takes a core from scoring for some seconds, so a long run shows what it has only this often."""
 
@@ -19,9 +20,10 @@ def last_made(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
     return event.timestamp if event else 0.0
 
 
-def is_published(instance: dg.DagsterInstance) -> bool:
-    """Whether the report is newer than every score."""
-    return last_made(instance, _REPORT) >= last_made(instance, _SCORES)
+def is_published(instance: dg.DagsterInstance, *, losses_too: bool = False) -> bool:
+    """Whether the report is newer than every score, and `losses_too` than every loss, which come by the minute."""
+    assets = (_SCORES, _LOSSES) if losses_too else (_SCORES,)
+    return last_made(instance, _REPORT) >= max(last_made(instance, asset) for asset in assets)
 
 
 def build_publish_sensor(interval_s: int) -> dg.SensorDefinition:

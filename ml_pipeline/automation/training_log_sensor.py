@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -56,17 +57,12 @@ def build_training_log_sensor(interval_s: int) -> dg.SensorDefinition:
             return dg.SensorResult(
                 skip_reason=f"No training log has changed; {len(problems)} problems.", cursor=cursor.dumped()
             )
-        keys = list(dict.fromkeys(run_partition_key(log.source, log.run) for log in changed))
+        keys = runs_of(changed)
         known = set(context.instance.get_dynamic_partitions(str(TRAINING_RUN_PARTITIONS.name)))
         new = [key for key in keys if key not in known]
         return dg.SensorResult(
             dynamic_partitions_requests=[TRAINING_RUN_PARTITIONS.build_add_request(new)] if new else [],
-            run_requests=[
-                dg.RunRequest(
-                    run_key=run_key(changed),
-                    run_config={"ops": {TRAINING_LOSS_SPEC.key.to_python_identifier(): {"config": {"runs": keys}}}},
-                )
-            ],
+            run_requests=[dg.RunRequest(run_key=run_key(changed), run_config=read_runs_config(keys))],
             cursor=cursor.dumped(),
         )
 
@@ -108,6 +104,16 @@ def _find_everywhere(settings: Settings, catalogue: Catalogue) -> dict[str, LogS
     with ThreadPoolExecutor(max_workers=min(SOURCES_AT_ONCE, len(names))) as pool:
         searches = pool.map(lambda name: find_logs(catalogue.source(name), settings.sources[name].filter), names)
         return dict(zip(names, searches, strict=True))
+
+
+def runs_of(changed: Sequence[LogFile]) -> list[str]:
+    """The partitions of the training runs that these logs are of."""
+    return list(dict.fromkeys(run_partition_key(log.source, log.run) for log in changed))
+
+
+def read_runs_config(keys: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a run of `read_training_logs_job` that looks at these training runs."""
+    return {"ops": {TRAINING_LOSS_SPEC.key.to_python_identifier(): {"config": {"runs": list(keys)}}}}
 
 
 def run_key(changed: Sequence[LogFile]) -> str:

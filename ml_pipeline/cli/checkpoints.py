@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -18,7 +19,6 @@ from ml_pipeline.source_settings import described
 
 if TYPE_CHECKING:
     from ml_pipeline.checkpoints.checkpoint import Checkpoint
-    from ml_pipeline.checkpoints.discovery import Discovery
 
 
 @click.command()
@@ -38,7 +38,7 @@ def discover(pattern: str) -> None:
         names = [printable(name) for name in (checkpoint.key, checkpoint.label, checkpoint.base_model)]
         add_row(table, [*names, f"{checkpoint.size_bytes / 1e6:.1f} MB"], console.options)
     console.print(table)
-    _print_problems(found)
+    _print_problems(found.growing, found.problems)
 
 
 @click.command()
@@ -50,6 +50,7 @@ def discover(pattern: str) -> None:
 def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     """Score every checkpoint that has no complete scores yet, then publish the table and the report."""
     from ml_pipeline.automation import local_runs
+    from ml_pipeline.automation.local_logs import read_logs
     from ml_pipeline.automation.publishing import is_published
     from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.progress import RichProgress, listening
@@ -58,8 +59,9 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     settings = current_settings()
     console = _lasting_console()
     console.print("Looking for checkpoints ...", highlight=False)
-    found = Catalogue(settings).look()
-    _print_problems(found)
+    catalogue = Catalogue(settings)
+    found = catalogue.look()
+    _print_problems(found.growing, found.problems)
     candidates = _matching(found.checkpoints, pattern)
     with local_runs.project_instance(settings) as instance:
         states = local_runs.states(instance, [checkpoint.key for checkpoint in candidates])
@@ -83,7 +85,8 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             with RichProgress(console) as progress, listening(progress):
                 outcome = local_runs.score(definitions(), instance, chosen, settings, progress.note)
         if settings.duckdb_path.exists():
-            if not is_published(instance):
+            _print_problems((), read_logs(definitions(), instance, settings, catalogue))
+            if not is_published(instance, losses_too=True):
                 local_runs.publish(definitions(), instance)
             print_scores(settings)
             if not chosen:
@@ -110,15 +113,15 @@ def _nothing_found(settings: Settings, pattern: str) -> str:
     return f"no checkpoint{matching} in {folders}. Run folders are called adapters-<run>."
 
 
-def _print_problems(found: Discovery) -> None:
-    for path in found.growing:
+def _print_problems(growing: Sequence[str], problems: Sequence[str]) -> None:
+    for path in growing:
         stderr().print(
             f"still being written, left for the next look: {printable(path)}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-    for problem in found.problems:
+    for problem in problems:
         stderr().print(printable_lines(problem), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
