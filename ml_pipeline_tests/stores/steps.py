@@ -21,8 +21,7 @@ import ml_pipeline
 
 _PACKAGE = Path(ml_pipeline.__file__).parent
 _CHANGES = re.compile(
-    r"""\b(fsync|replace(?!\(["'])|unlink|link|mkdir|write_bytes|write_atomically|write_temporary|keep_as|execute|"""
-    r"""connect|close|flock|open|send|post|write|_take)\("""
+    r"""\b(fsync|replace(?!\(["'])|unlink|link|mkdir|write_bytes|execute|connect|(?<!os\.)close|open|send|post)\("""
 )
 
 
