@@ -18,6 +18,7 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.naming import partition_key
 from ml_pipeline.errors import CheckpointError, ImportFileError
 from ml_pipeline.history.files import open_records
+from ml_pipeline.history.losses import LOSS_FIELDS, LOSS_KIND, PastLoss, past_loss, store_losses
 from ml_pipeline.history.past import NOT_RECORDED, PastRow
 from ml_pipeline.history.records import KINDS, NOT_SAID, Whose, kind_of
 from ml_pipeline.json_lines import shown_name
@@ -80,8 +81,14 @@ def import_file(
     records = open_records(path, line_bytes)
     report = ImportReport(shown_name(path))
     by_checkpoint: dict[str, dict[RowKey, _Found]] = {}
+    losses: dict[str, list[PastLoss]] = {}
     for number, fields in records:
         try:
+            if set(fields) >= LOSS_FIELDS:
+                loss = past_loss(fields)
+                losses.setdefault(loss.partition_key, []).append(loss)
+                report.kinds[LOSS_KIND] += 1
+                continue
             kind = kind_of(fields)
             if kind is None:
                 raise ValueError(f"is no score of the original; it has {', '.join(map(ascii, list(fields)[:12]))}")
@@ -94,13 +101,15 @@ def import_file(
         for key, row in zip(keys, rows, strict=True):
             _keep_newer(by_checkpoint.setdefault(key, {}), _Found(row, number, kind.name))
     report.bad_lines, report.problems = records.bad_lines, records.problems
-    if not by_checkpoint:
+    if not by_checkpoint and not losses:
         raise ImportFileError.from_problems(
             str(path),
             report.problems or ["it holds no score"],
-            f"Known are: {', '.join(dict.fromkeys(kind.name for kind in KINDS))}.",
+            f"Known are: {', '.join(dict.fromkeys([*(kind.name for kind in KINDS), LOSS_KIND]))}.",
         )
     mirrored = _mirrored(store)
+    counts = store_losses(store, losses, report.file)
+    report.new, report.replaced, report.known = counts.new, counts.replaced, counts.known
     checkpoints = sorted(by_checkpoint.items())
     for start in range(0, len(checkpoints), _CHECKPOINTS_AT_ONCE):
         changed: dict[str, dict[str, Rows]] = {}

@@ -50,7 +50,7 @@ class PastRow:
     @property
     def run(self) -> str:
         """The training run, as far as a run id tells: '/' in its name had become '-'."""
-        return _SUITE_SUFFIX.sub("", self.run_id)
+        return run_of(self.run_id)
 
     @cached_property
     def partition_key(self) -> str:
@@ -87,6 +87,11 @@ _EMPTY: dict[str, dict[str, Any]] = {
     table.name: {column.name: None for column in table.columns if column.nullable} | present
     for table, present in ((CHECKPOINT_SCORES, {"unscored": 0}), (PROBE_RESULTS, {"sample": 1}), (JUDGEMENTS, {}))
 }
+
+
+def run_of(run_id: str) -> str:
+    """The training run of a run id as the original wrote it, which may name a suite too."""
+    return _SUITE_SUFFIX.sub("", run_id)
 
 
 def accuracy_values(category: str, correct: int, total: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ml_pipeline.settings import IMPORTED_SOURCE
 from ml_pipeline.stores.points import ORIGINAL_EPOCH_S, Row, ScorePoint, TimeBase
 from ml_pipeline.stores.tables import TRAINING_LOSS
 
@@ -17,7 +18,7 @@ _FIELDS = {"learning_rate": "learning_rate", "iterations_per_s": "it_per_sec", "
 
 
 def training_points(rows: Iterable[Row], time_base: TimeBase = "real") -> list[ScorePoint]:
-    """Make the points of rows of table training_loss: one a loss; a loss that diverged makes none.
+    """Make the points of rows of table training_loss: one a loss; one that diverged and imported ones make none.
 
     Logs carry no times, so a point's time counts the iterations: with `time_base` "real" 10 ms each from the start of
     the training, with "original" ORIGINAL_EPOCH_S + 1000 * iteration, in s.
@@ -37,7 +38,7 @@ def training_points(rows: Iterable[Row], time_base: TimeBase = "real") -> list[S
             else (ORIGINAL_EPOCH_S + row["iteration"] * _ORIGINAL_STEP_S) * _NS,
         )
         for row in rows
-        if row["loss"] is not None
+        if row["loss"] is not None and row["source"] != IMPORTED_SOURCE
     ]
 
 

@@ -240,7 +240,7 @@ def test_a_file_that_is_nothing_of_the_originals_is_refused_whole(tmp_path: Path
         (tmp_path / "absent", "cannot be read"),
         (lines(tmp_path / "chat.jsonl", [{"messages": []}]), "no score of the original"),
         (lines(tmp_path / "list.json", ['["a"]']), "must be an object"),
-        (table(tmp_path / "loss.csv", [point(1, 0, loss_type="train", loss=1.5)]), "no score of the original"),
+        (table(tmp_path / "loss.csv", [point(1, 0, epoch=1, loss=1.5)]), "no score of the original"),
         (lines(tmp_path / "nameless.jsonl", [{"label": "a @1", "aggregates": {"x": 1}}]), "--run and --model"),
     ):
         with pytest.raises(ImportFileError, match=why):
