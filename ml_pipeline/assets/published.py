@@ -90,8 +90,9 @@ def score_report(
 ) -> dg.MaterializeResult[None]:
     """The report, and a plot of each run for the UI."""
     scores = load_scores(duckdb_io_manager.store().duckdb)
-    path = write_report(scores, pipeline.settings().report_path, generated_at=datetime.now(UTC))
-    plots = {f"{curve.name} {curve.suite}": curve_plot(curve) for curve in run_curves(scores)[:_PLOTS]}
+    curves = run_curves(scores)
+    path = write_report(scores, pipeline.settings().report_path, generated_at=datetime.now(UTC), curves=curves)
+    plots = {f"{curve.name} {curve.suite}": curve_plot(curve) for curve in curves[:_PLOTS]}
     return dg.MaterializeResult(
         metadata={
             "report": report_link(pipeline.settings()),

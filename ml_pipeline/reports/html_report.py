@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from ml_pipeline.files import write_atomically
 from ml_pipeline.reports.report_view import sections
+from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.wording import NO_SCORES
 from ml_pipeline.settings import BASE_SOURCE
@@ -18,18 +20,25 @@ _FOLDER = Path(__file__).parent
 _TEMPLATE, _STYLE = "report.html.j2", "report.css"
 
 
-def write_report(scores: Scores, path: Path, generated_at: datetime | None = None) -> Path:
+def write_report(
+    scores: Scores,
+    path: Path,
+    generated_at: datetime | None = None,
+    curves: Sequence[RunCurve] | None = None,
+) -> Path:
     """Write the report to `path` and return it. Readers see the old report or the new one, never half of one.
+
+    `curves` are those of the scores, where the caller has them already.
 
     Raises:
         StoreFullError, StoreError: the file cannot be written.
     """
     # A lone surrogate in an answer cannot be encoded; it becomes '?' rather than cost the whole report.
-    write_atomically(path, report_html(scores, generated_at).encode("utf-8", "replace"))
+    write_atomically(path, report_html(scores, generated_at, curves).encode("utf-8", "replace"))
     return path
 
 
-def report_html(scores: Scores, generated_at: datetime | None = None) -> str:
+def report_html(scores: Scores, generated_at: datetime | None = None, curves: Sequence[RunCurve] | None = None) -> str:
     """The report as HTML text: a pure function of the scores, with a time of making only if one is given.
 
     Answers are hostile text: the template escapes everything but the style sheet and the figures, whose words
@@ -46,7 +55,7 @@ def report_html(scores: Scores, generated_at: datetime | None = None) -> str:
     trained = identities[identities["source"] != BASE_SOURCE]
     return environment.get_template(_TEMPLATE).render(
         style=Markup((_FOLDER / _STYLE).read_text(encoding="utf-8")),
-        sections=sections(scores),
+        sections=sections(scores, run_curves(scores) if curves is None else curves),
         no_scores=NO_SCORES,
         checkpoints=trained["partition_key"].nunique(),
         runs=len(trained[["source", "run"]].drop_duplicates()),

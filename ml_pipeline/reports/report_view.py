@@ -13,7 +13,7 @@ from ml_pipeline.reports.panels import Panel, curve_panels, health_panels
 from ml_pipeline.reports.plots import panels_figure
 from ml_pipeline.reports.provenance import UnscoredBook, UnscoredGroup, provenance
 from ml_pipeline.reports.render import to_svg
-from ml_pipeline.reports.runs import Point, RunCurve, run_curves
+from ml_pipeline.reports.runs import Point, RunCurve
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.trouble import first_trouble
 from ml_pipeline.reports.wording import (
@@ -95,9 +95,8 @@ class Section:
     provenance: tuple[tuple[str, str], ...]
 
 
-def sections(scores: Scores) -> list[Section]:
-    """A section for every run, in the order of `run_curves`."""
-    curves = run_curves(scores)
+def sections(scores: Scores, curves: Sequence[RunCurve]) -> list[Section]:
+    """A section for each of the scores' curves, in their order."""
     answers, unscored = AnswerBook(scores, len(curves)), UnscoredBook(scores)
     return [_section(scores, curve, answers, unscored, f"run-{index}") for index, curve in enumerate(curves, 1)]
 
