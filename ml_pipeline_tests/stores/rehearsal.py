@@ -21,6 +21,7 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 
+from ml_pipeline.assets.check_specs import CHECKPOINT_CHECKS
 from ml_pipeline.assets.scoring_run import Event, ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -274,7 +275,9 @@ class Rehearsal(ScoringRun):
 
     def __init__(self, lab: Lab) -> None:
         context = SimpleNamespace(
-            log=logging.getLogger("rehearsal"), selected_asset_keys={spec.key for spec in CHECKPOINT_SPECS}
+            log=logging.getLogger("rehearsal"),
+            selected_asset_keys={spec.key for spec in CHECKPOINT_SPECS},
+            selected_asset_check_keys={check.key for check in CHECKPOINT_CHECKS},
         )
         pipeline = SimpleNamespace(settings=lab.settings, suites=suites)
         super().__init__(cast(Any, context), cast(Any, pipeline), cast(Any, None), lab.store(), lab.influx())
