@@ -87,9 +87,9 @@ def compare(a: str, b: str, *, suite: str | None = None, config: Config | None =
         One row a suite, metric and category. For the metric "accuracy" (category "overall" first): a and b with their
         Wilson 95% intervals (a_low, a_high, b_low, b_high), delta = b - a on the `paired` probes with its interval
         (delta_low, delta_high: Bonett and Price's), how many probes are better and worse, p_value (McNemar's exact
-        test), p_adjusted (Holm's, for the categories of a suite) and the verdict. For "lek" and "judge:avg" the means
-        and their difference with the paired bootstrap's interval. Suites whose probes are not the same for both are
-        left out.
+        test), p_adjusted (Holm's, for the categories of a suite) and the verdict. For "lek" and "judge:<dimension>" the
+        means and their difference with the paired bootstrap's interval. Suites whose probes are not the same for both
+        are left out.
 
     Raises:
         What `load_scores` raises; UnknownCheckpointError also where the two have no suite in common.

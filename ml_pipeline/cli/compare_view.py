@@ -13,7 +13,6 @@ from ml_pipeline.cli.view_parts import (
     add_row,
     difference,
     heading,
-    mean_difference,
     mean_interval_cell,
     p_cell,
     table_of,
@@ -24,10 +23,9 @@ from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.flips import Answer, Flip
 from ml_pipeline.reports.pairs import Pairing, SuitePair, pair_table
 from ml_pipeline.reports.terminal import terminal_text
-from ml_pipeline.reports.wording import NONE, percent, percent_interval
+from ml_pipeline.reports.wording import NONE, mean_difference, mean_name, percent, percent_interval
 
 _READ = 20
-_MEANS = {"lek": "LEK", "judge:avg": "judge"}
 _LEGEND = (
     "B - A: points on the probes scored for both, with the 95% interval; p: McNemar's exact test, that of a category "
     "allowing for the others; unclear: p is 0.05 or more."
@@ -103,11 +101,10 @@ def _suite(suite: SuitePair, options: ConsoleOptions, *, answers: bool) -> Itera
     if suite.categories:
         yield _categories(suite, options)
     if suite.means:
-        table = table_of(["mean", "A", "B", "B - A", "probes"], options, right="probes")
+        table = table_of(["mean", "A", "B", "B - A", "probes"], options, right="probes", folded="mean")
         for mean in suite.means:
             figures = [mean_interval_cell(mean.a), mean_interval_cell(mean.b), mean_difference(mean.comparison)]
-            name = _MEANS.get(mean.metric, mean.metric)
-            add_row(table, [name, *figures, str(mean.comparison.paired)], options)
+            add_row(table, [mean_name(mean.metric), *figures, str(mean.comparison.paired)], options)
         yield Text("")
         yield table
     if suite.categories:

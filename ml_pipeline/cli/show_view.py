@@ -14,7 +14,6 @@ from ml_pipeline.cli.view_parts import (
     add_row,
     difference,
     heading,
-    mean_difference,
     mean_interval_cell,
     table_of,
 )
@@ -26,11 +25,11 @@ from ml_pipeline.reports.pairs import pair_table
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.score_table import JUDGE_PREFIX, SIGNAL_METRICS
 from ml_pipeline.reports.terminal import interval_bar, terminal_text
-from ml_pipeline.reports.wording import NONE, gain, percent_interval
+from ml_pipeline.reports.wording import NONE, gain, mean_difference, mean_name, percent_interval
 from ml_pipeline.scoring.degeneration import SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 
-_MEANS = {"lek": "LEK", "mean_completion_tokens": "tokens an answer"}
+_TOKENS = "mean_completion_tokens"
 
 
 def show_view(page: CheckpointPage, options: ConsoleOptions) -> RenderableType:
@@ -141,9 +140,9 @@ def _means(suite: SuitePage, options: ConsoleOptions) -> RenderableType:
     table = table_of(["mean", "95% interval", "answers", "difference"], options, right="answers", folded="mean")
     for metric in sorted(suite.point.figures):
         estimate = suite.point.overall(metric)
-        if estimate is None or not (metric in _MEANS or metric.startswith(JUDGE_PREFIX)):
+        if estimate is None or not (metric in ("lek", _TOKENS) or metric.startswith(JUDGE_PREFIX)):
             continue
-        name = _MEANS.get(metric) or f"judge: {printable(metric.removeprefix(JUDGE_PREFIX), 40)}"
+        name = "tokens an answer" if metric == _TOKENS else mean_name(metric)
         count = f"{estimate.count}, {estimate.unscored} n/a" if estimate.unscored else str(estimate.count)
         add_row(table, [name, mean_interval_cell(estimate), count, mean_difference(compared.get(metric))], options)
     return table

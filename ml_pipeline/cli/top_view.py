@@ -11,20 +11,18 @@ from ml_pipeline.cli.view_parts import (
     add_row,
     difference,
     heading,
-    mean_difference,
     mean_interval_cell,
     p_cell,
     table_of,
     verdict_cell,
 )
 from ml_pipeline.printable import printable
-from ml_pipeline.reports.comparison import MeanComparison, compare_means
 from ml_pipeline.reports.leaderboard import verdict_of
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.reports.trouble import first_trouble
-from ml_pipeline.reports.wording import NO_SCORES, NONE, headline, percent_interval, points
+from ml_pipeline.reports.wording import NO_SCORES, NONE, headline, mean_difference, percent_interval, points
 
 _JUDGE = "judge:avg"
 _ITERATIONS = 2
@@ -97,16 +95,11 @@ def _judged(standings: Sequence[Standing], options: ConsoleOptions) -> Renderabl
         point = standing.points[0]
         cells = [standing.curve.name, str(point.iteration)]
         for metric, _ in metrics:
-            against = _mean_against(standing.curve.base, point, metric)
+            base = standing.curve.base
+            against = None if base is None else point.mean_against(base, metric)
             cells += [mean_interval_cell(point.overall(metric)), mean_difference(against)]
         add_row(table, cells, options)
     return table
-
-
-def _mean_against(base: Point | None, point: Point, metric: str) -> MeanComparison | None:
-    if base is None:
-        return None
-    return compare_means(base.means.get(metric, {}), point.means.get(metric, {}), point.templates)
 
 
 def _iterations(tied: Sequence[Point]) -> str:

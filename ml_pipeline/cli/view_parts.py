@@ -8,10 +8,10 @@ from rich.console import ConsoleOptions, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from ml_pipeline.reports.comparison import Comparison, MeanComparison
+from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.terminal import terminal_text
-from ml_pipeline.reports.wording import NONE, p_value, points
+from ml_pipeline.reports.wording import NONE, p_value, points, signed
 
 VERDICT_STYLES = {"better": "bold green", "worse": "bold red"}
 SHORT_VERDICTS = {"no clear difference": "unclear", "no base to compare with": "no base", "not scored": "unscored"}
@@ -65,16 +65,5 @@ def mean_interval_cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return NONE
     if estimate.low is None or estimate.high is None:
-        return _signed(f"{estimate.value:.1f}")
-    return _signed(f"{estimate.value:.1f} [{estimate.low:.1f} to {estimate.high:.1f}]")
-
-
-def mean_difference(comparison: MeanComparison | None) -> str:
-    """A difference of means with its interval: '+0.4 [-0.2 to +1.1]'."""
-    if comparison is None:
-        return NONE
-    return _signed(f"{comparison.delta:+.1f} [{comparison.low:+.1f} to {comparison.high:+.1f}]")
-
-
-def _signed(figures: str) -> str:
-    return figures.replace("-", "−")  # noqa: RUF001 - a minus sign
+        return signed(f"{estimate.value:.1f}")
+    return signed(f"{estimate.value:.1f} [{estimate.low:.1f} to {estimate.high:.1f}]")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from ml_pipeline.reports.comparison import compare_means
 from ml_pipeline.reports.runs import EvaluationKey, Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import IDENTITY_COLUMNS, Scores
 
@@ -129,7 +128,7 @@ def _against_base(base: Point, point: Point) -> dict[str, Any]:
             row |= {"templates": beyond.count, "beyond_low": beyond.low, "beyond_high": beyond.high}
             row["beyond_p_value"] = beyond.p_value
     for name, metric in _MEANS.items():
-        mean = compare_means(base.means.get(metric, {}), point.means.get(metric, {}), point.templates)
+        mean = point.mean_against(base, metric)
         if mean is not None:
             row |= {f"{name}_delta": mean.delta, f"{name}_low": mean.low, f"{name}_high": mean.high}
     return row

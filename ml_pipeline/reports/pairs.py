@@ -62,7 +62,7 @@ class CategoryPair:
 
 @dataclass(frozen=True, slots=True)
 class MeanPair:
-    """A mean figure, LEK or 'judge:avg', of the two, and its difference on the probes that both have."""
+    """A mean figure, LEK or a dimension of the judge's, of the two, and its difference on the probes that both have."""
 
     metric: str
     a: Estimate | None

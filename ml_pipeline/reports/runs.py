@@ -17,11 +17,13 @@ import pandas as pd
 from ml_pipeline.printable import printable
 from ml_pipeline.reports.comparison import (
     Comparison,
+    MeanComparison,
     Passes,
     RunComparison,
     Templates,
     adjusted,
     compare,
+    compare_means,
     compare_run,
 )
 from ml_pipeline.reports.intervals import Estimate
@@ -36,7 +38,6 @@ from ml_pipeline.settings import BASE_SOURCE
 
 EvaluationKey = tuple[str, str, str]
 _SAME = 1e-9
-_AVERAGE = "avg"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,8 @@ class Point:
     """One checkpoint on one suite: its figures by metric and category (of accuracy; of all others 'overall' alone), and
     its passes by probe id.
 
-    `means` are the figures of single probes whose means are compared: by metric, then by probe id.
+    `means` are the figures of single probes whose means are compared, each the mean of the probe's samples: by metric
+    ("lek", "judge:<dimension>"), then by probe id.
     """
 
     identity: Mapping[str, Any]
@@ -80,6 +82,10 @@ class Point:
     def overall(self, metric: str) -> Estimate | None:
         """A metric's figure over all categories; None when there is none."""
         return self.figures.get(metric, {}).get(OVERALL)
+
+    def mean_against(self, reference: Point, metric: str) -> MeanComparison | None:
+        """A figure of `means` against the reference's; None with fewer than two probes in common."""
+        return compare_means(reference.means.get(metric, {}), self.means.get(metric, {}), self.templates)
 
     @property
     def unscored(self) -> int:
@@ -248,9 +254,10 @@ def scored_points(scores: Scores) -> list[Point]:
     for key, probe, template in _figures_of(scores.responses, "template"):
         templates[key][probe] = template
     means: dict[EvaluationKey, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    judged = scores.judgements[scores.judgements["dimension"].eq(_AVERAGE)]
-    for metric, rows, column in (("lek", scores.heuristic_scores, "lek"), (JUDGE_PREFIX + _AVERAGE, judged, "score")):
-        for key, probe, value in _figures_of(rows, column):
+    judged = [(f"{JUDGE_PREFIX}{name}", rows, "score") for name, rows in scores.judgements.groupby("dimension")]
+    for metric, rows, column in [("lek", scores.heuristic_scores, "lek"), *judged]:
+        by_probe = rows.groupby([*EVALUATION_KEY, "probe_id"])[column].mean()
+        for key, probe, value in _figures_of(by_probe.reset_index(), column):
             means[key][metric][probe] = value
     return [
         Point(

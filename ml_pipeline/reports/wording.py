@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ml_pipeline.reports.comparison import Comparison
+from ml_pipeline.printable import printable
+from ml_pipeline.reports.comparison import Comparison, MeanComparison
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import Point, RunCurve
+from ml_pipeline.reports.score_table import JUDGE_PREFIX
 
 NONE = "–"  # noqa: RUF001 - an en dash is what a table shows for "no figure"
 NO_SCORES = "No scores yet. Score a checkpoint first: `ml-pipeline score`, or `make demo` for the example."
@@ -35,7 +37,24 @@ def number(estimate: Estimate | None, digits: int = 1) -> str:
 def points(value: float) -> str:
     """A difference of shares in percentage points, with its sign."""
     rounded = round(100 * value)
-    return "0" if rounded == 0 else f"{rounded:+d}".replace("-", "−")  # noqa: RUF001 - a minus sign
+    return "0" if rounded == 0 else signed(f"{rounded:+d}")
+
+
+def signed(figures: str) -> str:
+    """Figures with minus signs in place of hyphens."""
+    return figures.replace("-", "−")  # noqa: RUF001 - a minus sign
+
+
+def mean_difference(comparison: MeanComparison | None) -> str:
+    """A difference of means with its interval: '+0.4 [-0.2 to +1.1]'."""
+    if comparison is None:
+        return NONE
+    return signed(f"{comparison.delta:+.1f} [{comparison.low:+.1f} to {comparison.high:+.1f}]")
+
+
+def mean_name(metric: str) -> str:
+    """A metric whose means are compared, as a reader knows it: 'LEK', 'judge: clarity'."""
+    return "LEK" if metric == "lek" else f"judge: {printable(metric.removeprefix(JUDGE_PREFIX), 40).replace('_', ' ')}"
 
 
 def p_value(value: float) -> str:
@@ -98,7 +117,7 @@ def headline(curve: RunCurve) -> str:
         base = percent_interval(curve.base.accuracy if curve.base else None)
         return f"Only the base has been scored: {base} of probes right."
     if not curve.best or curve.best[0].accuracy is None:
-        return "Not ranked: no probe of this suite has a pass or fail for these checkpoints."
+        return f"Not ranked: no probe of this suite has a pass or fail for these checkpoints.{_means(curve)}"
     best = curve.best[0]
     right = f"{percent_interval(best.accuracy)} of {best.accuracy.count if best.accuracy else 0} probes right"
     many = (
@@ -109,6 +128,22 @@ def headline(curve: RunCurve) -> str:
     if len(curve.points) == 1:
         many = f"Only checkpoint: {iterations([best])}, {right}"
     return f"{many}. {_against_base(curve, best)}{_near(curve)}{_together(curve)}"
+
+
+def _means(curve: RunCurve) -> str:
+    """The means of the newest checkpoint, where it has no accuracy: those that differ from the base's, widest first."""
+    newest, base = curve.points[-1], curve.base
+    if base is None:
+        return ""
+    found = {name: one for name in newest.means if (one := newest.mean_against(base, name)) is not None}
+    clear = [name for name, one in found.items() if one.low > 0 or one.high < 0]
+    if not found:
+        return ""
+    clear.sort(key=lambda name: -abs(found[name].delta))
+    told = [f"{mean_name(name)} {mean_difference(found[name])}" for name in clear]
+    if rest := len(found) - len(clear):
+        told.append(f"no clear difference in {rest} of {len(found)} means")
+    return f" The newest, iteration {newest.iteration}, against the base: {'; '.join(told)}."
 
 
 def _against_base(curve: RunCurve, best: Point) -> str:

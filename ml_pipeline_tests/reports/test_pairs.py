@@ -66,6 +66,23 @@ def test_judged_suites_have_means_and_no_accuracy() -> None:
     assert pd.isna(row["p_value"])
 
 
+def test_every_dimension_of_a_judge_is_compared_by_the_mean_of_a_probes_samples() -> None:
+    scores = scores_of(
+        *(
+            Checkpoint(
+                run, i, dict.fromkeys("abcdefgh"), source=source, suite="content", judge=dict.fromkeys("ab", 2.0)
+            )
+            for run, i, source in (("tiny", 0, "base"), ("lek/a", 10, "mac"))
+        )
+    )
+    again = scores.judgements.assign(sample=2, score=lambda rows: rows["score"].where(rows["iteration"].eq(0), 8.0))
+    kind = scores.judgements.assign(dimension="kindness", score=1.0)
+    scores = replace(scores, judgements=pd.concat([scores.judgements, again, kind], ignore_index=True))
+    (suite,) = pair(scores, BASE, TUNED).suites
+    found = {mean.metric: mean.comparison.delta for mean in suite.means}
+    assert found == {"judge:avg": 3.0, "judge:kindness": 0.0}
+
+
 def test_another_protocol_is_told_and_other_probes_are_left_out() -> None:
     base, tuned = eight("a"), eight("a", "b", iteration=10, protocol_id="other")
     told = pair(_with(scores_tables(base, tuned), TUNED, quantisation="Q4_1"), BASE, TUNED)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ml_pipeline.reports.comparison import compare
@@ -73,6 +75,19 @@ def test_headline_without_checkpoints() -> None:
 
 def test_headline_when_nothing_was_scored() -> None:
     assert spoken(Checkpoint("r", 10, {"a": None})).startswith("Not ranked")
+
+
+def judged(source: str, iteration: int, judge: float, lek: float) -> Checkpoint:
+    figures, leks = dict.fromkeys(PROBES, judge), dict(zip(PROBES, (lek, -lek) * 5, strict=True))
+    return replace(checkpoint(source, iteration, ""), suite="content", judge=figures, lek=leks)
+
+
+def test_headline_of_a_suite_that_is_judged_alone() -> None:
+    words = spoken(judged("base", 0, 2.0, 0.0), judged("mac", 10, 9.0, 0.0), judged("mac", 20, 5.0, 3.0))
+    assert words.endswith(
+        "iteration 20, against the base: judge: avg +3.0 [+3.0 to +3.0]; no clear difference in 1 of 2 means."
+    )
+    assert spoken(judged("mac", 10, 9.0, 0.0)).endswith("pass or fail for these checkpoints.")
 
 
 def test_what_the_suite_can_find_is_told() -> None:
