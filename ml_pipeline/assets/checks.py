@@ -111,8 +111,10 @@ def regression_check(
         found = compare(base.get((suite, protocol_id), {}), passes)
         if found is None:
             continue
-        worse = found.delta <= -settings.drop and found.delta < 0 and found.p_value < settings.p_value
-        told.append((worse, f"{suite}: {gain(found)}"))
+        fallen = found.delta <= -settings.drop and found.delta < 0
+        worse = fallen and found.p_value < settings.p_value
+        why = f" (a fall fails where p < {settings.p_value:g})" if fallen and not worse else ""
+        told.append((worse, f"{suite}: {gain(found)}{why}"))
         table.append({"suite": suite, **_figures(found)})
     failed = [text for worse, text in told if worse]
     return evaluation(

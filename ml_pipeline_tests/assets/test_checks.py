@@ -97,9 +97,11 @@ def test_a_fall_counts_only_beyond_noise(lost: int, passes: bool) -> None:
     found = regression_check("k", ours, base, RegressionCheck())
     assert (found.passed, found.severity) == (passes, ERROR)
     assert found.metadata["capability_delta"].value == pytest.approx(-lost / 40)
+    told = (found.description or "").replace("\u00a0", " ")
+    assert told.endswith("(a fall fails where p < 0.01)") == (lost == 7)
     if not passes:
-        assert "−20 points" in (found.description or "")  # noqa: RUF001 - a minus sign
-        assert "p = 0.008" in (found.description or "").replace("\u00a0", " ")
+        assert "−20 points" in told  # noqa: RUF001 - a minus sign
+        assert told.endswith("p = 0.008")
 
 
 def test_a_small_fall_that_is_no_noise_counts_from_the_drop_on() -> None:
