@@ -18,7 +18,7 @@ LITTLE_WORK = {
     "heuristic": ["--repeats", "1"],
     "influx": ["--checkpoints", "5", "--repeats", "1"],
     "judge": ["--answers", "50", "--rows", "100", "200", "--repeats", "1"],
-    "report_html": ["--checkpoints", "6", "--probes", "20", "--runs", "2", "--repeats", "1"],
+    "report": ["--checkpoints", "6", "--probes", "20", "--runs", "2", "--repeats", "1"],
     "tick": ["--checkpoints", "1000", "--repeats", "1"],
 }
 

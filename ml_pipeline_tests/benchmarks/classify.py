@@ -31,7 +31,7 @@ import numpy as np
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline_tests.backends.conftest import find_smollm2
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 
 LABELS = (" joy", " anger", " fear", " trust")
 INSTRUCTIONS = "Name the feeling of each sentence: joy, anger, fear or trust.\nSentence: {}\nFeeling:"

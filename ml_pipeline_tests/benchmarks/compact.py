@@ -24,7 +24,7 @@ from ml_pipeline.stores.compaction import Compaction
 from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.rows import conform
 from ml_pipeline.stores.tables import PROBE_RESULTS
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.stores.samples import identity, key, probe_rows
 
 ONES = 50

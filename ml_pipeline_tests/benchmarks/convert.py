@@ -36,7 +36,7 @@ from ml_pipeline.adapters.base_gguf import read_base_facts
 from ml_pipeline.adapters.gguf_plan import plan_conversion
 from ml_pipeline.adapters.peft_files import write_peft
 from ml_pipeline.adapters.safetensors_header import read_header
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 
 _FORKED = multiprocessing.get_context("fork")
 

@@ -31,7 +31,7 @@ import paramiko
 from ml_pipeline.checkpoints.discovery import Memory, discover
 from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.checkpoints.ssh.connection import ConnectionPool
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.servers import require_binary
 from ml_pipeline_tests.sshd import Sshd, running_sshd, trust
 from ml_pipeline_tests.tcp_proxy import running_proxy

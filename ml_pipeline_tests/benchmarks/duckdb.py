@@ -34,7 +34,7 @@ from ml_pipeline.stores.score_store import ScoreStore
 from ml_pipeline.stores.tables import PROBE_RESULTS
 from ml_pipeline.stores.views import LATEST_LEADERBOARD
 from ml_pipeline_tests.benchmarks.many_checkpoints import Checkpoints
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.benchmarks.stock_duckdb import MISSING, StockDuckDB
 
 TABLES = ("evaluations", "checkpoint_scores", "probe_results")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from ml_pipeline.scoring.filter_numbers import last_number, number_values
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 
 ANSWERS = 10_000
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")

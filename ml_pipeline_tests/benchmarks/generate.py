@@ -40,7 +40,7 @@ from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline.backends.llama_server import find_llama_server
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 
 SEQUENCES = 24
 CONTEXT_TOKENS = 256

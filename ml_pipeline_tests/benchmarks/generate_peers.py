@@ -37,7 +37,7 @@ from ml_pipeline.backends.llama_server.binary import find_llama_server
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.generate import MAX_TOKENS, PROMPTS, SEQUENCES, llama_server
-from ml_pipeline_tests.benchmarks.report import BenchmarkResult, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import BenchmarkResult, interleaved, medians, print_result
 from ml_pipeline_tests.benchmarks.runs import sample_adapters
 from ml_pipeline_tests.project import SAMPLES, Project, make_project
 

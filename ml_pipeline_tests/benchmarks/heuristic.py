@@ -20,7 +20,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ml_pipeline.scoring.heuristic import FIGURES, heuristic_columns
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.scoring.plain_heuristic import plain_heuristic
 
 SIZES = {"short": 45, "medium": 570, "long": 17_400}

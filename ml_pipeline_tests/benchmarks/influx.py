@@ -29,7 +29,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS, WriteOptions
 from ml_pipeline.stores.influx import InfluxV2Sender
 from ml_pipeline.stores.influx_buffer import InfluxBuffer
 from ml_pipeline.stores.points import ScorePoint, lines_by_batch
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.stores.samples import MTIME_NS, key
 from ml_pipeline_tests.victoria_metrics import running_victoria_metrics, stored
 

@@ -31,7 +31,7 @@ from ml_pipeline.evaluation.judging import judge_in_batches
 from ml_pipeline.judge_settings import JudgeSettings
 from ml_pipeline.scoring import judge_request, read_judgement
 from ml_pipeline.suites import Suite, load_suites
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.evaluation.rows import evaluation
 from ml_pipeline_tests.evaluation.scripted import ScriptedBackend, completion
 

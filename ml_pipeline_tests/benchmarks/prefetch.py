@@ -26,7 +26,7 @@ from ml_pipeline.checkpoints.fetch import FetchCache, FetchedFiles
 from ml_pipeline.checkpoints.prefetch import Prefetcher
 from ml_pipeline.checkpoints.source import LocalFolder
 from ml_pipeline.checkpoints.transfer import Progress
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.checkpoints.sources import add_weights, checkpoints_of
 
 CHECKPOINTS = 6

@@ -25,7 +25,7 @@ from ml_pipeline.backend_settings import MlxServerSettings
 from ml_pipeline.backends.interface import AdapterFile, CompletionRequest, GenerationOptions, Message
 from ml_pipeline.backends.mlx_server import MlxServerBackend, SshLauncher
 from ml_pipeline_tests.backends.tiny_mlx import write_checkpoint, write_model
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.sshd import running_sshd
 
 AT_ONCE = 8

@@ -28,7 +28,7 @@ from ml_pipeline.backends.interface import AdapterFile, CompletionRequest, Gener
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline_tests.backends.conftest import find_smollm2
 from ml_pipeline_tests.benchmarks.generate import PROMPTS
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.project import SAMPLES
 
 CHECKPOINTS = 8

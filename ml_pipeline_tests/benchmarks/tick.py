@@ -20,7 +20,7 @@ import dagster as dg
 from ml_pipeline.automation.discovery_sensor import build_discovery_sensor
 from ml_pipeline.checkpoints import catalogue
 from ml_pipeline.resources import PipelineResource
-from ml_pipeline_tests.benchmarks.report import compare, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, medians, print_result
 from ml_pipeline_tests.checkpoints.files import write_checkpoint
 
 RUNS = 200

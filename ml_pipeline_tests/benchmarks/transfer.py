@@ -27,7 +27,7 @@ import paramiko
 
 from ml_pipeline.checkpoints.ssh import SshFolder
 from ml_pipeline.checkpoints.ssh.connection import ConnectionPool
-from ml_pipeline_tests.benchmarks.report import compare, interleaved, medians, print_result
+from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 from ml_pipeline_tests.servers import require_binary
 from ml_pipeline_tests.sshd import Sshd, running_sshd
 
