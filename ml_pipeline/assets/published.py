@@ -26,7 +26,7 @@ from ml_pipeline.stores.table import described
 
 _SCORES = ("checkpoint_scores", "heuristic_scores", "judgements")  # what these were made of lies above them
 _SCORES_AND_SIGNS = (*_SCORES, "degeneration", "training_loss")
-_GROUP = "publish"
+_GROUP, _AFTER = "publish", "analyse"  # what follows within a group would bend all arrows of the graph
 _PREVIEW_ROWS = 20
 _PLOTS = 6
 _SCORE_COLUMNS = ("source", "run", "iteration", "suite", "metric", "value", "low", "high", "count", "unscored")
@@ -104,7 +104,7 @@ def score_report(
 
 @dg.asset(
     deps=[leaderboard],
-    group_name=_GROUP,
+    group_name=_AFTER,
     kinds={"duckdb"},
     owners=[OWNER],
     output_required=False,
