@@ -11,7 +11,6 @@ from rich.text import Text
 
 from ml_pipeline.cli.view_parts import (
     add_row,
-    difference,
     heading,
     mean_interval_cell,
     p_cell,
@@ -23,7 +22,7 @@ from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.flips import Answer, Flip
 from ml_pipeline.reports.pairs import Pairing, SuitePair, pair_table
 from ml_pipeline.reports.terminal import terminal_text
-from ml_pipeline.reports.wording import NONE, mean_difference, mean_name, percent, percent_interval
+from ml_pipeline.reports.wording import NONE, difference, mean_difference, mean_name, percent, percent_interval
 
 _READ = 20
 _LEGEND = (

@@ -12,7 +12,6 @@ from ml_pipeline.cli.compare_view import flip_json, flip_view
 from ml_pipeline.cli.view_parts import (
     VERDICT_STYLES,
     add_row,
-    difference,
     heading,
     mean_interval_cell,
     table_of,
@@ -25,7 +24,7 @@ from ml_pipeline.reports.pairs import pair_table
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.score_table import JUDGE_PREFIX, SIGNAL_METRICS
 from ml_pipeline.reports.terminal import interval_bar, terminal_text
-from ml_pipeline.reports.wording import NONE, gain, mean_difference, mean_name, percent_interval
+from ml_pipeline.reports.wording import NONE, difference, gain, mean_difference, mean_name, percent_interval
 from ml_pipeline.scoring.degeneration import SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from ml_pipeline.cli.view_parts import (
     add_row,
-    difference,
     heading,
     mean_interval_cell,
     p_cell,
@@ -22,7 +21,7 @@ from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.reports.trouble import first_trouble
-from ml_pipeline.reports.wording import NO_SCORES, NONE, headline, mean_difference, percent_interval, points
+from ml_pipeline.reports.wording import NO_SCORES, NONE, difference, headline, mean_difference, percent_interval, points
 
 _JUDGE = "judge:avg"
 _ITERATIONS = 2

@@ -11,7 +11,7 @@ from rich.text import Text
 from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.terminal import terminal_text
-from ml_pipeline.reports.wording import NONE, p_value, points, signed
+from ml_pipeline.reports.wording import NONE, p_value, signed
 
 VERDICT_STYLES = {"better": "bold green", "worse": "bold red"}
 SHORT_VERDICTS = {"no clear difference": "unclear", "no base to compare with": "no base", "not scored": "unscored"}
@@ -39,13 +39,6 @@ def add_row(table: Table, cells: Sequence[str | Text], options: ConsoleOptions, 
 def heading(words: str, options: ConsoleOptions) -> Text:
     """The line above a block."""
     return terminal_text(f"\n{words}", options, "bold")
-
-
-def difference(comparison: Comparison | None) -> str:
-    """A difference in points with its interval: '+22 [+4 to +38]'."""
-    if comparison is None:
-        return NONE
-    return f"{points(comparison.delta)} [{points(comparison.low)} to {points(comparison.high)}]"
 
 
 def p_cell(comparison: Comparison | None) -> str:

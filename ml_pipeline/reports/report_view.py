@@ -18,6 +18,7 @@ from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.trouble import first_trouble
 from ml_pipeline.reports.wording import (
     NONE,
+    difference,
     evenly,
     headline,
     number,
@@ -185,7 +186,7 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     shown = {"judge:avg": "avg"} if "judge:avg" in judged and curve.best else judged
     columns: dict[str, Callable[[Point], str]] = {}
     if curve.best and curve.base is not None:
-        columns["vs base, points"] = _delta
+        columns["vs base, points"] = lambda point: difference(point.vs_base)
     if curve.best and len(curve.points) > 1:
         columns["vs the one before"] = _step
     for metric in curve.sample_metrics:
@@ -199,13 +200,6 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     columns["tokens"] = _mean_of("mean_completion_tokens", digits=0)
     columns["unscored"] = lambda point: str(point.unscored)
     return columns
-
-
-def _delta(point: Point) -> str:
-    found = point.vs_base
-    if found is None:
-        return NONE
-    return f"{points(found.delta)} [{points(found.low)} to {points(found.high)}]"
 
 
 def _step(point: Point) -> str:

@@ -63,6 +63,13 @@ def p_value(value: float) -> str:
     return words.replace(" ", "\u00a0")
 
 
+def difference(comparison: Comparison | None) -> str:
+    """A difference in points with its interval: '+22 [+4 to +38]'."""
+    if comparison is None:
+        return NONE
+    return f"{points(comparison.delta)} [{points(comparison.low)} to {points(comparison.high)}]"
+
+
 def gain(comparison: Comparison) -> str:
     """The difference to the base with its certainty: '+33 points [+14 to +49], p = 0.002'."""
     interval = f"[{points(comparison.low)} to {points(comparison.high)}]"
