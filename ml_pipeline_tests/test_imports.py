@@ -78,10 +78,3 @@ def test_a_file_imports_only_what_its_stage_may(path: Path) -> None:
     if not {str(relative), stage, relative.parts[0]} & MAY_USE_DAGSTER:
         assert not {name for name in imported(path) if name.split(".")[0] == "dagster"}
     assert not {name for name in imported(path) if name.startswith("dagster._")}, "private parts of Dagster"
-
-
-def test_every_file_holds_one_concept() -> None:
-    long = {
-        str(path.relative_to(PACKAGE)): count for path in FILES if (count := len(path.read_text().splitlines())) > 300
-    }
-    assert long == {}
