@@ -19,6 +19,11 @@ class LlamaCppSettings(Section):
     context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
+    extra_buffers: bool = Field(
+        True,
+        description="Let llama.cpp repack weights for this CPU. Kernels that crash in a trial are left out by "
+        "themselves; off, these are never used.",
+    )
     weights: Literal["stored", "f16"] = Field(
         "stored",
         description="`f16`: quantised weights are written out in 16 bits first. Batches are faster so on a CPU and "

@@ -9,6 +9,7 @@
     ├── AdapterError         an adapter's files are damaged, hostile, unsupported, or do not fit the base model
     │   └── AdapterNotAppliedError   the model answers as without it
     ├── BackendError         a model cannot be loaded or cannot answer
+    ├── NativeCrashError     the process that scored a checkpoint was ended by a signal
     ├── SuiteError           a suite or rubric file is wrong
     ├── ResponseFileError    a file of responses cannot be read, or holds none
     ├── ImportFileError      a file to import cannot be read, or is of no known kind
@@ -75,6 +76,10 @@ class AdapterNotAppliedError(AdapterError):
 
 class BackendError(MlPipelineError):
     """A model cannot be loaded or cannot answer."""
+
+
+class NativeCrashError(MlPipelineError):
+    """The process that scored a checkpoint was ended by a signal: a native library crashed."""
 
 
 class SuiteError(MlPipelineError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ class BackendResource(dg.ConfigurableResource[None]):
         """As much of a base model as these stages need, for as long as the context lasts; see `ready_model`."""
         return ready_model(settings, place, stages, preparer, Path(self.cache_file))
 
-    def judges(self, settings: Settings) -> Judges:
-        """The judges that the settings name, for as long as the context lasts."""
-        return Judges(settings, Path(self.cache_file))
+    def judges(self, settings: Settings, note: Callable[[str], None]) -> Judges:
+        """The judges that the settings name, for as long as the context lasts; `note` takes what is worth a line."""
+        return Judges(settings, Path(self.cache_file), note)
 
 
 def build_resources(config: Path, settings: Settings) -> dict[str, Any]:

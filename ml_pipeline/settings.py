@@ -251,6 +251,11 @@ class Settings(Section):
         return self.cache_path / "decoded_bases"
 
     @property
+    def trials_path(self) -> Path:
+        """What trials of native libraries in child processes found out."""
+        return self.cache_path / "trials"
+
+    @property
     def requested_path(self) -> Path:
         """The database of what the discovery sensor has asked to be scored."""
         return self.data_path / "dagster" / "requested.sqlite"

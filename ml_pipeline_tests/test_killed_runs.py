@@ -16,6 +16,7 @@ import pytest
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.stores.tables import CHECKPOINT_TABLES
 from ml_pipeline_tests.agreement import assert_stores_agree
+from ml_pipeline_tests.backends.crashing import Crashes
 from ml_pipeline_tests.influxd import DATABASE, LOGIN, Influxd
 from ml_pipeline_tests.project import REPOSITORY, Project, make_project, sample_iterations
 
@@ -94,6 +95,44 @@ def kill_after(project: Project, seconds: float) -> None:
             running.wait(seconds)
         except subprocess.TimeoutExpired:
             running.kill()
+
+
+def test_a_native_crash_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said when it happens, left out by the next run, and scored when it is asked for by name."""
+    project = make_project(tmp_path / "project")
+    project.configure(judge={"backend": "none"})
+    iterations = sample_iterations(RUN)[:3]
+    for iteration in iterations:
+        project.add(RUN, iteration)
+    keys = [f"mac.smollm2-135m-{RUN}@{iteration}" for iteration in iterations]
+    folder = tmp_path / "crashing"
+    folder.mkdir()
+    crashes = Crashes(folder, monkeypatch)
+    crashes.at_adapter(1)
+    first = project.run("score")
+    assert first.returncode == -signal.SIGSEGV
+    sentence = f"was ended by SIGSEGV (Segmentation fault) while it scored {keys[1]}"
+    assert sentence in " ".join(first.stderr.split())
+    # The adapter crashes whenever it is loaded: this run must not touch it.
+    second = project.run("score")
+    assert second.returncode == 1, second.stderr
+    assert f"failed: {keys[1]}: the process of run" in " ".join(second.stderr.split())
+    assert "1 left out after a crash" in second.stderr
+    assert scored(project) == {"base.smollm2-135m@0", keys[0], keys[2]}
+    status = project.run("status")
+    assert sentence in " ".join(status.stdout.split())
+    crashes.stop()
+    assert project.run("score").returncode == 1
+    named = project.run("score", "--filter", keys[1])
+    assert named.returncode == 0, named.stderr
+    assert scored(project) == {"base.smollm2-135m@0", *keys}
+    last = project.run("score")
+    assert last.returncode == 0, last.stderr
+
+
+def scored(project: Project) -> set[str]:
+    with duckdb.connect(str(project.root / "data" / "scores.duckdb"), read_only=True) as connected:
+        return {key for (key,) in connected.execute("SELECT DISTINCT partition_key FROM checkpoint_scores").fetchall()}
 
 
 @pytest.mark.parametrize("step", STEPS)

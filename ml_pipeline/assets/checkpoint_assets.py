@@ -13,6 +13,7 @@ import dagster as dg
 from ml_pipeline.assets.check_specs import CHECKPOINT_CHECKS
 from ml_pipeline.assets.scoring_run import ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
+from ml_pipeline.automation.native_crashes import crash_notes
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS
 from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.resources import BackendResource, PipelineResource
@@ -39,8 +40,9 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
         duckdb_io_manager: dg.ResourceParam[DuckDBIOManager],
         influx_io_manager: dg.ResourceParam[InfluxIOManager],
     ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-        with run_lock(pipeline.settings().run_locks_path, context.run_id):
-            run = ScoringRun(context, pipeline, backend, duckdb_io_manager.store(), influx_io_manager)
+        locks = pipeline.settings().run_locks_path
+        with run_lock(locks, context.run_id), crash_notes(locks, context.run_id) as notes:
+            run = ScoringRun(context, pipeline, backend, duckdb_io_manager.store(), influx_io_manager, notes)
             yield from run.score(context.partition_keys)
         if run.failed:
             raise dg.Failure(

@@ -64,7 +64,7 @@ def response_judgements(
         )
     store = duckdb_io_manager.store()
     scorer = ResponseScorer(settings, pipeline.suites(), store)
-    with run_lock(settings.run_locks_path, context.run.run_id), backend.judges(settings) as judges:
+    with run_lock(settings.run_locks_path, context.run.run_id), backend.judges(settings, context.log.info) as judges:
         yield from _each_file(
             context,
             RESPONSE_JUDGEMENTS_SPEC.key,

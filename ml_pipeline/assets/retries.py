@@ -1,26 +1,32 @@
-"""What a run that repeats another one need not do again."""
+"""What a run that repeats another one need not do again, and must not."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import dagster as dg
 
 
-def finished_before(instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> set[str]:
-    """The partitions for which the runs that this run repeats have recorded all of `assets`.
+def runs_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[str]:
+    """The ids of the runs that this run repeats, newest first.
 
     A run started by "Re-execute", or again after a crash, names the run it repeats; one that a person or a sensor
-    starts names none, and scores everything that it is given.
+    starts names none.
     """
-    recorded: Counter[str] = Counter()
     parent = run.parent_run_id
     while parent is not None:
+        yield parent
+        parent_run = instance.get_run_by_id(parent)
+        parent = parent_run.parent_run_id if parent_run else None
+
+
+def finished_before(instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> set[str]:
+    """The partitions for which the runs that this run repeats have recorded all of `assets`."""
+    recorded: Counter[str] = Counter()
+    for parent in runs_before(instance, run):
         for entry in instance.all_logs(parent, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.dagster_event
             if event is not None and event.asset_key in assets and event.partition is not None:
                 recorded[event.partition] += 1
-        parent_run = instance.get_run_by_id(parent)
-        parent = parent_run.parent_run_id if parent_run else None
     return {partition for partition, count in recorded.items() if count >= len(assets)}

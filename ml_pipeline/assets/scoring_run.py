@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from ml_pipeline.assets.checkpoint_checks import CheckpointChecks
 from ml_pipeline.assets.metadata import report_link, stage_metadata
-from ml_pipeline.assets.retries import finished_before
+from ml_pipeline.assets.retries import finished_before, runs_before
 from ml_pipeline.assets.specs import POINT_ASSETS
 from ml_pipeline.assets.standing import standing_metadata
+from ml_pipeline.automation.native_crashes import CrashNotes
+from ml_pipeline.automation.run_locks import record_crashes, recorded_crash
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, SettingsError
+from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, NativeCrashError, SettingsError
 from ml_pipeline.evaluation.evaluator import Evaluator, StageResult
 from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.placement import Placement, placement
@@ -44,12 +46,14 @@ class ScoringRun:
         backend: BackendResource,
         store: ScoreStore,
         influx: InfluxIOManager,
+        crash_notes: CrashNotes,
     ) -> None:
         self.failed: dict[str, str] = {}
         self._context = context
         self._backend = backend
         self._store = store
         self._influx = influx
+        self._crash_notes = crash_notes
         self._settings = pipeline.settings()
         self._suites = pipeline.suites()
         self._listener = current_listener(context.log.info)
@@ -63,9 +67,10 @@ class ScoringRun:
     def score(self, keys: Sequence[str]) -> Iterator[Event]:
         """Score the checkpoints one after another, handing out what Dagster is to record of each.
 
-        A repeated run leaves those alone that the run before it finished.
+        A repeated run leaves those alone that the runs before it finished, and those at which their processes crashed.
         """
         context = self._context
+        keys = self._without_crashed(keys)
         done = finished_before(context.instance, context.run, context.selected_asset_keys)
         if done:
             self._listener.note(f"{len(done & set(keys))} of {len(keys)} checkpoints were finished by the run before")
@@ -81,11 +86,23 @@ class ScoringRun:
         ahead = [c for c in here if fetched and c.key in places and places[c.key].source is None]
         with (
             Preparer(self._settings, catalogue, self._listener, ahead) as preparer,
-            self._backend.judges(self._settings) as judges,
+            self._backend.judges(self._settings, self._listener.note) as judges,
         ):
             placed = [checkpoint for checkpoint in here if checkpoint.key in places]
             for place, group in groupby(placed, key=lambda checkpoint: places[checkpoint.key]):
                 yield from self._score_group(preparer, judges, place, list(group))
+
+    def _without_crashed(self, keys: Sequence[str]) -> list[str]:
+        """The keys, without those at which a run that this one repeats was ended by a signal: these fail."""
+        instance = self._context.instance
+        record_crashes(self._settings.run_locks_path, instance)
+        crashed: dict[str, str] = {}
+        for run_id in runs_before(instance, self._context.run):
+            crashed |= recorded_crash(instance.get_run_by_id(run_id))
+        for key in keys:
+            if key in crashed:
+                self._fail(key, NativeCrashError(crashed[key]))
+        return [key for key in keys if key not in crashed]
 
     def _places(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Placement]:
         """Where each checkpoint is scored, by key; those whose base model is not configured fail."""
@@ -105,6 +122,9 @@ class ScoringRun:
             self._listener.note(f"Loading {place.base_model} {where} for {len(checkpoints)} checkpoints")
         try:
             with self._backend.load(self._settings, place, self._stages, preparer) as model:
+                for remark in model.backend.remarks if model.backend is not None else ():
+                    self._context.log.warning(remark)
+                    self._listener.note(remark)
                 evaluator = Evaluator(
                     settings=self._settings,
                     suites=self._suites,
@@ -121,6 +141,7 @@ class ScoringRun:
 
     def _score_one(self, evaluator: Evaluator, checkpoint: Checkpoint, number: str) -> Iterator[Event]:
         facts: dict[str, object] = {}
+        self._crash_notes.under_way(checkpoint.key)
         try:
             for result in evaluator.evaluate(checkpoint, self._stages):
                 receipts = self._store.write_partition(checkpoint.key, result.tables) if result.tables else []
@@ -133,6 +154,8 @@ class ScoringRun:
                 yield from self._checks.not_applied(checkpoint)
             self._fail(checkpoint.key, error)
             return
+        finally:
+            self._crash_notes.under_way(None)
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
 
     def _metadata(

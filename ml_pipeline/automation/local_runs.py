@@ -25,7 +25,7 @@ from ml_pipeline.automation.jobs import (
     score_checkpoints_job,
 )
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
-from ml_pipeline.automation.run_locks import report_dead_runs, run_lock, run_that_holds
+from ml_pipeline.automation.run_locks import recorded_crash, report_dead_runs, run_lock, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.history.importing import ImportedCheckpoints
 from ml_pipeline.settings import Settings
@@ -165,7 +165,7 @@ def publish(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
 
 def failure_reasons(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
     """Why checkpoints failed in a run, by key."""
-    reasons = {}
+    reasons = recorded_crash(instance.get_run_by_id(run_id))
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = record.dagster_event
         data = event.step_failure_data.user_failure_data if event else None

@@ -8,13 +8,18 @@ checkpoints can be scored again, and the model it had claimed is free for others
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from ml_pipeline.automation.native_crashes import crash_of, crashed_runs, forget_crash
+
 _GOING_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_CRASHED_TAG, _DETAILS_TAG = "ml_pipeline/native_crash", "ml_pipeline/native_crash_details"
+_CRASHED_RUNS = 50
 _OURS: set[Path] = set()
 """The locks that this process holds."""
 
@@ -48,10 +53,11 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
         path = folder / f"{run.run_id}.lock"
         if path.is_file() and _is_free(path):
             instance.report_run_failed(
-                run, "The process of this run ended without a word. Finished checkpoints are kept."
+                run, f"The process of this run {_how(folder, run.run_id)}. Finished checkpoints are kept."
             )
             path.unlink(missing_ok=True)
             dead.append(run.run_id)
+    record_crashes(folder, instance)
     for run_id in instance.event_log_storage.get_concurrency_run_ids():
         run_or_none = instance.get_run_by_id(run_id)
         if run_or_none is None or run_or_none.is_finished:
@@ -59,9 +65,45 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
     return dead
 
 
+def record_crashes(folder: Path, instance: dg.DagsterInstance) -> None:
+    """Write onto the records of runs whose process crashed how it did; `recorded_crash` reads it."""
+    for run_id in crashed_runs(folder):
+        lock = folder / f"{run_id}.lock"
+        if lock.is_file() and not _is_free(lock):
+            continue
+        crash, run = crash_of(folder, run_id), instance.get_run_by_id(run_id)
+        if crash is not None and run is not None:
+            instance.report_engine_event(str(crash), run)
+            details = json.dumps({"checkpoint": crash.checkpoint, "why": str(crash)})
+            instance.add_run_tags(run_id, {_CRASHED_TAG: "yes", _DETAILS_TAG: details})
+        forget_crash(folder, run_id)
+        lock.unlink(missing_ok=True)
+
+
+def recorded_crash(run: dg.DagsterRun | None) -> dict[str, str]:
+    """Why the checkpoint failed at which the process of this run crashed, by its key; empty where it did not."""
+    if run is None or _DETAILS_TAG not in run.tags:
+        return {}
+    details = json.loads(run.tags[_DETAILS_TAG])
+    return {} if details["checkpoint"] is None else {details["checkpoint"]: details["why"]}
+
+
+def crashed_checkpoints(instance: dg.DagsterInstance) -> dict[str, str]:
+    """The checkpoints at which the process of a run crashed, and how, by key; the newest crash of each counts."""
+    crashed: dict[str, str] = {}
+    for run in instance.get_runs(dg.RunsFilter(tags={_CRASHED_TAG: "yes"}), limit=_CRASHED_RUNS):
+        crashed = {**recorded_crash(run), **crashed}
+    return crashed
+
+
 def run_that_holds(pool: str, instance: dg.DagsterInstance) -> str | None:
     """The id of a run that has claimed this pool, if one has."""
     return next(iter(instance.event_log_storage.get_concurrency_info(pool).active_run_ids), None)
+
+
+def _how(folder: Path, run_id: str) -> str:
+    crash = crash_of(folder, run_id)
+    return "ended without a word" if crash is None else f"was ended by {crash.signal}"
 
 
 def _is_free(path: Path) -> bool:

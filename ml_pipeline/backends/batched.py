@@ -51,6 +51,11 @@ class BatchedBackend(ABC, Generic[JobType]):
     def __init__(self) -> None:
         self._calls = OneAtATime()
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """None here. See `Backend.remarks`."""
+        return ()
+
     def complete(
         self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False
     ) -> Iterator[Completion]:

@@ -148,6 +148,11 @@ class CachedBackend:
         """As the backend beneath."""
         return self._backend.constrains_json
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """As the backend beneath."""
+        return self._backend.remarks
+
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages."""
         return self._backend.render(messages)

@@ -148,6 +148,13 @@ class Backend(Protocol):
     def constrains_json(self) -> bool:
         """Whether it can hold an answer to a JSON schema; a request with one is refused where it cannot."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the run should know of how it answers, a sentence each: kernels left out because they crash.
+
+        Nothing in most cases.
+        """
+
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages: the text after the chat template.
 

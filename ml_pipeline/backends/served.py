@@ -73,6 +73,11 @@ class ServedBackend(ABC, Generic[Server]):
         self._stopping = False
         self._calls = OneAtATime()
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """None here. See `Backend.remarks`."""
+        return ()
+
     @abstractmethod
     def _new_server(self) -> Server:
         """Start a server; raises BackendError when it does not get ready."""

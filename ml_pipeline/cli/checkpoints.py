@@ -52,6 +52,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     from ml_pipeline.automation import local_runs
     from ml_pipeline.automation.local_logs import read_logs
     from ml_pipeline.automation.publishing import is_published
+    from ml_pipeline.automation.run_locks import crashed_checkpoints
     from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.progress import RichProgress, listening
     from ml_pipeline.resources import suites_of
@@ -68,7 +69,10 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
         states = local_runs.mark_changed(states, candidates, settings)
         states = local_runs.mark_imported(states, candidates, settings)
         chosen = [c for c in candidates if force or states[c.key] not in ("scored", "scoring", "imported")]
-        chosen = chosen[:limit]
+        # One that ended a process is not allowed to end the next one, unless somebody asks for it.
+        crashed = {} if force or pattern != "*" else crashed_checkpoints(instance)
+        left_out = {c.key: crashed[c.key] for c in chosen if c.key in crashed}
+        chosen = [c for c in chosen if c.key not in left_out][:limit]
         imported = sum(state == local_runs.State.IMPORTED for state in states.values())
         known = f" ({imported} known by imported scores)" if imported else ""
         counts = f"{len(candidates)} checkpoints{known}, {len(chosen)} to score"
@@ -92,11 +96,14 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             if not chosen:
                 console.print("Nothing new to score.")
             console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
-    for key, reason in outcome.failures.items():
+    for key, reason in {**left_out, **outcome.failures}.items():
         words = printable_lines(f"failed: {key}: {reason}")
         stderr().print(words, style="red", markup=False, highlight=False, soft_wrap=True)
     if outcome.failures:
         stderr().print(f"{len(outcome.failures)} of {len(chosen)} failed; the same command tries just those again.")
+    if left_out:
+        stderr().print(f"{len(left_out)} left out after a crash; --force or --filter tries them again.")
+    if outcome.failures or left_out:
         sys.exit(1)
 
 

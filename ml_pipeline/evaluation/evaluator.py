@@ -81,7 +81,7 @@ class Evaluator:
                 yield StageResult(
                     "responses",
                     {"evaluations": [evaluation.row() for evaluation in evaluations], "responses": responses},
-                    response_facts(responses, proof),
+                    response_facts(responses, proof, self._backend),
                 )
         rest = [stage for stage in STAGES[3:] if stage in stages]
         if rest and responses is None:

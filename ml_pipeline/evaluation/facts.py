@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_pipeline.adapters.adapter import Adapter
-from ml_pipeline.backends.interface import AdapterFile, AppliedProof
+from ml_pipeline.backends.interface import AdapterFile, AppliedProof, Backend
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 
 Row = dict[str, Any]
@@ -41,14 +41,16 @@ def converted_facts(converted: AdapterFile | None) -> Facts:
     return facts
 
 
-def response_facts(rows: Sequence[Row], proof: AppliedProof | None) -> Facts:
-    """How the answers ended, and the proof that the adapter was applied."""
+def response_facts(rows: Sequence[Row], proof: AppliedProof | None, backend: Backend) -> Facts:
+    """How the answers ended, the proof that the adapter was applied, and what answered."""
     endings = Counter(row["finish_reason"] for row in rows)
     facts: Facts = {
         "answers": len(rows),
         "completion_tokens": sum(row["completion_tokens"] for row in rows),
         "cut_at_the_token_limit": endings["length"],
         "ended_by_an_error": endings["error"] + endings["cancelled"],
+        "backend": backend.identity().backend_version,
+        **({"remarks": " ".join(backend.remarks)} if backend.remarks else {}),
         "examples": [
             {"probe": row["probe_id"], "prompt": row["prompt"], "answer": row["response"]} for row in rows[:5]
         ],

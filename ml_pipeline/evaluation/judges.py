@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,13 @@ class Judge:
 
 class Judges:
     """The judges that pipeline.yaml names. Each backend of a judge's own is opened when it is first asked for, and
-    kept until the context ends; one that cannot be opened is not waited for a second time."""
+    kept until the context ends; one that cannot be opened is not waited for a second time. `note` takes the remarks of
+    those that are opened."""
 
-    def __init__(self, settings: Settings, cache_file: Path) -> None:
+    def __init__(self, settings: Settings, cache_file: Path, note: Callable[[str], None]) -> None:
         self._settings = settings
         self._cache_file = cache_file
+        self._note = note
         self._opened: dict[str, Backend | MlPipelineError] = {}
         self._closing = ExitStack()
 
@@ -72,6 +74,8 @@ class Judges:
             try:
                 runner, place = _runner(self._settings, member)
                 backend = self._closing.enter_context(closing(open_backend(self._settings, runner, place)))
+                for remark in backend.remarks:
+                    self._note(f"judge {member}: {remark}")
                 cache = self._closing.enter_context(closing(CompletionCache(self._cache_file)))
                 self._opened[member] = CachedBackend(backend, cache)
             except MlPipelineError as error:

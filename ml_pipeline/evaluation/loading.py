@@ -76,11 +76,11 @@ def open_backend(settings: Settings, runner: AnyBackend, place: Placement) -> Ba
             gguf = gguf_path(settings, name)
             decoded = decoded_weights(gguf, settings.decoded_bases_path) if runner.weights == "f16" else None
             options = runner.model_dump(exclude={"type", "weights"})
-            return LlamaCppBackend(gguf, name, decoded=decoded, **options)
+            return LlamaCppBackend(gguf, name, decoded=decoded, trials=settings.trials_path, **options)
         case LlamaServerSettings():
-            return LlamaServerBackend(gguf_path(settings, name), name, runner)
+            return LlamaServerBackend(gguf_path(settings, name), name, runner, trials=settings.trials_path)
         case MlxSettings():
-            return MlxBackend(mlx_model_here(settings, name), name, runner)
+            return MlxBackend(mlx_model_here(settings, name), name, runner, trials=settings.trials_path)
         case MlxServerSettings():
             return MlxServerBackend(_launcher(settings, place), mlx_model(settings, name), name, runner)
         case HttpSettings():

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from ml_pipeline.adapters.mlx_base import unpermute, write_mlx_base
 from ml_pipeline.errors import AdapterError
+from ml_pipeline_tests.backends.high_level import high_level_model
 
 HEADS, HEADS_KV, HEAD_DIM, FFN, TOKENS = 2, 1, 4, 6, ["a", "b", "ab", "<|end|>"]
 WIDTH = HEADS * HEAD_DIM
@@ -201,7 +202,7 @@ def test_logits_equal_llama_cpps(smollm2: tuple[Path, Path], tmp_path: Path) -> 
     assert llama_cpp.llama_model_quantize(str(gguf_path).encode(), str(exact).encode(), ctypes.byref(params)) == 0
 
     kv_type = llama_cpp.GGML_TYPE_F32
-    llama = llama_cpp.Llama(str(exact), n_ctx=128, logits_all=True, verbose=False, type_k=kv_type, type_v=kv_type)
+    llama = high_level_model(exact, n_ctx=128, logits_all=True, type_k=kv_type, type_v=kv_type)
     loaded: Any = load(str(base))
     model, tokenizer = loaded
     messages = [{"role": "user", "content": "Name the capital of France, and say what 12 + 30 is."}]

@@ -17,6 +17,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models import gemma3_text, llama, mixtral
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from ml_pipeline.backends.kernels import Kernels
+from ml_pipeline_tests.backends.high_level import high_level_model
+
 VOCAB_SIZE = 320
 TOKENS = [1, 17, 250, 99, 4, 311, 64, 65, 66, 23, 23, 180]
 
@@ -267,16 +270,16 @@ def mlx_logits(model: Any, tokens: list[int] = TOKENS) -> FloatArray:
 
 def llama_cpp_logits(base: Path, lora: Path | None = None, tokens: list[int] = TOKENS) -> FloatArray:
     """Logits (tokens, vocabulary) with a float32 KV cache: with float16 rounding alone shows as 0.026."""
-    model = llama_cpp.Llama(
-        str(base),
+    model = high_level_model(
+        base,
+        # Repacked weights are for quantised ones; without them, nothing needs a trial.
+        kernels=Kernels(threads=2, extra_buffers=False),
         lora_path=str(lora) if lora else None,
         n_ctx=128,
-        n_threads=2,
         n_gpu_layers=0,
         logits_all=True,
         type_k=llama_cpp.GGML_TYPE_F32,
         type_v=llama_cpp.GGML_TYPE_F32,
-        verbose=False,
     )
     try:
         model.eval(tokens)

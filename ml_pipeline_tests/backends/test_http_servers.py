@@ -21,6 +21,7 @@ from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.adapters.tiny_models import tiny_llama
 from ml_pipeline_tests.backends.conftest import THREADS
+from ml_pipeline_tests.backends.high_level import high_level_model
 from ml_pipeline_tests.backends.llama_servers import require_llama_server
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, answers, ask
 from ml_pipeline_tests.backends.tiny_mlx import Reference, write_model
@@ -221,9 +222,7 @@ def test_json_is_constrained_where_it_is_said(server: Real, backend: HttpBackend
 
 def expected_scores(smollm2: Path, text: str, label: str) -> float:
     """Log-probability of the label's tokens, one after another, from llama.cpp's own logits after a BOS token."""
-    import llama_cpp
-
-    model = llama_cpp.Llama(str(smollm2), n_ctx=128, n_threads=THREADS, logits_all=True, verbose=False)
+    model = high_level_model(smollm2, n_ctx=128, n_threads=THREADS, logits_all=True)
     with closing(model):
         alone, both = (
             [model.token_bos(), *model.tokenize(words.encode(), add_bos=False)] for words in (text, text + label)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import pytest
 
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import CONTEXT_TOKENS, THREADS
+from ml_pipeline_tests.backends.high_level import high_level_model
 
 LABELS = (" Paris", " a very large city", " no")
 # How a text is cut into batches moves this Q4_1 model's logits by up to 1, whoever does it.
@@ -20,9 +20,7 @@ BATCH_NOISE = 0.5
 @pytest.fixture(scope="module")
 def reference(smollm2: Path) -> Any:
     """Log-probabilities by llama-cpp-python's high-level class with all logits kept."""
-    model = llama_cpp.Llama(
-        str(smollm2), n_ctx=CONTEXT_TOKENS, n_threads=THREADS, n_threads_batch=THREADS, logits_all=True, verbose=False
-    )
+    model = high_level_model(smollm2, n_ctx=CONTEXT_TOKENS, n_threads=THREADS, logits_all=True)
 
     def score(text: str, label: str) -> float:
         model.reset()  # type: ignore[no-untyped-call]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import pytest
 
@@ -16,19 +15,18 @@ from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions,
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import CONTEXT_TOKENS, THREADS
+from ml_pipeline_tests.backends.high_level import high_level_model
 from ml_pipeline_tests.backends.requests import QUESTIONS, answer, answers, ask
 
 
 @pytest.fixture(scope="module")
 def high_level(smollm2: Path) -> Iterator[Any]:
     """llama-cpp-python's own high-level class, with the same context and the same attention kernel."""
-    model = llama_cpp.Llama(
-        str(smollm2),
+    model = high_level_model(
+        smollm2,
         n_ctx=CONTEXT_TOKENS,
         n_threads=THREADS,
-        n_threads_batch=THREADS,
         flash_attn=True,
-        verbose=False,
     )
     yield model
     model.close()

@@ -31,6 +31,7 @@ import numpy as np
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline_tests.backends.conftest import find_smollm2
+from ml_pipeline_tests.backends.high_level import high_level_model
 from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 
 LABELS = (" joy", " anger", " fear", " trust")
@@ -64,16 +65,14 @@ class Classification:
     """The ways to classify, over one model file; each method returns sentences a second."""
 
     def __init__(self, gguf: Path, decoded: Path, threads: int, count: int, sequences: int) -> None:
-        import llama_cpp
-
         ours: dict[str, Any] = {"sequences": sequences, "context_tokens": CONTEXT_TOKENS, "threads": threads}
         self.backend = LlamaCppBackend(gguf, "smollm2-135m", decoded=decoded, **ours)
         self.stored = LlamaCppBackend(gguf, "smollm2-135m", **ours)
         self.sentences = sentences_of(self.backend, count)
         self.prompts = [INSTRUCTIONS.format(sentence) for sentence in self.sentences]
-        options: dict[str, Any] = {"n_ctx": CONTEXT_TOKENS, "n_threads": threads, "n_threads_batch": threads}
-        self.model: Any = llama_cpp.Llama(str(gguf), **options, verbose=False)
-        self.scoring: Any = llama_cpp.Llama(str(gguf), **options, logits_all=True, verbose=False)
+        options: dict[str, Any] = {"n_ctx": CONTEXT_TOKENS, "n_threads": threads}
+        self.model: Any = high_level_model(gguf, **options)
+        self.scoring: Any = high_level_model(gguf, **options, logits_all=True)
         self.chosen: dict[str, list[int]] = {}
 
     def ours(self) -> float:

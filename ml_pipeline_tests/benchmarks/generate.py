@@ -5,6 +5,7 @@
 
 - ours: LlamaCppBackend, 24 sequences, with the file's weights written out in 16 bits (`weights: f16`).
 - ours_stored: the same with the weights as they are stored, in Q4_1.
+- ours_plain: as ours_stored, without extra buffers (weights repacked for this CPU).
 - llama_cpp_python: the high-level create_chat_completion, one prompt at a time, as the package is commonly used.
 - decode_limit: the very llama.cpp calls of ours recorded and made again in a bare loop: no sampling, no text, no
   scheduling. What is missing to 1.0 is our own overhead.
@@ -40,6 +41,7 @@ from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
 from ml_pipeline.backends.llama_server import find_llama_server
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.backends.conftest import find_smollm2
+from ml_pipeline_tests.backends.high_level import high_level_model
 from ml_pipeline_tests.benchmarks.result import compare, interleaved, medians, print_result
 
 SEQUENCES = 24
@@ -113,16 +115,13 @@ class Generation:
     """The subjects of the benchmark over one model file; each method returns tokens a second."""
 
     def __init__(self, gguf: Path, decoded: Path, threads: int, sequences: int) -> None:
-        import llama_cpp
-
         options: dict[str, Any] = {"sequences": sequences, "context_tokens": CONTEXT_TOKENS, "threads": threads}
         self.backend = LlamaCppBackend(gguf, "smollm2-135m", decoded=decoded, **options)
         self.stored = LlamaCppBackend(gguf, "smollm2-135m", **options)
+        self.plain = LlamaCppBackend(gguf, "smollm2-135m", extra_buffers=False, **options)
         self.library = RecordingLibrary(self.backend.model.lib)
         self.backend.model.lib = self.library
-        self.high_level_model = llama_cpp.Llama(
-            str(gguf), n_ctx=CONTEXT_TOKENS, n_threads=threads, n_threads_batch=threads, verbose=False
-        )
+        self.high_level_model = high_level_model(gguf, n_ctx=CONTEXT_TOKENS, n_threads=threads)
         self.texts: dict[str, list[str]] = {}
         self.replayed_tokens = 0
 
@@ -137,6 +136,18 @@ class Generation:
         """All prompts at once, with the weights as they are."""
         tokens, seconds = self._complete("ours_stored", self.stored)
         return tokens / seconds
+
+    def ours_plain(self) -> float:
+        """All prompts at once, with the weights as they are and no extra buffers."""
+        tokens, seconds = self._complete("ours_plain", self.plain)
+        return tokens / seconds
+
+    def kernels(self) -> dict[str, str]:
+        """Which build and kernels each of ours used, and what was left out because it crashes here."""
+        backends = {"ours": self.backend, "ours_stored": self.stored, "ours_plain": self.plain}
+        found = {name: backend.identity().backend_version for name, backend in backends.items()}
+        found["system"] = self.backend.model.lib.llama_print_system_info().decode()
+        return found | {f"{name}, remark": remark for name, made in backends.items() for remark in made.remarks}
 
     def _complete(self, name: str, backend: LlamaCppBackend) -> tuple[int, float]:
         requests = [
@@ -195,6 +206,7 @@ class Generation:
         """Free the models."""
         self.backend.close()
         self.stored.close()
+        self.plain.close()
         self.high_level_model.close()
 
 
@@ -255,6 +267,7 @@ def main() -> None:
             "llama_cpp_python": generation.llama_cpp_python,
             "decode_limit": generation.decode_limit,
             "ours_stored": generation.ours_stored,
+            "ours_plain": generation.ours_plain,
         }
         if server_binary is not None:
             address = stack.enter_context(
@@ -275,6 +288,7 @@ def main() -> None:
             "sequences": arguments.sequences,
             "threads": arguments.threads,
             "repeats": arguments.repeats,
+            "kernels": generation.kernels(),
             "equal_texts": generation.equal_texts(),
             "all_figures": {name: [round(value, 1) for value in values] for name, values in figures.items()},
         }

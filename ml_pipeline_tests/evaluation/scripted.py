@@ -107,6 +107,10 @@ class ScriptedBackend:
         assert adapter is None
         return None
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return ()
+
     def identity(self) -> BackendIdentity:
         """Its name is that of the base model."""
         return BackendIdentity("scripted", "1", self._name, "0" * 64, "", "0" * 64)

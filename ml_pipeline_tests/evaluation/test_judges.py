@@ -83,7 +83,7 @@ def test_only_an_embedded_judge_needs_the_checkpoints_base_model() -> None:
 
 
 def test_a_judge_whose_model_is_missing_is_told_and_holds_nobody_up(tmp_path: Path) -> None:
-    with Judges(settings({"panel": ["embedded", "big"]}), tmp_path / "c.sqlite") as judges:
+    with Judges(settings({"panel": ["embedded", "big"]}), tmp_path / "c.sqlite", print) as judges:
         first, second = judges.present(EMBEDDED)
         assert judges.needs_embedded
         assert (first.name, first.backend) == ("tiny", EMBEDDED)
@@ -94,7 +94,7 @@ def test_a_judge_whose_model_is_missing_is_told_and_holds_nobody_up(tmp_path: Pa
 
 
 def test_an_embedded_judge_without_its_model_is_an_error_and_no_crash(tmp_path: Path) -> None:
-    with Judges(settings({}), tmp_path / "c.sqlite") as judges:
+    with Judges(settings({}), tmp_path / "c.sqlite", print) as judges:
         (judge,) = judges.present(None)
         assert isinstance(judge.backend, MlPipelineError)
 
@@ -108,7 +108,7 @@ def test_judges_on_backends_of_their_own_are_opened_once_and_closed(tmp_path: Pa
     )
 
     loaded = load_settings(project.root / "pipeline.yaml", environ={})
-    with Judges(loaded, tmp_path / "c.sqlite") as judges:
+    with Judges(loaded, tmp_path / "c.sqlite", print) as judges:
         first = judges.present(None)
         assert judges.present(None) == first
         assert panel_name(first) == "smollm2-135m Q4_1 + smollm2-135m Q4_1, second"

@@ -24,6 +24,7 @@ import pyarrow as pa
 from ml_pipeline.assets.check_specs import CHECKPOINT_CHECKS
 from ml_pipeline.assets.scoring_run import Event, ScoringRun
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS
+from ml_pipeline.automation.native_crashes import CrashNotes
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.evaluation.evaluator import Evaluator, StageResult
 from ml_pipeline.evaluation.mark import checkpoint_scores, degeneration, heuristic_scores, probe_results
@@ -280,7 +281,8 @@ class Rehearsal(ScoringRun):
             selected_asset_check_keys={check.key for check in CHECKPOINT_CHECKS},
         )
         pipeline = SimpleNamespace(settings=lab.settings, suites=suites)
-        super().__init__(cast(Any, context), cast(Any, pipeline), cast(Any, None), lab.store(), lab.influx())
+        notes = CrashNotes(lab.records.parent, "rehearsal")
+        super().__init__(cast(Any, context), cast(Any, pipeline), cast(Any, None), lab.store(), lab.influx(), notes)
 
     def score_prepared(self, work: Work) -> Iterator[Event]:
         """Store and hand out what a scoring run would of this checkpoint."""

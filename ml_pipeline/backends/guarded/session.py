@@ -12,10 +12,13 @@ from typing import Any
 
 from ml_pipeline.backends.guarded.link import Link
 from ml_pipeline.backends.loopback_http import Socket
+from ml_pipeline.backends.trials import Death, exit_words
 from ml_pipeline.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
 _LINES_KEPT = 60
+_LINES_SHOWN = 12
+_LOWEST_SIGNAL_CODE = -64
 _LINE_CHARACTERS = 400
 _BEATS_PER_LIMIT = 4
 _LAST_WORDS_WAIT_S = 1.0
@@ -43,6 +46,7 @@ class GuardSession:
         self._answers: dict[int, dict[str, Any] | None] = {}
         self._last_id = 0
         self._over: str | None = None
+        self._signal: int | None = None
         self._heard_at = time.monotonic()
         self._stderr: deque[str] = deque(maxlen=_LINES_KEPT)
         self._sending = threading.Lock()
@@ -87,13 +91,24 @@ class GuardSession:
             self._changed.wait_for(lambda: self._over is not None, _LAST_WORDS_WAIT_S)
         if self._over is not None:
             self._threads[1].join(_LAST_WORDS_WAIT_S)
-        lines = [line for line in list(self._stderr) if line.strip()]
-        return "".join(f"\n    {line}" for line in lines[-12:]) or " nothing"
+        return "".join(f"\n    {line}" for line in self._lines()) or " nothing"
+
+    def death(self, during: str) -> Death | None:
+        """How the server was ended by a signal, while it did what `during` says; None where it was not."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over is not None, _LAST_WORDS_WAIT_S)
+        if self._signal is None:
+            return None
+        self._threads[1].join(_LAST_WORDS_WAIT_S)
+        return Death(exit_words(-self._signal), during, tuple(self._lines()), self._signal)
 
     def close(self) -> None:
         """End the server. Safe to call twice."""
         self._end("closed")
         self._link.close()
+
+    def _lines(self) -> list[str]:
+        return [line for line in list(self._stderr) if line.strip()][-_LINES_SHOWN:]
 
     def _start(self, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name=f"model-server-{target.__name__}", daemon=True)
@@ -136,12 +151,19 @@ class GuardSession:
         if not isinstance(message, dict):
             return
         if "exited" in message:
-            self._end(f"the server ended with code {printable(message['exited'])}")
+            self._take_exit(message["exited"])
         with self._changed:
             # What nobody waits for is not kept: an answer that came too late, or one to nothing that was asked.
             if isinstance(number := message.get("id"), int) and number in self._answers:
                 self._answers[number] = message
                 self._changed.notify_all()
+
+    def _take_exit(self, code: Any) -> None:
+        if isinstance(code, int) and _LOWEST_SIGNAL_CODE <= code < 0:
+            self._signal = -code
+            self._end(f"the server {exit_words(code)}")
+        else:
+            self._end(f"the server ended with code {printable(code)}")
 
     def _read_errors(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

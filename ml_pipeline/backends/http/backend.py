@@ -72,6 +72,11 @@ class HttpBackend:
             raise
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """None here. See `Backend.remarks`."""
+        return ()
+
+    @property
     def constrains_json(self) -> bool:
         """Whether the server holds answers to a JSON schema. Tried once; raises BackendError if it does not answer."""
         return self._run(self._schemas.supported())

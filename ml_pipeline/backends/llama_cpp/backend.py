@@ -6,8 +6,9 @@ import importlib.metadata
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-from ml_pipeline.adapters.base_gguf import file_sha256
+from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
 from ml_pipeline.backends.batched import BatchedBackend
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.interface import (
     AdapterFile,
     AdapterForm,
@@ -18,15 +19,17 @@ from ml_pipeline.backends.interface import (
     CompletionRequest,
     Message,
 )
+from ml_pipeline.backends.kernels import Kernels
 from ml_pipeline.backends.llama_cpp.adapter_slot import AdapterSlot
 from ml_pipeline.backends.llama_cpp.batch import TokenBatch
 from ml_pipeline.backends.llama_cpp.chat_template import ChatTemplate
 from ml_pipeline.backends.llama_cpp.classifier import Classifier
 from ml_pipeline.backends.llama_cpp.job import Job
 from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
-from ml_pipeline.backends.llama_cpp.model import KvType, LoadedModel
+from ml_pipeline.backends.llama_cpp.model import KvType, LoadedModel, check_numbers
 from ml_pipeline.backends.llama_cpp.samplers import SamplerFactory
 from ml_pipeline.backends.llama_cpp.scheduler import Scheduler
+from ml_pipeline.backends.llama_cpp.trial import ModelShape, proven_kernels
 from ml_pipeline.errors import BackendError
 
 DEFAULT_SEQUENCES = 8
@@ -39,15 +42,18 @@ class LlamaCppBackend(BatchedBackend[Job]):
 
     `context_tokens` is for each sequence: a prompt and its answer together must fit it, and memory for `sequences` of
     them is taken at the start. `threads` None uses the physical cores this process may run on; `gpu_layers` is how many
-    layers go to the GPU (a negative number: all). `kv_type` f32 is for comparisons of logits. Prompts of one `complete`
-    call that begin with the same `min_shared_prefix` tokens or more have those decoded once. `decoded` is the copy of
-    `gguf` that `decoded_weights` made: it answers for the original, and the identity says so.
+    layers go to the GPU (a negative number: all). `kv_type` f32 is for comparisons of logits. With `extra_buffers`
+    llama.cpp may repack weights for this CPU. Prompts of one `complete` call that begin with the same
+    `min_shared_prefix` tokens or more have those decoded once. `decoded` is the copy of `gguf` that `decoded_weights`
+    made: it answers for the original, and the identity says so. A child process tries the library out first, and what
+    it finds is kept in the folder `trials`: see `proven_kernels`.
 
     Repeat penalty looks at the last 64 tokens of the answer, not at the prompt, as llama-cpp-python does. Control
     tokens written out in a message are read as control tokens.
 
     Raises:
-        BackendError: the model cannot be loaded; the message says why.
+        BackendError: the model cannot be loaded, or llama.cpp crashes with it; the message says why.
+        StoreError: the folder `trials` cannot be written to.
     """
 
     adapter_form: AdapterForm = "gguf"
@@ -63,17 +69,24 @@ class LlamaCppBackend(BatchedBackend[Job]):
         threads: int | None = None,
         gpu_layers: int = 0,
         kv_type: KvType = "f16",
+        extra_buffers: bool = True,
         min_shared_prefix: int = DEFAULT_MIN_SHARED_PREFIX,
         decoded: Path | None = None,
+        trials: Path | None = None,
     ) -> None:
         super().__init__()
         self.base_model = base_model
+        usual = Kernels(threads or physical_cores(), extra_buffers)
+        check_numbers(gguf, sequences, context_tokens, usual.threads, kv_type)
+        read_base_facts(gguf)
+        shape = ModelShape(gguf, sequences, context_tokens, gpu_layers, kv_type, decoded)
+        self._proven = proven_kernels(shape, usual, trials)
         self._quantisation_suffix = "" if decoded in (None, gguf) else " in f16"
         self.model = LoadedModel(
             gguf,
             sequences=sequences,
             context_tokens=context_tokens,
-            threads=threads,
+            kernels=self._proven.kernels,
             gpu_layers=gpu_layers,
             kv_type=kv_type,
             weights=decoded,
@@ -112,13 +125,20 @@ class LlamaCppBackend(BatchedBackend[Job]):
         with self._calls.during("use_adapters"):
             return self._adapters.use(adapters)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which kernels were left out because they crash here."""
+        return self._proven.remarks
+
     def identity(self) -> BackendIdentity:
-        """Say what exactly answers; the version names llama.cpp's and the type of the key-value cache as well."""
+        """Say what exactly answers; the version names llama.cpp's, the type of the key-value cache, and kernels that
+        were left out, as well."""
         version = importlib.metadata.version("llama-cpp-python")
         native = self.model.lib.llama_version().decode()
         return BackendIdentity(
             backend="llama_cpp",
-            backend_version=f"llama-cpp-python {version}, llama.cpp {native}, kv {self.model.kv_type}",
+            backend_version=f"llama-cpp-python {version}, llama.cpp {native}, kv {self.model.kv_type}"
+            f"{self._proven.version_suffix}",
             base_model=self.base_model,
             base_sha256=file_sha256(self.model.path),
             quantisation=self.model.facts.quantisation + self._quantisation_suffix,

@@ -17,6 +17,7 @@ from pathlib import Path
 from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library
+from ml_pipeline.backends.trials import Death, TrialError, run_trial
 from ml_pipeline.errors import BackendError, StoreFullError
 from ml_pipeline.files import make_folder, replacing, store_errors
 
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _NOT_QUANTISED = frozenset({"F32", "F16", "BF16"})
 _BYTES_A_WEIGHT = 2
+_WRITES = "ml_pipeline.backends.llama_cpp.trial_write"
+_LIMIT_S = 12 * 3600.0
 
 
 def decoded_weights(gguf: Path, folder: Path) -> Path:
@@ -61,6 +64,24 @@ def _check_room(gguf: Path, size_bytes: int, folder: Path) -> None:
 
 
 def _write(gguf: Path, copy: Path) -> None:
+    """Have a child write the copy: where llama.cpp crashes at it, this process goes on."""
+    try:
+        answer = run_trial(_WRITES, {"gguf": str(gguf), "copy": str(copy)}, limit_s=_LIMIT_S)
+    except TrialError as error:
+        raise BackendError(str(error)) from error
+    if isinstance(answer, Death):
+        said = "".join(f"\n    {line}" for line in answer.last_lines) or " nothing"
+        raise BackendError(
+            f"{gguf}: llama.cpp {answer}. Set weights: stored for this backend in pipeline.yaml. Its last lines:{said}"
+        )
+
+
+def write_decoded(gguf: Path, copy: Path) -> None:
+    """Write `gguf` to `copy` with its weights in 16 bits, in this process.
+
+    Raises:
+        BackendError: llama.cpp cannot decode it.
+    """
     library = load_library()
     params = library.llama_model_quantize_default_params()
     params.nthread = physical_cores()

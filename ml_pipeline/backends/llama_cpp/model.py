@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.adapters.base_gguf import read_base_facts
-from ml_pipeline.backends.cpu_threads import physical_cores
+from ml_pipeline.backends.kernels import Kernels
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library
 from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
@@ -29,8 +29,8 @@ class LoadedModel:
 
     Every sequence has a key-value buffer of its own (llama.cpp's `kv_unified = false`): attention then looks at one
     sequence's tokens only, which measured 17 % faster at 8 sequences than one shared buffer, and no request can take
-    another's room. `weights` is a file to read the weights from instead, which holds the same model; see
-    `decoded_weights`.
+    another's room. `kernels` should come out of `proven_kernels`, since others may crash. `weights` is a file to read
+    the weights from instead, which holds the same model; see `decoded_weights`.
 
     Raises:
         BackendError: the file is missing or damaged, the context does not fit, or a number makes no sense.
@@ -42,7 +42,7 @@ class LoadedModel:
         *,
         sequences: int,
         context_tokens: int,
-        threads: int | None = None,
+        kernels: Kernels,
         gpu_layers: int = 0,
         kv_type: KvType = "f16",
         weights: Path | None = None,
@@ -52,8 +52,8 @@ class LoadedModel:
         self.sequences = sequences
         self.context_tokens = context_tokens
         self.kv_type = kv_type
-        self.threads = threads or physical_cores()
-        _check_numbers(gguf, sequences, context_tokens, self.threads, kv_type)
+        self.kernels = kernels
+        check_numbers(gguf, sequences, context_tokens, kernels.threads, kv_type)
         self.lib = load_library()
         self.batch_tokens = max(_BATCH_TOKENS, sequences)
         self.output_rows = max(_OUTPUT_ROWS, sequences)
@@ -74,6 +74,7 @@ class LoadedModel:
         params = self.lib.llama_model_default_params()
         # llama.cpp takes a negative number for "all layers".
         params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = self.kernels.extra_buffers
         forget_log()
         pointer = self.lib.llama_model_load_from_file(str(weights).encode(), params)
         if not pointer:
@@ -97,10 +98,11 @@ class LoadedModel:
         params.n_seq_max = self.sequences
         params.n_batch = params.n_ubatch = self.batch_tokens
         params.n_outputs_max = self.output_rows
-        params.n_threads = params.n_threads_batch = self.threads
+        params.n_threads = params.n_threads_batch = self.kernels.threads
         params.type_k = params.type_v = _GGML_TYPES[self.kv_type]
         # The CPU's flash attention rounds an f32 cache to f16 all the same (measured: equal logits).
-        params.flash_attn_type = _FLASH_ATTENTION_OFF if self.kv_type == "f32" else _FLASH_ATTENTION_AUTO
+        flash_attention = self.kernels.flash_attention and self.kv_type != "f32"
+        params.flash_attn_type = _FLASH_ATTENTION_AUTO if flash_attention else _FLASH_ATTENTION_OFF
         params.kv_unified = False
         # Prefixes are shared by cutting sequences back, which needs the keys that a sliding window would drop.
         params.swa_full = True
@@ -170,7 +172,8 @@ class LoadedModel:
             self.lib.llama_model_free(self.pointer)
 
 
-def _check_numbers(gguf: Path, sequences: int, context_tokens: int, threads: int, kv_type: str) -> None:
+def check_numbers(gguf: Path, sequences: int, context_tokens: int, threads: int, kv_type: str) -> None:
+    """Raise BackendError, with every problem in it, unless these numbers make sense."""
     problems = []
     if not 1 <= sequences <= 256:
         problems.append(f"sequences is {sequences}; choose 1 to 256")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
 from ml_pipeline.backend_settings import LlamaServerSettings
+from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.fan_out import fan_out
 from ml_pipeline.backends.gguf_adapter_check import check_gguf_adapter
 from ml_pipeline.backends.http_answer import HttpError
@@ -23,12 +24,14 @@ from ml_pipeline.backends.interface import (
     CompletionRequest,
     Message,
 )
+from ml_pipeline.backends.kernels import Kernels, KernelTrial, ProvenKernels
 from ml_pipeline.backends.likeliest import Position, is_finite, largest_difference
 from ml_pipeline.backends.llama_server.binary import find_llama_server
 from ml_pipeline.backends.llama_server.label_scores import label_scores
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
-from ml_pipeline.backends.llama_server.server import LlamaServer
+from ml_pipeline.backends.llama_server.server import LlamaServer, ServerCrashedError
 from ml_pipeline.backends.served import ServedBackend
+from ml_pipeline.backends.trials import Death, TrialRecords, files_hash
 from ml_pipeline.errors import AdapterError, AdapterNotAppliedError, BackendError
 from ml_pipeline.printable import printable
 
@@ -36,6 +39,10 @@ from ml_pipeline.printable import printable
 # matter to a token's choice.
 _NOISE = 1e-6
 _PROMPTS_KEPT = 4096
+_WAYS_OUT = (
+    "Set the backend's binary to another build of llama.cpp's server, update the driver of the GPU, or set another "
+    "backend in pipeline.yaml."
+)
 
 
 class LlamaServerBackend(ServedBackend[LlamaServer]):
@@ -49,6 +56,9 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
     counts its tokens. Log-probabilities are None for an answer with a character of several tokens, of which the server
     tells only the last one's.
 
+    Kernels with which the server crashes on this machine are left out: see `KernelTrial.proven`; what was found out is
+    kept in the folder `trials`.
+
     Raises:
         BackendError: the program is not there, or the server does not get ready; the message holds its last words.
     """
@@ -56,7 +66,9 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
     adapter_form: AdapterForm = "gguf"
     constrains_json = True
 
-    def __init__(self, gguf: Path, base_model: str, settings: LlamaServerSettings) -> None:
+    def __init__(
+        self, gguf: Path, base_model: str, settings: LlamaServerSettings, *, trials: Path | None = None
+    ) -> None:
         super().__init__(concurrency=settings.sequences, attempts=settings.attempts)
         self.base_model = base_model
         self._settings = settings
@@ -64,7 +76,12 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         self._facts = read_base_facts(gguf)
         self._scale: float | None = None
         self._prompt = lru_cache(_PROMPTS_KEPT)(self._apply_template)
-        self._server = self._new_server()
+        self._proven, self._server = self._proven_server(trials)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which kernels were left out because they crash here."""
+        return self._proven.remarks
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the model sees for these messages, as the server's chat template makes it."""
@@ -84,6 +101,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         """Say what exactly answers; the version names the server's build and the arguments given to it."""
         props = self._server.props
         version = " ".join([printable(props.get("build_info", "unknown build"), 100), *self._settings.arguments])
+        version += self._proven.version_suffix
         return BackendIdentity(
             backend="llama_server",
             backend_version=f"llama-server {version}",
@@ -94,7 +112,45 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         )
 
     def _new_server(self) -> LlamaServer:
-        return LlamaServer(self._binary, self._facts, self._settings, None)
+        return LlamaServer(self._binary, self._facts, self._settings, self._proven.kernels, None)
+
+    def _proven_server(self, trials: Path | None) -> tuple[ProvenKernels, LlamaServer]:
+        """A server with kernels that do not crash here; see `KernelTrial.proven`."""
+        started: dict[Kernels, LlamaServer] = {}
+        usual = Kernels(self._settings.threads or physical_cores())
+
+        def start(kernels: Kernels) -> LlamaServer:
+            return LlamaServer(self._binary, self._facts, self._settings, kernels, None)
+
+        def try_out(kernels: Kernels) -> Death | str | None:
+            server = None
+            try:
+                server = start(kernels)
+                server.try_out()
+            except ServerCrashedError as error:
+                if server is not None:
+                    server.close()
+                return error.death
+            except (BackendError, HttpError) as error:
+                if server is not None:
+                    server.close()
+                return str(error)
+            started[kernels] = server
+            return None
+
+        trial = KernelTrial(
+            program="llama-server",
+            model=str(self._facts.path),
+            build=str(self._binary),
+            ways_out=_WAYS_OUT,
+            depends_on={
+                "program": files_hash(self._binary.resolve().parent),
+                "model": file_sha256(self._facts.path),
+                "options": self._settings.model_dump(mode="json", exclude={"attempts", "start_timeout_s"}),
+            },
+        )
+        proven = trial.proven(usual, TrialRecords(trials), try_out)
+        return proven, started.get(proven.kernels) or start(proven.kernels)
 
     def _take_out(self) -> None:
         self._scale = None
@@ -112,7 +168,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
     def _load(self, adapter: AdapterFile) -> None:
         self._server.close()
         try:
-            self._server = LlamaServer(self._binary, self._facts, self._settings, adapter)
+            self._server = LlamaServer(self._binary, self._facts, self._settings, self._proven.kernels, adapter)
         except BackendError as error:
             self._server = self._new_server()
             raise AdapterError(

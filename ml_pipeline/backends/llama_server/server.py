@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,19 @@ import numpy as np
 from ml_pipeline.adapters.base_gguf import BaseModelFacts
 from ml_pipeline.backend_settings import LlamaServerSettings
 from ml_pipeline.backends.base_template import own_template
-from ml_pipeline.backends.cpu_threads import patient_threads, physical_cores
+from ml_pipeline.backends.cpu_threads import patient_threads
 from ml_pipeline.backends.guarded.link import guard_command
 from ml_pipeline.backends.guarded.local_launcher import LocalLauncher
 from ml_pipeline.backends.guarded.session import GuardError, GuardSession
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import PROBE_TEXT, AdapterFile
+from ml_pipeline.backends.kernels import Kernels
 from ml_pipeline.backends.likeliest import Position, is_finite
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Lora, likeliest, next_token_body
 from ml_pipeline.backends.loopback_http import HttpClient
 from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
 from ml_pipeline.backends.token_prefixes import Tokens
+from ml_pipeline.backends.trials import Death
 from ml_pipeline.errors import BackendError
 
 _SOCKET = "llama.sock"
@@ -38,6 +41,16 @@ _HEALTH_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.02
 _LOST_AFTER_S = 300.0
 _PROBE_TOKENS = 1000
+_TRIAL_TOKENS = 128
+
+
+class ServerCrashedError(BackendError):
+    """A llama-server was ended by a signal; `death` says by which, and its last lines."""
+
+    def __init__(self, message: str, death: Death) -> None:
+        said = "".join(f"\n    {line}" for line in death.last_lines) or " nothing"
+        super().__init__(f"{message} The last lines it wrote:{said}")
+        self.death = death
 
 
 class LlamaServer:
@@ -48,11 +61,17 @@ class LlamaServer:
     Nothing is kept from one request to the next, so that answers do not depend on what was asked before.
 
     Raises:
+        ServerCrashedError: it is ended by a signal before it is ready.
         BackendError: it does not get ready; the message ends with the last lines that it wrote.
     """
 
     def __init__(
-        self, binary: Path, facts: BaseModelFacts, settings: LlamaServerSettings, adapter: AdapterFile | None
+        self,
+        binary: Path,
+        facts: BaseModelFacts,
+        settings: LlamaServerSettings,
+        kernels: Kernels,
+        adapter: AdapterFile | None,
     ) -> None:
         self._adapter = None if adapter is None else _stamp(adapter.path)
         self._settings = settings
@@ -69,7 +88,7 @@ class LlamaServer:
             api_key=key,
         )
         try:
-            self._start(_command(binary, facts, settings, adapter), key)
+            self._start(_command(binary, facts, settings, kernels, adapter), key)
             self.props = self.client.get("/props", settings.start_timeout_s)
             self._check_context(facts.path)
             self._whole_character = int(self.tokenize("a")[-1])
@@ -77,15 +96,34 @@ class LlamaServer:
             if not is_finite(self.base_probe):
                 raise HttpError("the bare base model computes NaN or infinite values", again=False)
         except (GuardError, HttpError) as error:
-            words = self.session.last_lines()
+            death, words = self.session.death("getting ready"), self.session.last_lines()
             reason = self.session.over or str(error)
             self.close()
+            if death is not None:
+                raise ServerCrashedError(f"llama_server: {binary} {death} for {facts.path}.", death) from error
             raise BackendError(
                 f"llama_server: {binary} did not get ready for {facts.path}: {reason}. Check the file, and that this "
                 f"build of llama.cpp is new enough for it. The last lines it wrote:{words}"
             ) from error
         except BaseException:
             self.close()
+            raise
+
+    def try_out(self) -> None:
+        """Have it decode in the shapes that a run uses: prompts of many tokens, one in each slot at once.
+
+        Raises:
+            ServerCrashedError: it was ended by a signal meanwhile.
+            HttpError: it answers otherwise than it should.
+        """
+        sequences, size = self._settings.sequences, min(_TRIAL_TOKENS, self._settings.context_tokens - 2)
+        prompt = np.resize(self.tokenize(PROBE_TEXT), size).tolist()
+        try:
+            with ThreadPoolExecutor(sequences) as pool:
+                list(pool.map(lambda _: self.likeliest(prompt, None, 1), range(sequences)))
+        except HttpError as error:
+            if death := self.session.death(f"decoding {sequences} prompts of {size} tokens"):
+                raise ServerCrashedError(f"llama_server: it {death}.", death) from error
             raise
 
     def healthy(self) -> bool:
@@ -186,14 +224,18 @@ def _stamp(path: Path) -> tuple[Path, int, int, int]:
 
 
 def _command(
-    binary: Path, facts: BaseModelFacts, settings: LlamaServerSettings, adapter: AdapterFile | None
+    binary: Path, facts: BaseModelFacts, settings: LlamaServerSettings, kernels: Kernels, adapter: AdapterFile | None
 ) -> list[str]:
-    threads = str(settings.threads or physical_cores())
+    threads = str(kernels.threads)
     command = [str(binary), "--model", str(facts.path), "--host", "{folder}/" + _SOCKET]
     command += ["--parallel", str(settings.sequences), "--no-kv-unified"]
     command += ["--ctx-size", str(settings.sequences * settings.context_tokens), "--no-context-shift"]
     command += ["--threads", threads, "--threads-batch", threads]
     command += ["--n-gpu-layers", str(settings.gpu_layers if settings.gpu_layers >= 0 else _ALL_LAYERS)]
+    if not kernels.extra_buffers:
+        command += ["--no-repack"]
+    if not kernels.flash_attention:
+        command += ["--flash-attn", "off"]
     # Prompts kept for later requests would change how those are cut into batches, and so their last digits.
     command += ["--cache-ram", "0", "--ctx-checkpoints", "0", "--jinja"]
     if own_template(facts) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_pipeline.backend_settings import MlxSettings
@@ -18,6 +19,7 @@ from ml_pipeline.backends.interface import (
     CompletionRequest,
     Message,
 )
+from ml_pipeline.backends.mlx.trial import try_out
 from ml_pipeline.backends.mlx_server.identity import base_identity
 from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
 from ml_pipeline.errors import BackendError
@@ -39,13 +41,16 @@ class MlxBackend(BatchedBackend["Job"]):
     ends a character that was cut off with U+FFFD.
 
     Raises:
-        BackendError: the model cannot be loaded, or mlx-lm is not installed; the message says why.
+        BackendError: the model cannot be loaded, mlx-lm is not installed, or it crashes in the child process that tries
+            it out first; the message says why.
+        StoreError: what was found out cannot be kept in the folder `trials`.
     """
 
     adapter_form: AdapterForm = "mlx"
     constrains_json = True
 
-    def __init__(self, model: str, base_model: str, settings: MlxSettings) -> None:
+    def __init__(self, model: str, base_model: str, settings: MlxSettings, *, trials: Path | None = None) -> None:
+        try_out(model, settings, trials)
         try:
             from ml_pipeline.backends.mlx import adapter_slot, batch_run, classifier, job, json_constraint, token_choice
             from ml_pipeline.backends.mlx.model import LoadedModel

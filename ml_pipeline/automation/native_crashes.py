@@ -1,0 +1,140 @@
+"""What is left of a scoring run whose process dies by a signal: at which checkpoint, by which signal, and where.
+
+Nothing in Python runs when a native library crashes. So a run writes down beforehand what it is about to do, in files
+beside its lock, and Python's own fault handler writes the rest at the moment of the crash. A child that waits for the
+end of the process then says what happened. A run that ends in any orderly way removes the files.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_pipeline.printable import printable
+
+_LONGEST_BYTES = 64 << 10
+_FAULT, _CHECKPOINT = ".fault", ".checkpoint"
+_PACKAGE_ROOT = str(Path(__file__).parents[2])
+_WATCHER_WAIT_S = 5.0
+_ORDERLY_END = b"."
+_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+    "Floating point exception": "SIGFPE",
+    "Floating-point exception": "SIGFPE",
+}
+_FRAME = re.compile(r'File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>\S+)')
+HINT = (
+    "A native library crashed. The checkpoint is left out from now on, until `ml-pipeline score --force`, one whose "
+    "--filter names it, or a backfill asks for it. Where it crashes again, install another build of the library, set "
+    "extra_buffers: false for a llama_cpp backend, or use another backend in pipeline.yaml."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCrash:
+    """How a run's process died: by which signal, in which Python function, and at which checkpoint, if at one."""
+
+    run_id: str
+    checkpoint: str | None
+    signal: str
+    where: str
+
+    def __str__(self) -> str:
+        at = f"while it scored {self.checkpoint}" if self.checkpoint else "before it scored a checkpoint"
+        return f"the process of run {self.run_id} was ended by {self.signal} {at}{self.where}. {HINT}"
+
+
+class CrashNotes:
+    """Written by a run as it goes on; see `crash_notes`."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self._checkpoint = folder / f"{run_id}{_CHECKPOINT}"
+
+    def under_way(self, checkpoint: str | None) -> None:
+        """Write down the key of the checkpoint that comes next; None between two of them."""
+        # A full disk is no reason to stop here: what is stored says so.
+        with suppress(OSError):
+            self._checkpoint.write_text(checkpoint or "", encoding="utf-8")
+
+
+@contextmanager
+def crash_notes(folder: Path, run_id: str) -> Iterator[CrashNotes]:
+    """Have a crash of this process leave word of it in `folder` and on standard error, as long as the context lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    was_enabled = faulthandler.is_enabled()
+    watcher = _start_watcher(folder, run_id)
+    with (folder / f"{run_id}{_FAULT}").open("w") as file:
+        faulthandler.enable(file, all_threads=False)
+        try:
+            yield CrashNotes(folder, run_id)
+        finally:
+            faulthandler.disable()
+            if was_enabled and sys.__stderr__ is not None:
+                faulthandler.enable(sys.__stderr__)
+            forget_crash(folder, run_id)
+            _end_watcher(watcher)
+
+
+def crash_of(folder: Path, run_id: str) -> NativeCrash | None:
+    """How the process of a run that is over crashed; None where it did not, as far as is known."""
+    text = _read(folder / f"{run_id}{_FAULT}")
+    _, found, words = text.partition("Fatal Python error: ")
+    if not found:
+        return None
+    words = printable(words.splitlines()[0]) if words.strip() else "an unknown signal"
+    signal = f"{_SIGNALS[words]} ({words})" if words in _SIGNALS else words
+    frame = _FRAME.search(text)
+    where = f", in {Path(frame['file']).name}, {frame['function']}" if frame else ""
+    checkpoint = printable(_read(folder / f"{run_id}{_CHECKPOINT}")) or None
+    return NativeCrash(run_id, checkpoint, signal, printable(where))
+
+
+def crashed_runs(folder: Path) -> list[str]:
+    """The ids of the runs of which anything is left in `folder`, going on or not."""
+    return sorted(path.name.removesuffix(_FAULT) for path in folder.glob(f"*{_FAULT}"))
+
+
+def forget_crash(folder: Path, run_id: str) -> None:
+    """Remove what a run wrote down."""
+    for suffix in (_FAULT, _CHECKPOINT):
+        (folder / f"{run_id}{suffix}").unlink(missing_ok=True)
+
+
+def _start_watcher(folder: Path, run_id: str) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_ROOT])
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "ml_pipeline.automation.crash_watcher", str(folder), run_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _end_watcher(watcher: subprocess.Popen[bytes]) -> None:
+    assert watcher.stdin is not None
+    with suppress(OSError):
+        watcher.stdin.write(_ORDERLY_END)
+        watcher.stdin.close()
+    try:
+        watcher.wait(_WATCHER_WAIT_S)
+    except subprocess.TimeoutExpired:
+        watcher.kill()
+        watcher.wait()
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""

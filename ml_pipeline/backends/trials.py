@@ -1,0 +1,206 @@
+"""Trial runs in a child process, for native libraries that may crash: there, a crash costs one answer and no run.
+
+`run_trial` has a module of this package do a small piece of work in a process of its own, and returns what it found or
+how it died. `TrialRecords` keeps what was found out, so that the next run need not try again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_pipeline.files import make_folder, store_errors, write_atomically
+from ml_pipeline.printable import printable
+
+_LAST_LINES = 6
+_PACKAGE_ROOT = str(Path(__file__).parents[2])
+
+Stage = Callable[[str], None]
+"""Takes what the child does next, in words that follow "while"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a child ended that gave no answer: in which words, while doing what, and the last lines that it wrote.
+
+    `signal` is its number, None where the child was not ended by one.
+    """
+
+    how: str
+    during: str
+    last_lines: tuple[str, ...]
+    signal: int | None = None
+
+    @property
+    def looks_like_memory(self) -> bool:
+        """Whether it ended as processes do when the system runs out of memory: it says nothing of the library."""
+        return self.signal == signal.SIGKILL
+
+    def __str__(self) -> str:
+        return f"{self.how} while {self.during}"
+
+
+class TrialError(Exception):
+    """The child's work failed in an orderly way; the message says why."""
+
+
+def exit_words(returncode: int) -> str:
+    """How a process ended, in words: "was ended by SIGSEGV (Segmentation fault)", "ended with exit code 1"."""
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    return f"was ended by {signal_words(-returncode)}"
+
+
+def signal_words(number: int) -> str:
+    """A signal by its name and what the system calls it: "SIGSEGV (Segmentation fault)"."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    description = signal.strsignal(number)
+    return f"{name} ({description})" if description else name
+
+
+def run_trial(module: str, task: Mapping[str, Any], *, limit_s: float) -> dict[str, Any] | Death:
+    """Have `module`, which calls `answer_trial` when it is run, do a task; return its answer, or how it died.
+
+    Raises:
+        TrialError: it failed in an orderly way.
+    """
+    # As multiprocessing does it: the child finds the package wherever this process has found it.
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_ROOT])
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+    )
+    with child:
+        try:
+            output, errors = child.communicate(json.dumps(task).encode(), timeout=limit_s)
+            how = exit_words(child.returncode)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            output, errors = child.communicate()
+            how = f"did not end within {limit_s:g} s"
+        except BaseException:
+            child.kill()
+            raise
+    during = "starting"
+    for line in output.decode("utf-8", "replace").splitlines():
+        message = _message(line)
+        if "answer" in message:
+            answer: dict[str, Any] = message["answer"]
+            return answer
+        if "error" in message:
+            raise TrialError(message["error"])
+        during = message.get("stage", during)
+    last_lines = [printable(line) for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+    number = -child.returncode if child.returncode < 0 and "within" not in how else None
+    return Death(how, during, tuple(last_lines[-_LAST_LINES:]), number)
+
+
+def answer_trial(work: Callable[[dict[str, Any], Stage], dict[str, Any]], *expected: type[Exception]) -> None:
+    """In the child: do the task on standard input and answer it; errors of the types `expected` are orderly ones."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # The library writes to standard output as it likes; the answers go where standard output was.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(**message: Any) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    task = json.load(sys.stdin)
+    try:
+        say(answer=work(task, lambda stage: say(stage=stage)))
+    except expected as error:
+        say(error=str(error))
+    # Nothing more to lose: a library that crashes on its way out has answered.
+    os._exit(0)
+
+
+_OF_PROCESS: dict[str, dict[str, Any]] = {}
+
+
+class TrialRecords:
+    """What trials found out, one small file each in `folder`, by all that a finding depends on.
+
+    Without a folder findings last as long as the process.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(self, depends_on: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was found out under just these circumstances; None where nothing was, or its file is damaged."""
+        if self.folder is None:
+            return _OF_PROCESS.get(_key(depends_on))
+        try:
+            record = json.loads(self._path(depends_on).read_bytes())
+        except (OSError, ValueError):
+            return None
+        found = record.get("found") if isinstance(record, dict) else None
+        return found if isinstance(found, dict) else None
+
+    def keep(self, depends_on: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Keep a finding, with what it depends on beside it for people to read.
+
+        Raises:
+            StoreError: the folder cannot be written to.
+        """
+        if self.folder is None:
+            _OF_PROCESS[_key(depends_on)] = dict(found)
+            return
+        with store_errors("make", self.folder):
+            make_folder(self.folder)
+        text = json.dumps({"found": found, "depends_on": depends_on}, indent=1, default=str)
+        write_atomically(self._path(depends_on), text.encode())
+
+    def _path(self, depends_on: Mapping[str, Any]) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{_key(depends_on)}.json"
+
+
+def this_cpu() -> str:
+    """The processor by name and by what it can do, as far as the system tells: other kernels run on another one."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in fields.items()}
+    features = facts.get("flags") or facts.get("Features") or ""
+    name = facts.get("model name") or facts.get("CPU part") or platform.machine()
+    return f"{name}, {hashlib.sha256(features.encode()).hexdigest()[:12]}"
+
+
+def files_hash(folder: Path) -> str:
+    """Of name, size and time of each file of a folder: what changes when a library is built or installed again."""
+    files = [file for file in sorted(folder.glob("*")) if file.is_file()]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _key(depends_on: Mapping[str, Any]) -> str:
+    text = json.dumps(depends_on, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _message(line: str) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
