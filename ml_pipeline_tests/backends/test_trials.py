@@ -90,12 +90,12 @@ def test_a_sound_library_is_tried_once(gguf: Path, trials: Path, crashes: Crashe
 @pytest.mark.parametrize(
     ("rule", "reductions", "during", "children"),
     [
-        ("extra_buffers", EXTRA, "decoding a prompt of 128 tokens", 2),
+        ("extra_buffers", EXTRA, "decoding a prompt of 64 tokens", 2),
         ("extra_buffers and n_tokens == 1", EXTRA, "decoding one token", 2),
         ("extra_buffers and n_tokens == 3", EXTRA, "decoding 3 tokens, one of each sequence", 2),
-        ("flash_attention", f"{EXTRA}, {FLASH}", "decoding a prompt of 128 tokens", 3),
-        ("threads > 2", f"{EXTRA}, {FLASH}, with 2 of 4 threads", "decoding a prompt of 128 tokens", 4),
-        ("threads > 1", f"{EXTRA}, {FLASH}, with 1 of 4 threads", "decoding a prompt of 128 tokens", 5),
+        ("flash_attention", f"{EXTRA}, {FLASH}", "decoding a prompt of 64 tokens", 3),
+        ("threads > 2", f"{EXTRA}, {FLASH}, with 2 of 4 threads", "decoding a prompt of 64 tokens", 4),
+        ("threads > 1", f"{EXTRA}, {FLASH}, with 1 of 4 threads", "decoding a prompt of 64 tokens", 5),
     ],
 )
 def test_safer_kernels_take_over_and_are_kept(
@@ -156,7 +156,7 @@ def test_where_nothing_works_the_error_says_what_was_tried_and_what_to_do(
     first, *lines = str(error.value).splitlines()
     assert first.startswith(f"{gguf}: llama.cpp crashes with this model on this machine (llama-cpp-python ")
     assert first.endswith("in every way that was tried: 5 problems")
-    end = "it was ended by SIGSEGV (Segmentation fault) while decoding a prompt of 128 tokens"
+    end = "it was ended by SIGSEGV (Segmentation fault) while decoding a prompt of 64 tokens"
     assert [line.split(end)[0] for line in lines[:-1]] == [
         "  - as usual: ",
         f"  - {EXTRA}: ",

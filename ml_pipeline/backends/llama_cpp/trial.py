@@ -21,6 +21,7 @@ from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, files_h
 from ml_pipeline.errors import BackendError
 
 _DECODES = "ml_pipeline.backends.llama_cpp.trial_decode"
+_CONTEXT_TOKENS = 128
 _LEAST_LIMIT_S = 120.0
 _SLOWEST_LOAD_BYTES_A_S = 10e6
 WAYS_OUT = (
@@ -60,7 +61,7 @@ def proven_kernels(shape: ModelShape, usual: Kernels, records: Path | None) -> P
             "environment": environment,
             "model": file_sha256(shape.gguf),
             "weights": "decoded" if shape.weights not in (None, shape.gguf) else "stored",
-            "options": [shape.sequences, shape.context_tokens, shape.gpu_layers, shape.kv_type],
+            "options": [shape.sequences, shape.gpu_layers, shape.kv_type],
         },
     )
     return trial.proven(usual, TrialRecords(records), lambda kernels: _try_out(shape, kernels))
@@ -83,7 +84,9 @@ def _library_folder() -> Path:
 
 def _try_out(shape: ModelShape, kernels: Kernels) -> Death | str | None:
     files: dict[str, Any] = {"gguf": str(shape.gguf), "weights": None if shape.weights is None else str(shape.weights)}
-    task = {"shape": asdict(shape) | files, "kernels": asdict(kernels)}
+    # A long context takes seconds to be made, and no other kernels.
+    context = {"context_tokens": min(shape.context_tokens, _CONTEXT_TOKENS)}
+    task = {"shape": asdict(shape) | files | context, "kernels": asdict(kernels)}
     # A load from a slow disk, with weights repacked, is no hang.
     size_bytes = (shape.weights or shape.gguf).stat().st_size
     try:

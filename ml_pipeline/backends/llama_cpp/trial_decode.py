@@ -15,7 +15,7 @@ from ml_pipeline.backends.trials import Stage, answer_trial
 from ml_pipeline.errors import BackendError
 
 # llama.cpp takes other kernels for many tokens at once than for a few; more than this many change nothing.
-_PROMPT_TOKENS = 128
+_PROMPT_TOKENS = 64
 
 
 def decode(task: dict[str, Any], stage: Stage) -> dict[str, Any]:
