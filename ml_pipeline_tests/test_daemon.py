@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,23 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = 400) -
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    checkpoints = {run: sample_iterations(run)[:4] for run in ("reasoning", "hot")}
+    with running_server(tmp_path, monkeypatch, checkpoints) as server:
+        yield server
+
+
+@contextmanager
+def running_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Mapping[str, Sequence[int]]
+) -> Iterator[Server]:
+    """`dagster dev` over a project that has these iterations of these sample runs."""
     project = make_project(tmp_path / "project")
     project.configure(discovery={"interval_s": 5})
     (project.root / "workspace.yaml").write_text(
         "load_from: [{python_module: {module_name: ml_pipeline.definitions, location_name: ml_pipeline}}]\n"
     )
-    for run in ("reasoning", "hot"):
-        for iteration in sample_iterations(run)[:4]:
+    for run, iterations in checkpoints.items():
+        for iteration in iterations:
             project.add(run, iteration)
     assert project.run("status").returncode == 0  # makes Dagster's database, as `make dev` does first
     monkeypatch.chdir(project.root)

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ml_pipeline.backends.answer_text import AnswerText
 from ml_pipeline.backends.fan_out import fan_out
+from ml_pipeline.backends.guarded.session import GuardSession
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import AdapterFile, AppliedProof, Completion, CompletionRequest, FinishReason, Piece
 from ml_pipeline.backends.loopback_http import HttpClient
@@ -20,12 +21,14 @@ from ml_pipeline.errors import AdapterError, BackendError
 Result = TypeVar("Result")
 
 _FIRST_WAIT_S = 1.0
+_OVER_WAIT_S = 0.5
 
 
 class ModelServer(Protocol):
     """A running server."""
 
     client: HttpClient
+    session: GuardSession
 
     def healthy(self) -> bool:
         """Whether it can answer."""
@@ -192,6 +195,9 @@ class ServedBackend(ABC, Generic[Server]):
             error = str(refusal)
         except HttpError as failure:
             error, again = str(failure), failure.again
+            # A broken connection is often the first sign of a server that was ended.
+            if again and not self._stopping and (over := self._server.session.over_within(_OVER_WAIT_S)):
+                error = f"{error}; {over}"
         finish = answer.finish or "error"
         if error is not None:
             finish = "error"

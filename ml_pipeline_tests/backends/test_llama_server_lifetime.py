@@ -135,6 +135,7 @@ def test_after_so_many_attempts_the_error_is_told(gguf: Path) -> None:
         found = answer(backend, ask("tell"))
         assert found.finish_reason == "error"
         assert "broke" in str(found.error)
+        assert "the server was ended by SIGKILL (Killed)" in str(found.error)
 
 
 def test_the_server_ends_when_the_guard_is_killed(gguf: Path) -> None:

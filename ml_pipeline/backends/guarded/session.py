@@ -58,6 +58,12 @@ class GuardSession:
         """Why the server cannot be used any more; None while it can."""
         return self._over
 
+    def over_within(self, timeout_s: float) -> str | None:
+        """Why the server cannot be used any more, told within so long after something went wrong; None while it can."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over is not None, timeout_s)
+        return self._over
+
     def ask(self, do: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         """Have the guard run a command and return its answer.
 
