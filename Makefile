@@ -43,9 +43,7 @@ bench: setup ## Run the benchmarks; each prints ours beside the others
 	done
 
 dev: setup ## Open the Dagster UI with sensors on, http://127.0.0.1:3000
-	@# First by one process alone: it checks the settings, and makes Dagster's database before many ask for it.
-	@$(BIN)/ml-pipeline status
-	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	@exec $(BIN)/ml-pipeline dev --port $${PORT:-3000}
 
 samples: setup ## Train the sample checkpoints again (needs an hour of CPU; see data/sample/make_samples.py)
 	@$(BIN)/python data/sample/make_samples.py

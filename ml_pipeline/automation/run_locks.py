@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 
+PROCESS_LOST = "The process of this run ended without a word. Finished checkpoints are kept."
 _GOING_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _OURS: set[Path] = set()
 """The locks that this process holds."""
@@ -47,9 +48,7 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
     for run in instance.get_runs(dg.RunsFilter(statuses=_GOING_ON)):
         path = folder / f"{run.run_id}.lock"
         if path.is_file() and _is_free(path):
-            instance.report_run_failed(
-                run, "The process of this run ended without a word. Finished checkpoints are kept."
-            )
+            instance.report_run_failed(run, PROCESS_LOST)
             path.unlink(missing_ok=True)
             dead.append(run.run_id)
     for run_id in instance.event_log_storage.get_concurrency_run_ids():
@@ -62,6 +61,12 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
 def run_that_holds(pool: str, instance: dg.DagsterInstance) -> str | None:
     """The id of a run that has claimed this pool, if one has."""
     return next(iter(instance.event_log_storage.get_concurrency_info(pool).active_run_ids), None)
+
+
+def is_held(folder: Path, run_id: str) -> bool:
+    """Whether a process that lives holds the lock of this run."""
+    path = folder / f"{run_id}.lock"
+    return path.is_file() and not _is_free(path)
 
 
 def _is_free(path: Path) -> bool:
