@@ -32,10 +32,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-FIRST_S = 3.0
+FIRST_S = 2.0
 """How long the command has to end its own before its descendants are asked as well."""
-KILL_AFTER_S = 6.5
-LONGEST_S = 8.5
+KILL_AFTER_S = 5.5
+LONGEST_S = 8.0
 """After this, what does not even end by SIGKILL (it hangs in the kernel) is given up."""
 
 SOME_LEFT = 97
