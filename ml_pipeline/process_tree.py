@@ -209,16 +209,13 @@ class Keeper:
 
 def note_the_stop(path: Path) -> None:
     """Write the time into the note, unless there is one already."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(repr(time.time()), encoding="ascii")
-        os.link(temporary, path)
+        with path.open("x", encoding="ascii") as file:
+            file.write(repr(time.time()))
     except FileExistsError:
         pass
     except OSError as error:  # a full disk must not keep processes alive
         print(f"cannot write {path}: {error.strerror}", file=sys.stderr)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _signal(process: Process, number: int) -> None:

@@ -28,8 +28,10 @@ _UNFINISHED = [_Status.NOT_STARTED, _Status.STARTING, _Status.STARTED, _Status.C
 _CONNECT_TIMEOUT_S = 2.0
 
 
-def report_interrupted_runs(note: Path, locks: Path, instance: dg.DagsterInstance) -> list[str]:
-    """Mark the daemon's runs that were cut short, so that they go on when a daemon starts; return their ids.
+def report_interrupted_runs(note: Path, locks: Path, instance: dg.DagsterInstance) -> dict[str, bool]:
+    """Mark the daemon's runs that were cut short, so that they go on when a daemon starts.
+
+    Returns for the id of each whether it will: not where its retries are used up, or off in dagster.yaml.
 
     To be called when no process of that daemon is left. `note` says when processes were first asked to end
     (`process_tree` writes it), and is removed when all is marked. Without one nobody asked: runs without a process died
@@ -51,7 +53,7 @@ def report_interrupted_runs(note: Path, locks: Path, instance: dg.DagsterInstanc
             if run.run_id not in marked and _mark(instance, run):
                 marked.append(run.run_id)
         note.unlink(missing_ok=True)
-    return marked
+    return {run_id: _goes_on(instance, run_id) for run_id in marked}
 
 
 def _without_a_process(locks: Path, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
@@ -95,6 +97,11 @@ def _failed_by_itself(instance: dg.DagsterInstance, run_id: str) -> bool:
     failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     sources = [entry.dagster_event.step_failure_data.error_source for entry in failures if entry.dagster_event]
     return any(source is None or source.name != "INTERRUPT" for source in sources)
+
+
+def _goes_on(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and instance.run_retries_enabled and run.tags.get(_WILL_RETRY_TAG) == "true"
 
 
 def _allow_one_more(instance: dg.DagsterInstance, run_id: str) -> None:

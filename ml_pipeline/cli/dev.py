@@ -109,7 +109,7 @@ class _Kept:
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         if self.stopped_by is None:
             self.stopped_by = number
-            stderr().print("Stopping; what is finished is stored, and the run under way goes on at the next start ...")
+            stderr().print("Stopping. What is finished is stored ...")
         self._order()
 
     def _order(self) -> None:
@@ -170,8 +170,10 @@ def _mark_interrupted_runs(settings: Settings) -> None:
     from ml_pipeline.automation.interrupted_runs import report_interrupted_runs
 
     def mark(instance: DagsterInstance) -> None:
-        for run_id in report_interrupted_runs(settings.stop_note_path, settings.run_locks_path, instance):
-            stderr().print(f"Run {run_id} was interrupted, and goes on when Dagster starts.", highlight=False)
+        marked = report_interrupted_runs(settings.stop_note_path, settings.run_locks_path, instance)
+        for run_id, goes_on in marked.items():
+            then = "goes on when Dagster starts" if goes_on else "is not repeated by itself: see `ml-pipeline status`"
+            stderr().print(f"Run {run_id} was interrupted, and {then}.", highlight=False, soft_wrap=True)
 
     with local_runs.project_instance(settings, first=mark):
         pass

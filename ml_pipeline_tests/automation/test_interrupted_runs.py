@@ -46,7 +46,13 @@ class Lab:
         self.note.write_text(repr(time.time()))
 
     def mark(self) -> list[str]:
-        return report_interrupted_runs(self.note, self.locks, self.instance)
+        """Mark what was cut short; return the runs that are said to go on."""
+        marked = report_interrupted_runs(self.note, self.locks, self.instance)
+        for run_id, goes_on in marked.items():
+            run = self.instance.get_run_by_id(run_id)
+            assert run is not None
+            assert goes_on == self.will_retry(run)
+        return [run_id for run_id, goes_on in marked.items() if goes_on]
 
     def run(
         self,
@@ -137,7 +143,8 @@ def test_without_a_note_it_counts_as_a_crash(lab: Lab) -> None:
         assert lab.mark() == [run.run_id]
         assert lab.will_retry(run)
         run = lab.run(parent=run)
-    assert lab.mark() == [run.run_id]
+    assert lab.mark() == []
+    assert lab.again(run).status == dg.DagsterRunStatus.FAILURE
     assert not lab.will_retry(run)
 
 
@@ -210,7 +217,8 @@ def test_where_retries_are_off_nobody_is_promised_one(lab: Lab, tmp_path: Path) 
         off = Lab(instance, tmp_path)
         run = off.run()
         off.stop()
-        assert off.mark() == [run.run_id]
+        assert off.mark() == []
+        assert off.again(run).status == dg.DagsterRunStatus.FAILURE
         assert not off.will_retry(run)
         (failure,) = _failures(off, run)
     message = failure.event_log_entry.message
