@@ -175,7 +175,8 @@ class Keeper:
         adopted = adopt_orphans()
         os.set_blocking(self._wake, False)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+        # Where ps tells of processes, each look would end with a SIGCHLD of its own: there the end is seen at a look.
+        for number in (*_STOP_SIGNALS, *([signal.SIGCHLD] if adopted else [])):
             # Handlers and not SIG_IGN, which the command would inherit.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)

@@ -36,19 +36,36 @@ open(os.path.join(folder, f"{os.getpid()}.pid"), "w").close()
 if "orphaning" not in name:
     time.sleep(600)
 """
+AS_ON_A_MAC = """
+import sys
+from pathlib import Path
+from ml_pipeline import process_tree
+looks = 0
+def look():
+    global looks
+    looks += 1
+    Path(sys.argv[1]).with_name("looks").write_text(str(looks))
+    return process_tree.processes_of_ps()
+process_tree.adopt_orphans = lambda: False
+process_tree.processes_of_proc = look
+process_tree._REMEMBER_EVERY_S = 0.5
+sys.exit(process_tree.Keeper(Path(sys.argv[1]), sys.argv[2:]).run())
+"""
+"""What there is without prctl and /proc."""
+KEEPER = ("-I", process_tree.__file__)
 DEAF_AND_DEEP = ("deaf-top", "orphaning-middle", "deaf-leaf", "orderly-lowest")
 
 
 class Kept:
     """A keeper that runs CHILDREN, each the parent of the next."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, names: tuple[str, ...], *keeper: str) -> None:
         self.folder = folder
         self.note = folder / "note"
         script = folder / "children.py"
         script.write_text(CHILDREN)
         self.process = subprocess.Popen(
-            [sys.executable, "-I", process_tree.__file__, self.note, sys.executable, script, folder, *names],
+            [sys.executable, *(keeper or KEEPER), self.note, sys.executable, script, folder, *names],
             stdin=subprocess.PIPE,
         )
         wait_for(lambda: len(self.pids()) == len(names))
@@ -82,8 +99,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def keep(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
     started: list[Kept] = []
 
-    def start(*names: str) -> Kept:
-        started.append(Kept(tmp_path, names))
+    def start(*names: str, keeper: tuple[str, ...] = ()) -> Kept:
+        started.append(Kept(tmp_path, names, *keeper))
         return started[-1]
 
     yield start
@@ -163,6 +180,25 @@ def test_proc_and_ps_tell_the_same_of_a_process_with_an_odd_name(tmp_path: Path)
             process.kill()
         process.wait()
         assert all(process.pid not in {found.pid for found in look()} for look in (processes_of_proc, processes_of_ps))
+
+
+@LINUX
+def test_with_ps_alone_what_was_seen_ends_too_and_ps_is_not_run_all_the_time(keep: Callable[..., Kept]) -> None:
+    kept = keep("deaf-top", "orderly-middle", "deaf-leaf", keeper=("-c", AS_ON_A_MAC))
+    looks = kept.folder / "looks"
+    wait_for(looks.exists)
+    time.sleep(2)
+    parents = {found.pid: parent for found, parent in processes_of_proc().items()}
+    (top,) = [pid for pid in kept.pids() if parents[pid] == kept.process.pid]
+    (middle,) = [pid for pid in kept.pids() if parents[pid] == top]
+    os.kill(middle, signal.SIGKILL)  # now the leaf descends from the keeper no more
+    before = int(looks.read_text())
+    time.sleep(2)
+    assert int(looks.read_text()) - before <= 2 / 0.5 + 1
+    assert len(kept.living()) == 2
+    kept.say(b"stop\n")
+    assert kept.seconds_to_the_end() < LONGEST_S
+    assert kept.process.wait(5) == 0
 
 
 def test_without_a_grandparent_for_orphans_what_was_seen_is_remembered() -> None:

@@ -107,10 +107,10 @@ class _Kept:
             self.left = bool(process_tree.ProcessTree().end(self._hurry))
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
-        if self.stopped_by is None:
-            self.stopped_by = number
-            stderr().print("Stopping. What is finished is stored ...")
+        first, self.stopped_by = self.stopped_by is None, self.stopped_by or number
         self._order()
+        if first:
+            _say("Stopping. What is finished is stored ...")
 
     def _order(self) -> None:
         self._orders += 1
@@ -173,7 +173,12 @@ def _mark_interrupted_runs(settings: Settings) -> None:
         marked = report_interrupted_runs(settings.stop_note_path, settings.run_locks_path, instance)
         for run_id, goes_on in marked.items():
             then = "goes on when Dagster starts" if goes_on else "is not repeated by itself: see `ml-pipeline status`"
-            stderr().print(f"Run {run_id} was interrupted, and {then}.", highlight=False, soft_wrap=True)
+            _say(f"Run {run_id} was interrupted, and {then}.")
 
     with local_runs.project_instance(settings, first=mark):
         pass
+
+
+def _say(words: str) -> None:
+    with suppress(OSError):  # after SIGHUP there is no terminal any more
+        stderr().print(words, highlight=False, soft_wrap=True)
