@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -52,6 +53,16 @@ process_tree._REMEMBER_EVERY_S = 0.5
 sys.exit(process_tree.Keeper(Path(sys.argv[1]), sys.argv[2:]).run())
 """
 """What there is without prctl and /proc."""
+COMMAND = """
+import sys
+from pathlib import Path
+from ml_pipeline.cli.dev import KeptCommand
+with Path(sys.argv[1]).with_name("lock").open("w") as lock:
+    kept = KeptCommand(Path(sys.argv[1]), sys.argv[2:], lock)
+    kept.wait()
+print(kept.stopped_by, kept.exit_code, kept.left)
+"""
+"""What `ml-pipeline dev` does around its keeper."""
 KEEPER = ("-I", process_tree.__file__)
 DEAF_AND_DEEP = ("deaf-top", "orphaning-middle", "deaf-leaf", "orderly-lowest")
 
@@ -67,6 +78,7 @@ class Kept:
         self.process = subprocess.Popen(
             [sys.executable, *(keeper or KEEPER), self.note, sys.executable, script, folder, *names],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         wait_for(lambda: len(self.pids()) == len(names))
 
@@ -199,6 +211,30 @@ def test_with_ps_alone_what_was_seen_ends_too_and_ps_is_not_run_all_the_time(kee
     kept.say(b"stop\n")
     assert kept.seconds_to_the_end() < LONGEST_S
     assert kept.process.wait(5) == 0
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("number", "whom", "said"),
+    [
+        (signal.SIGTERM, "command", "15 0 False"),
+        (signal.SIGHUP, "command", "1 0 False"),
+        (signal.SIGINT, "command", "2 0 False"),
+        (signal.SIGKILL, "command", ""),
+        (signal.SIGKILL, "keeper", "None -9 False"),
+    ],
+)
+def test_all_ends_with_the_command_and_with_its_keeper(
+    keep: Callable[..., Kept], number: signal.Signals, whom: str, said: str
+) -> None:
+    kept = keep(*DEAF_AND_DEEP, keeper=("-c", COMMAND))
+    (keeper,) = [found.pid for found, parent in processes_of_proc().items() if parent == kept.process.pid]
+    os.kill(kept.process.pid if whom == "command" else keeper, number)
+    assert kept.seconds_to_the_end() < LONGEST_S
+    assert kept.process.communicate(timeout=5)[0].decode().strip() == said
+    assert kept.note.exists()
+    with (kept.folder / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody has it open any more
 
 
 def test_without_a_grandparent_for_orphans_what_was_seen_is_remembered() -> None:

@@ -52,8 +52,9 @@ def dev(context: click.Context, host: str, port: int) -> None:
         # First by one process alone: it checks the settings, and makes Dagster's database before many ask for it.
         _mark_interrupted_runs(settings)
         context.invoke(status)
+        # In the project's folder, with DAGSTER_HOME, since `project_instance` was there before.
         command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
-        kept = _Kept(settings, [*command, "--host", host, "--port", str(port)], lock)
+        kept = KeptCommand(settings.stop_note_path, [*command, "--host", host, "--port", str(port)], lock)
         kept.wait()
         _mark_interrupted_runs(settings)
     if kept.left:
@@ -66,18 +67,18 @@ def dev(context: click.Context, host: str, port: int) -> None:
         sys.exit(INTERRUPTED)
 
 
-class _Kept:
-    """`dagster dev` below a keeper, `process_tree`, which ends it with all its descendants.
+class KeptCommand:
+    """A command below a keeper, `process_tree`, which ends it with all its descendants when this process is to end.
 
-    The keeper is a process of its own, so that it can do that also when this one is killed. Should the keeper be
-    killed, this process does it.
+    The keeper writes into `note` when it began to, and holds the file `lock` open as long as it lives. It is a process
+    of its own, so that it can do its work also when this one is killed. Should the keeper be killed, this one does it.
     """
 
-    def __init__(self, settings: Settings, command: list[str], lock: IO[str]) -> None:
+    def __init__(self, note: Path, command: list[str], lock: IO[str]) -> None:
         self.stopped_by: int | None = None
         self.exit_code = 0
         self.left = False
-        self._settings = settings
+        self._note = note
         self._orders = 0
         self._leash: IO[bytes] | None = None
         process_tree.adopt_orphans()
@@ -86,10 +87,8 @@ class _Kept:
                 signal.signal(number, self._stop)
         self._keeper = subprocess.Popen(
             # Isolated, since its folder holds modules of ours with everyday names.
-            [sys.executable, "-I", process_tree.__file__, str(settings.stop_note_path), *command],
+            [sys.executable, "-I", process_tree.__file__, str(note), *command],
             stdin=subprocess.PIPE,
-            cwd=settings.root,
-            env={**os.environ, "DAGSTER_HOME": str(settings.root)},
             # Ctrl-C in the terminal is for this process alone, which passes it on in good order.
             start_new_session=True,
             pass_fds=[lock.fileno()],
@@ -103,7 +102,7 @@ class _Kept:
         self.exit_code = self._keeper.wait()
         self.left = self.exit_code == process_tree.SOME_LEFT
         if self.exit_code < 0:
-            process_tree.note_the_stop(self._settings.stop_note_path)
+            process_tree.note_the_stop(self._note)
             self.left = bool(process_tree.ProcessTree().end(self._hurry))
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
