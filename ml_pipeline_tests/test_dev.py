@@ -25,6 +25,8 @@ from ml_pipeline_tests.project import Project, make_project, sample_iterations
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 LONGEST_END_S = 10
 WORKSPACE = "load_from: [{python_module: {module_name: ml_pipeline.definitions, location_name: ml_pipeline}}]\n"
+CHECKPOINTS = 1 + sum(len(sample_iterations(run)) for run in ("reasoning", "hot"))
+"""The base among them: more than are scored while the stop takes effect."""
 ASSETS = {spec.key for spec in CHECKPOINT_SPECS}
 
 
@@ -33,8 +35,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     project = make_project(tmp_path / "project")
     project.configure(discovery={"interval_s": 5})
     (project.root / "workspace.yaml").write_text(WORKSPACE)
-    for iteration in sample_iterations("reasoning")[:4]:
-        project.add("reasoning", iteration)
+    for run in ("reasoning", "hot"):
+        for iteration in sample_iterations(run):
+            project.add(run, iteration)
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("DAGSTER_HOME", str(project.root))
     return project
@@ -124,7 +127,7 @@ def test_a_run_goes_on_after_a_stop_and_nothing_outlives_it(
         assert dev.process.wait(20) == 0
         (cut_short,) = score_runs(instance)
         before = finished_in(instance, cut_short)
-        assert 2 <= len(before) < 5
+        assert 2 <= len(before) < CHECKPOINTS
         assert cut_short.status == dg.DagsterRunStatus.FAILURE
         assert cut_short.tags["dagster/will_retry"] == "true"
         assert instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])) == []
@@ -146,7 +149,7 @@ def test_a_run_goes_on_after_a_stop_and_nothing_outlives_it(
         after = finished_in(instance, repeated)
         assert before | after == set(instance.get_dynamic_partitions("checkpoint"))
         assert not before & after, "scored twice"
-        assert len(before | after) == 5
+        assert len(before | after) == CHECKPOINTS
         took.append(dev.seconds_to_the_end(signal.SIGINT))
         assert dev.process.wait(20) == 130
     assert_stores_agree(load_settings(project.root / "pipeline.yaml", environ={}))
