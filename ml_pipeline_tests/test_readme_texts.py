@@ -79,7 +79,7 @@ def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
     (tmp_path / program).symlink_to(Path(sys.executable).with_name("ml-pipeline"))
     path = tmp_path / "ml-pipeline.service"
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
-    command = ["systemd-analyze", "--user", "verify", path]
+    command = ["systemd-analyze", "--user", "verify", str(path)]
 
     def verified(text: str) -> str:
         path.write_text(text)
