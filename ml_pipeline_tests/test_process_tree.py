@@ -172,7 +172,8 @@ def test_a_command_that_ends_by_itself_leaves_nothing_behind(keep: Callable[...,
 def test_the_exit_code_of_the_command_and_an_older_note_are_kept(tmp_path: Path) -> None:
     (tmp_path / "note").write_text("1.5")
     for code, expected in (("raise SystemExit(5)", 5), ("import os; os.kill(os.getpid(), 15)", 128 + 15)):
-        command = [sys.executable, "-I", process_tree.__file__, tmp_path / "note", sys.executable, "-c", code]
+        note = str(tmp_path / "note")
+        command = [sys.executable, "-I", process_tree.__file__, note, sys.executable, "-c", code]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
             assert process.wait(30) == expected
     assert (tmp_path / "note").read_text() == "1.5"
@@ -183,7 +184,7 @@ def test_the_exit_code_of_the_command_and_an_older_note_are_kept(tmp_path: Path)
 def test_proc_and_ps_tell_the_same_of_a_process_with_an_odd_name(tmp_path: Path) -> None:
     odd = tmp_path / "a) b (c"
     odd.symlink_to(sys.executable)
-    with subprocess.Popen([odd, "-c", "import time; time.sleep(600)"], executable=odd) as process:
+    with subprocess.Popen([str(odd), "-c", "import time; time.sleep(600)"]) as process:
         try:
             for look in (processes_of_proc, processes_of_ps):
                 (parent,) = [parent for found, parent in look().items() if found.pid == process.pid]
