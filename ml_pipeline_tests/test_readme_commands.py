@@ -35,6 +35,8 @@ WORDS = {
     "tuned@800": [f"{RUN}@{LAST}"],
     "arith": ["sum"],
     "watch": ["watch", "--once"],
+    # It goes on until it is told to end; test_dev.py starts it.
+    "dev": ["dev", "--help"],
 }
 """What stands in the README for something of the user's, and what it is here."""
 OWN_MAC = README.partition("## From nothing to your own Mac")[2].partition("\n##")[0]

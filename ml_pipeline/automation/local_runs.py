@@ -58,11 +58,18 @@ class Outcome:
 
 
 @contextmanager
-def project_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of the project: the one whose dagster.yaml lies beside pipeline.yaml."""
+def project_instance(
+    settings: Settings, first: Callable[[dg.DagsterInstance], None] | None = None
+) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the project: the one whose dagster.yaml lies beside pipeline.yaml.
+
+    Runs without a process are reported as failed; `first` is called before that.
+    """
     os.environ["DAGSTER_HOME"] = str(settings.root)
     os.chdir(settings.root)  # dagster.yaml names its folders relative to itself
     with dg.DagsterInstance.get() as instance:
+        if first is not None:
+            first(instance)
         report_dead_runs(settings.run_locks_path, instance)
         yield instance
 

@@ -52,9 +52,7 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
     for run in instance.get_runs(dg.RunsFilter(statuses=_GOING_ON)):
         path = folder / f"{run.run_id}.lock"
         if path.is_file() and _is_free(path):
-            instance.report_run_failed(
-                run, f"The process of this run {_how(folder, run.run_id)}. Finished checkpoints are kept."
-            )
+            instance.report_run_failed(run, how_it_ended(folder, run.run_id))
             path.unlink(missing_ok=True)
             dead.append(run.run_id)
     record_crashes(folder, instance)
@@ -68,8 +66,7 @@ def report_dead_runs(folder: Path, instance: dg.DagsterInstance) -> list[str]:
 def record_crashes(folder: Path, instance: dg.DagsterInstance) -> None:
     """Write onto the records of runs whose process crashed how it did; `recorded_crash` reads it."""
     for run_id in crashed_runs(folder):
-        lock = folder / f"{run_id}.lock"
-        if lock.is_file() and not _is_free(lock):
+        if is_held(folder, run_id):
             continue
         crash, run = crash_of(folder, run_id), instance.get_run_by_id(run_id)
         if crash is not None and run is not None:
@@ -77,7 +74,7 @@ def record_crashes(folder: Path, instance: dg.DagsterInstance) -> None:
             details = json.dumps({"checkpoint": crash.checkpoint, "why": str(crash)})
             instance.add_run_tags(run_id, {_CRASHED_TAG: "yes", _DETAILS_TAG: details})
         forget_crash(folder, run_id)
-        lock.unlink(missing_ok=True)
+        (folder / f"{run_id}.lock").unlink(missing_ok=True)
 
 
 def recorded_crash(run: dg.DagsterRun | None) -> dict[str, str]:
@@ -101,9 +98,17 @@ def run_that_holds(pool: str, instance: dg.DagsterInstance) -> str | None:
     return next(iter(instance.event_log_storage.get_concurrency_info(pool).active_run_ids), None)
 
 
-def _how(folder: Path, run_id: str) -> str:
+def how_it_ended(folder: Path, run_id: str) -> str:
+    """What the record of a run whose process is gone says."""
     crash = crash_of(folder, run_id)
-    return "ended without a word" if crash is None else f"was ended by {crash.signal}"
+    how = "ended without a word" if crash is None else f"was ended by {crash.signal}"
+    return f"The process of this run {how}. Finished checkpoints are kept."
+
+
+def is_held(folder: Path, run_id: str) -> bool:
+    """Whether a process that lives holds the lock of this run."""
+    path = folder / f"{run_id}.lock"
+    return path.is_file() and not _is_free(path)
 
 
 def _is_free(path: Path) -> bool:

@@ -10,6 +10,7 @@ import click
 from ml_pipeline.cli.adapters import convert, inspect
 from ml_pipeline.cli.checkpoints import discover, score
 from ml_pipeline.cli.config import config
+from ml_pipeline.cli.dev import dev
 from ml_pipeline.cli.exports import export
 from ml_pipeline.cli.history import import_
 from ml_pipeline.cli.influx import replay, retime
@@ -39,6 +40,7 @@ def main(config_path: Path | None) -> None:
 for command in (
     discover,
     score,
+    dev,
     status,
     top,
     show,
