@@ -101,7 +101,7 @@ def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = 400) -
 
 def score_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """The scoring runs, oldest first."""
-    return instance.get_runs(dg.RunsFilter(job_name=score_checkpoints_job.name))[::-1]
+    return list(instance.get_runs(dg.RunsFilter(job_name=score_checkpoints_job.name))[::-1])
 
 
 def finished_in(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
