@@ -76,10 +76,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @contextmanager
 def running_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Mapping[str, Sequence[int]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Mapping[str, Sequence[int]], **sections: Any
 ) -> Iterator[Server]:
-    """`dagster dev` over a project that has these iterations of these sample runs."""
+    """`dagster dev` over a project that has these iterations of these sample runs, and these sections of settings."""
     project = make_project(tmp_path / "project")
+    project.configure(**sections)
     project.configure(discovery={"interval_s": 5})
     (project.root / "workspace.yaml").write_text(
         "load_from: [{python_module: {module_name: ml_pipeline.definitions, location_name: ml_pipeline}}]\n"

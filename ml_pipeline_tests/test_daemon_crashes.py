@@ -12,7 +12,7 @@ from ml_pipeline_tests.backends.crashing import Crashes
 from ml_pipeline_tests.project import sample_iterations
 from ml_pipeline_tests.test_daemon import Server, running_server, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 RUN = "reasoning"
 
 
@@ -23,13 +23,13 @@ def test_a_native_crash_costs_one_checkpoint_and_no_run(tmp_path: Path, monkeypa
     folder.mkdir()
     # The second adapter crashes whenever it is loaded.
     Crashes(folder, monkeypatch).at_adapter(1)
-    with running_server(tmp_path, monkeypatch, {RUN: iterations}) as server:
+    with running_server(tmp_path, monkeypatch, {RUN: iterations}, judge={"backend": "none"}) as server:
 
         def over() -> bool:
             runs = server.score_runs()
             return len(runs) == 2 and all(run.is_finished for run in runs)
 
-        wait_for("the run that crashes, and the one that repeats it", over)
+        wait_for("the run that crashes, and the one that repeats it", over, timeout_s=900)
         again, first = server.score_runs()
         assert again.parent_run_id == first.run_id
         assert (first.status, again.status) == (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.FAILURE)

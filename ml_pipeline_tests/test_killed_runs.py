@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 
@@ -108,9 +109,19 @@ def test_a_native_crash_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest
     folder = tmp_path / "crashing"
     folder.mkdir()
     crashes = Crashes(folder, monkeypatch)
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("DAGSTER_HOME", str(project.root))
     crashes.at_adapter(1)
+    # And, whatever the adapter, with repacked weights: a child process finds out.
+    crashes.when("extra_buffers", signal.SIGILL)
     first = project.run("score")
     assert first.returncode == -signal.SIGSEGV
+    assert "llama.cpp runs without repacked weights (extra buffers): in a trial as usual" in " ".join(
+        first.stdout.split()
+    )
+    metadata = newest_metadata("responses", keys[0])
+    assert "was ended by SIGILL (Illegal instruction) while decoding a prompt" in metadata["remarks"]
+    assert metadata["backend"].endswith("kv f16, without repacked weights (extra buffers)")
     sentence = f"was ended by SIGSEGV (Segmentation fault) while it scored {keys[1]}"
     assert sentence in " ".join(first.stderr.split())
     # The adapter crashes whenever it is loaded: this run must not touch it.
@@ -128,6 +139,17 @@ def test_a_native_crash_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest
     assert scored(project) == {"base.smollm2-135m@0", *keys}
     last = project.run("score")
     assert last.returncode == 0, last.stderr
+
+
+def newest_metadata(asset: str, key: str) -> dict[str, str]:
+    """What Dagster shows beside the newest materialisation of a partition."""
+    with dg.DagsterInstance.get() as instance:
+        records = instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[key]), limit=1
+        ).records
+    found = records[0].asset_materialization
+    assert found is not None
+    return {name: str(value.value) for name, value in found.metadata.items()}
 
 
 def scored(project: Project) -> set[str]:

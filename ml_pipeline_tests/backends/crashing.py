@@ -54,7 +54,7 @@ if place := os.environ.get("CRASH_AT_ADAPTER"):
     init = llama_cpp.llama_adapter_lora_init
 
     def initialising(model, path):
-        with open(os.environ["CRASH_COUNT"], "a+") as file:
+        with open(os.environ["CRASH_COUNT"] + ".adapters", "a+") as file:
             file.seek(0)
             known = file.read().splitlines()
             if path.decode() not in known:
