@@ -102,13 +102,13 @@ class Evaluator:
     def _evaluations(
         self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None, judge_model: str | None
     ) -> list[Evaluation]:
-        now = datetime.now(UTC)
+        now, settings = datetime.now(UTC), self.settings.suites_for(checkpoint.base_model)
         return [
             Evaluation(
                 checkpoint=checkpoint,
                 suite=suite,
-                options=suite_options(suite, self.settings.suites),
-                samples=suite_samples(suite, self.settings.suites),
+                options=suite_options(suite, settings),
+                samples=suite_samples(suite, settings),
                 backend=self._backend.identity(),
                 adapter=adapter,
                 proof=proof,
