@@ -18,6 +18,7 @@ from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, SettingsError
 from ml_pipeline.evaluation.evaluator import Evaluator, StageResult
+from ml_pipeline.evaluation.failures import FailureBook
 from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.placement import Placement, placement
 from ml_pipeline.evaluation.prepare import Preparer
@@ -59,6 +60,7 @@ class ScoringRun:
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         self._stages = [stage for stage in STAGES if stage in chosen]
         self._points = [name for name in POINT_ASSETS if name in chosen]
+        self._failures = FailureBook(store, context.run_id)
 
     def score(self, keys: Sequence[str]) -> Iterator[Event]:
         """Score the checkpoints one after another, handing out what Dagster is to record of each.
@@ -94,7 +96,7 @@ class ScoringRun:
             try:
                 places[checkpoint.key] = placement(self._settings, checkpoint)
             except SettingsError as error:
-                self._fail(checkpoint.key, error)
+                self._fail(checkpoint.key, error, checkpoint)
         return places
 
     def _score_group(
@@ -117,21 +119,25 @@ class ScoringRun:
                     yield from self._score_one(evaluator, checkpoint, f"{number} of {len(checkpoints)}")
         except MlPipelineError as error:  # the base model itself: none of these checkpoints can be scored
             for checkpoint in checkpoints:
-                self._fail(checkpoint.key, error)
+                self._fail(checkpoint.key, error, checkpoint)
 
     def _score_one(self, evaluator: Evaluator, checkpoint: Checkpoint, number: str) -> Iterator[Event]:
         facts: dict[str, object] = {}
+        wanted = [*self._stages, *self._points]
+        made = 0
         try:
             for result in evaluator.evaluate(checkpoint, self._stages):
                 receipts = self._store.write_partition(checkpoint.key, result.tables) if result.tables else []
                 facts |= result.facts
                 yield self._materialization(result.stage, checkpoint, self._metadata(checkpoint, result, receipts))
                 yield from self._checks.after(checkpoint, result)
+                made += 1
             yield from self._score_points(checkpoint)
+            self._failures.done(checkpoint.key, wanted)
         except MlPipelineError as error:
             if isinstance(error, AdapterNotAppliedError):
                 yield from self._checks.not_applied(checkpoint)
-            self._fail(checkpoint.key, error)
+            self._fail(checkpoint.key, error, checkpoint, made)
             return
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
 
@@ -170,8 +176,14 @@ class ScoringRun:
     ) -> dg.AssetMaterialization:
         return dg.AssetMaterialization(asset, partition=checkpoint.key, metadata=metadata)
 
-    def _fail(self, key: str, error: MlPipelineError) -> None:
+    def _fail(self, key: str, error: MlPipelineError, checkpoint: Checkpoint | None = None, made: int = 0) -> None:
+        """Record a failure after so many of the run's stages were made."""
         self.failed[key] = str(error)
+        wanted = [*self._stages, *self._points]
+        try:
+            self._failures.failed(key, checkpoint, wanted[min(made, len(wanted) - 1)], error)
+        except MlPipelineError as unstored:  # such as the full disk that was the failure
+            self._context.log.warning(f"{key}: why it failed cannot be stored: {unstored}")
         self._context.log.error(f"{key}: {error}")
         self._listener.note(f"failed: {key}: {error}")
 

@@ -73,7 +73,7 @@ def print_scores(settings: Settings) -> None:
 
 def print_cut_bases(settings: Settings, suites: Sequence[Suite]) -> None:
     """Warn of base models whose answers the token limit cuts often; nothing where nothing was scored yet."""
-    from ml_pipeline.reports.token_limit import cut_bases
+    from ml_pipeline.cli.token_limit import cut_bases
 
     if settings.duckdb_path.exists():
         for cut in cut_bases(score_database(settings), settings, suites):

@@ -16,10 +16,11 @@ from ml_pipeline.cli.view_parts import (
     verdict_cell,
 )
 from ml_pipeline.printable import printable
+from ml_pipeline.reports.failures import Failure
 from ml_pipeline.reports.leaderboard import verdict_of
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
-from ml_pipeline.reports.terminal import terminal_text
+from ml_pipeline.reports.terminal import failure_lines, terminal_text
 from ml_pipeline.reports.trouble import first_trouble
 from ml_pipeline.reports.wording import NO_SCORES, NONE, difference, headline, mean_difference, percent_interval, points
 
@@ -33,14 +34,17 @@ _LEGEND = (
 )
 
 
-def top_view(ranked: Sequence[Ranking], most: int, options: ConsoleOptions) -> RenderableType:
-    """The rankings, at most `most` places of each."""
+def top_view(
+    ranked: Sequence[Ranking], most: int, failures: Sequence[Failure], options: ConsoleOptions
+) -> RenderableType:
+    """The rankings, at most `most` places of each, and the checkpoints that failed."""
     shown = [ranking for ranking in ranked if ranking.standings]
     if not shown:
-        return Text(NO_SCORES)
+        return Group(Text(NO_SCORES), *failure_lines(failures, options))
     parts: list[RenderableType] = []
     for ranking in shown:
         parts += _block(ranking, most, options)
+    parts += failure_lines(failures, options)
     if any(standing.rank for ranking in shown for standing in ranking.standings):
         parts.append(terminal_text(f"\n{_LEGEND}", options, "dim"))
     return Group(*parts)

@@ -26,6 +26,7 @@ from ml_pipeline.reports.comparison import (
     compare_means,
     compare_run,
 )
+from ml_pipeline.reports.failures import Failure, current_failures, failures_by_run
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.judge_scale import Scale, judge_scales
 from ml_pipeline.reports.losses import RunLosses, losses_by_run
@@ -100,6 +101,7 @@ class RunCurve:
 
     Points of different protocols (another base, quantisation, backend, suite version) are in different curves.
     `losses` are those of the run's training, whatever was scored; `judge_scale` is None where it is not known.
+    `failures` are the run's checkpoints whose newest attempt failed; one of them may be a point too, by older scores.
     """
 
     source: str
@@ -111,11 +113,19 @@ class RunCurve:
     points: tuple[Point, ...]
     losses: RunLosses
     judge_scale: Scale | None
+    failures: tuple[Failure, ...] = ()
 
     @property
     def name(self) -> str:
         """The run as a reader knows it: <source>/<run>."""
         return printable(f"{self.source}/{self.run}")
+
+    @cached_property
+    def course(self) -> tuple[tuple[int, Estimate | None], ...]:
+        """Accuracy by iteration; None for a checkpoint that failed or has none."""
+        scored = {point.partition_key for point in self.points}
+        failed = [(one.iteration, None) for one in self.failures if one.partition_key not in scored]
+        return tuple(sorted([*((p.iteration, p.accuracy) for p in self.points), *failed], key=lambda pair: pair[0]))
 
     @cached_property
     def judge_metrics(self) -> dict[str, str]:
@@ -206,6 +216,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
             identity = base.identity
             curves[suite, str(identity["base_model"]), BASE_SOURCE, str(identity["run"]), protocol_id] = {}
     losses, scales = losses_by_run(scores.training_loss), judge_scales(scores.judgements)
+    failures = failures_by_run(current_failures(scores))
     return [
         _curve(
             names,
@@ -213,6 +224,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
             bases.get((names[0], names[-1])),
             losses=losses.get((names[2], names[3]), {}),
             judge_scale=scales.get(names[0]),
+            failures=failures.get((names[2], names[3]), ()),
         )
         for names in sorted(curves)
     ]

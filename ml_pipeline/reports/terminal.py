@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_pipeline.printable import printable
+from ml_pipeline.reports.failures import Failure, current_failures
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
@@ -28,6 +30,7 @@ from ml_pipeline.reports.wording import (
     sparkline,
 )
 
+_MOST_FAILURES = 10
 _FULL_WIDTH, _MIDDLE_WIDTH = 78, 56
 _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
@@ -45,20 +48,23 @@ class ScoreTableView:
 
     curves: tuple[RunCurve, ...]
     max_rows: int
+    failures: tuple[Failure, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield one block a run, then the legend."""
         if not self.curves:
             yield Text(NO_SCORES)
-            return
         for curve in self.curves:
             yield from self._block(curve, options)
             yield Text("")
+        yield from failure_lines(self.failures, options)
+        if not self.curves:
+            return
         yield terminal_text(_LEGEND, options, "dim")
 
     def _block(self, curve: RunCurve, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
-        line = sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], ascii_only=plain)
+        line = sparkline([accuracy.value if accuracy else None for _, accuracy in curve.course], ascii_only=plain)
         yield terminal_text(f"{curve.name} [{curve.suite}, base {printable(curve.base_model)}]", options, "bold")
         if curve.best and len(curve.points) > 1:
             yield terminal_text(f"{line}  {curve.trend}", options)
@@ -80,11 +86,13 @@ class ScoreTableView:
             cells = _cells(curve, curve.base, options) | {"iter": "base", "verdict": "", "vs base": ""}
             table.add_row(*(terminal_text(cells[name], options, "dim") for name in columns))
         shown = self._shown(curve)
-        for index, point in enumerate(curve.points):
-            if index not in shown:
-                continue
-            cells = _cells(curve, point, options)
-            style = _STYLES.get(verdict_of(curve, point), "")
+        kept: list[Point | Failure] = [point for index, point in enumerate(curve.points) if index in shown]
+        for one in sorted([*kept, *_failed(curve)[-self.max_rows :]], key=lambda one: one.iteration):
+            if isinstance(one, Failure):
+                failed = {"": " ", "iter": str(one.iteration), "verdict": "failed"}
+                cells, style = dict.fromkeys(columns, NONE) | failed, "red"
+            else:
+                cells, style = _cells(curve, one, options), _STYLES.get(verdict_of(curve, one), "")
             table.add_row(
                 *(terminal_text(cells[name], options, style if name == "verdict" else "") for name in columns)
             )
@@ -101,12 +109,29 @@ class ScoreTableView:
         return kept | set(evenly(len(curve.points), room))
 
 
+def _failed(curve: RunCurve) -> list[Failure]:
+    """The checkpoints that failed and have no scores, by iteration."""
+    scored = {point.partition_key for point in curve.points}
+    return [one for one in curve.failures if one.partition_key not in scored]
+
+
+def failure_lines(failures: Sequence[Failure], options: ConsoleOptions) -> Iterator[Text]:
+    """A line for each checkpoint that failed; of many the first, and how many more."""
+    sign = "x" if options.ascii_only else "✕"
+    for failure in failures[:_MOST_FAILURES]:
+        yield terminal_text(f"{sign} {failure.name} failed: {failure.words}", options, "red")
+    if len(failures) > _MOST_FAILURES:
+        more = f"{len(failures) - _MOST_FAILURES} more failed; `ml-pipeline status` lists them"
+        yield terminal_text(f"{sign} {more}", options, "red")
+
+
 def score_table_view(scores: Scores, *, max_rows: int = 14) -> ScoreTableView:
     """The scores for `rich.print` or `Console.print`: every run with its base, checkpoints in order, and a verdict.
 
     A run of more than `max_rows` checkpoints is thinned evenly; its best and the first in trouble always show.
     """
-    return ScoreTableView(tuple(run_curves(scores)), max_rows)
+    curves = tuple(run_curves(scores))
+    return ScoreTableView(curves, max_rows, current_failures(scores))
 
 
 def _columns(width: int) -> list[str]:

@@ -28,7 +28,7 @@ from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Column, Table
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
@@ -240,6 +240,26 @@ DEGENERATION = Table(
     key=("partition_key", "suite", "signal"),
 )
 
+FAILURES = Table(
+    "failures",
+    "Why the newest attempt to score a checkpoint failed; no row once an attempt succeeded.",
+    (
+        Column("partition_key", TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
+        Column("source", TEXT, "Name of the source; 'base': a bare base model."),
+        Column("run", TEXT, "The training run's folder in its source, without 'adapters-'."),
+        Column("label", TEXT, "Short name of the checkpoint; empty where its file was not found.", nullable=True),
+        Column("base_model", TEXT, "Name of its base model; empty where its file was not found.", nullable=True),
+        Column("iteration", INT, "Training iteration; 0 for the bare base model."),
+        Column("stage", TEXT, "The asset that was being made."),
+        Column("reason", TEXT, "Why it failed."),
+        Column("attempt", TEXT, "Dagster's id of the run in which it failed."),
+        Column("failed_at", TIME, "When it failed (UTC)."),
+    ),
+    key=("partition_key",),
+    version="attempt",
+    made_at="failed_at",
+)
+
 CHECKPOINT_TABLES: tuple[Table, ...] = (
     EVALUATIONS,
     RESPONSES,
@@ -251,8 +271,8 @@ CHECKPOINT_TABLES: tuple[Table, ...] = (
 )
 """What reports are made of."""
 
-DETAIL_TABLES: tuple[Table, ...] = (JUDGE_VOTES,)
-"""What stands behind the figures of those."""
+DETAIL_TABLES: tuple[Table, ...] = (JUDGE_VOTES, FAILURES)
+"""What stands behind the figures of those, and why some are missing."""
 
 TRAINING_LOSS = Table(
     "training_loss",
