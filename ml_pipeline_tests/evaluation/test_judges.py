@@ -36,7 +36,8 @@ def settings(judge: dict[str, Any], **sections: Any) -> Settings:
 @pytest.mark.parametrize(
     ("judge", "members"),
     [
-        ({}, ("embedded",)),
+        ({}, ()),
+        ({"backend": "embedded"}, ("embedded",)),
         ({"backend": "none"}, ()),
         ({"backend": "none", "panel": ["big"]}, ()),
         ({"backend": "big"}, ("big",)),
