@@ -22,7 +22,17 @@ from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
 from ml_pipeline.reports.terminal import failure_lines, terminal_text
 from ml_pipeline.reports.trouble import first_trouble
-from ml_pipeline.reports.wording import NO_SCORES, NONE, difference, headline, mean_difference, percent_interval, points
+from ml_pipeline.reports.wording import (
+    NO_SCORES,
+    NONE,
+    UNSOUND_NOTE,
+    difference,
+    headline,
+    marked,
+    mean_difference,
+    percent_interval,
+    points,
+)
 
 _JUDGE = "judge:avg"
 _ITERATIONS = 2
@@ -47,6 +57,11 @@ def top_view(
     parts += failure_lines(failures, options)
     if any(standing.rank for ranking in shown for standing in ranking.standings):
         parts.append(terminal_text(f"\n{_LEGEND}", options, "dim"))
+    judged = [
+        one for ranking in shown if not any(s.rank for s in ranking.standings[:most]) for one in ranking.standings
+    ]
+    if any(point.is_unsound for standing in judged for point in standing.points):
+        parts.append(terminal_text(f"\n{UNSOUND_NOTE}", options, "dim"))
     return Group(*parts)
 
 
@@ -100,7 +115,7 @@ def _judged(standings: Sequence[Standing], options: ConsoleOptions) -> Renderabl
         for metric, _ in metrics:
             base = standing.curve.base
             against = None if base is None else point.mean_against(base, metric)
-            cells += [mean_interval_cell(point.overall(metric)), mean_difference(against)]
+            cells += [marked(mean_interval_cell(point.overall(metric)), point), mean_difference(against)]
         add_row(table, cells, options)
     return table
 

@@ -14,7 +14,7 @@ from ml_pipeline.reports.failures import current_failures
 from ml_pipeline.reports.report_view import sections
 from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.reports.wording import NO_SCORES
+from ml_pipeline.reports.wording import NO_SCORES, UNSOUND_NOTE
 from ml_pipeline.settings import BASE_SOURCE
 
 _FOLDER = Path(__file__).parent
@@ -62,6 +62,7 @@ def report_html(scores: Scores, generated_at: datetime | None = None, curves: Se
             for failure in current_failures(scores)
         ],
         no_scores=NO_SCORES,
+        unsound_note=UNSOUND_NOTE,
         checkpoints=trained["partition_key"].nunique(),
         runs=len(trained[["source", "run"]].drop_duplicates()),
         newest=None if scores.is_empty else _time(identities["scored_at"].max()),

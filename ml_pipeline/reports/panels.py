@@ -7,12 +7,13 @@ of different bases, quantisations or suite versions cannot meet in one panel.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.losses import TRAIN, VALIDATION
 from ml_pipeline.reports.runs import RunCurve
+from ml_pipeline.reports.score_table import JUDGE_PREFIX
 from ml_pipeline.reports.wording import evenly, percent
 
 _MOST_BANDS = 2
@@ -39,7 +40,8 @@ class Panel:
     """One pair of axes: its lines, the level of the base, and the limits of the vertical axis where they are fixed.
 
     `best` are the places of the best checkpoints, iteration and value; of more than four that tie, of the first. `gaps`
-    are the iterations of checkpoints that failed or have no figure here. Shares are written in percent.
+    are the iterations of checkpoints that failed or have no figure here, `unsound` the places of figures over texts of
+    which many are unsound. Shares are written in percent.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Panel:
     limits: tuple[float, float] | None = None
     shares: bool = False
     gaps: tuple[int, ...] = ()
+    unsound: tuple[tuple[int, float], ...] = ()
 
     @property
     def spoken(self) -> str:
@@ -58,10 +61,10 @@ class Panel:
         for index in evenly(len(line.values), _SPOKEN_POINTS):
             if not math.isnan(line.values[index]):
                 named.append(f"iteration {line.iterations[index]} {self._figure(line.values[index])}")
+        if self.unsound:
+            named.append(f"many answers unsound at {', '.join(_few(sorted({at for at, _ in self.unsound})))}")
         if self.gaps:
-            named.append(
-                f"no figure at {', '.join(str(self.gaps[at]) for at in evenly(len(self.gaps), _SPOKEN_POINTS))}"
-            )
+            named.append(f"no figure at {', '.join(_few(self.gaps))}")
         told = self.title if len(self.lines) == 1 else f"{self.title}, {line.name}"
         return f"{told}: {', '.join(named)}"
 
@@ -138,6 +141,18 @@ def metrics_panel(
         limits=limits,
         shares=shares,
         gaps=_gaps(curve, metrics),
+        unsound=_unsound(curve, metrics),
+    )
+
+
+def _unsound(curve: RunCurve, metrics: Collection[str]) -> tuple[tuple[int, float], ...]:
+    """The places of those of the metrics that are figures of texts, at the checkpoints whose texts are unsound."""
+    of_texts = [metric for metric in metrics if metric == "lek" or metric.startswith(JUDGE_PREFIX)]
+    return tuple(
+        (point.iteration, found.value)
+        for metric in of_texts
+        for point in curve.points
+        if point.is_unsound and (found := point.overall(metric)) is not None
     )
 
 
@@ -147,6 +162,10 @@ def _gaps(curve: RunCurve, metrics: Collection[str]) -> tuple[int, ...]:
     every = [(p.partition_key, p.iteration) for p in curve.points]
     every += [(failure.partition_key, failure.iteration) for failure in curve.failures]
     return tuple(sorted({iteration for key, iteration in every if key not in there}))
+
+
+def _few(iterations: Sequence[int]) -> list[str]:
+    return [str(iterations[at]) for at in evenly(len(iterations), _SPOKEN_POINTS)]
 
 
 def _line(curve: RunCurve, metric: str, name: str, with_band: bool, limits: tuple[float, float] | None) -> Line | None:

@@ -118,6 +118,10 @@ class _Drawing:
         for iteration, value in panel.best:
             ring = Line2D([iteration], [value], marker="o", markersize=9, fillstyle="none", color=INK)
             self._add(ring, label="best")
+        if panel.unsound:
+            squares = Line2D(*zip(*panel.unsound, strict=True), marker="s", markersize=7, fillstyle="none", color=INK)
+            squares.set_linestyle("none")
+            self._add(squares, label="unsound")
         for iteration in panel.gaps:
             # Its lower edge, whatever the values: a checkpoint that failed has none.
             height = self.up[0] + 0.06 * (self.up[1] - self.up[0])

@@ -21,6 +21,7 @@ from ml_pipeline.reports.wording import (
     difference,
     evenly,
     headline,
+    marked,
     number,
     p_value,
     percent,
@@ -219,8 +220,8 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     for metric in curve.sample_metrics:
         columns[metric] = _share_of(metric)
     for metric, dimension in shown.items():
-        columns[f"judge: {dimension}"] = _mean_of(metric)
-    columns["LEK"] = _mean_of("lek")
+        columns[f"judge: {dimension}"] = _text_mean_of(metric)
+    columns["LEK"] = _text_mean_of("lek")
     for metric, name in curve.signal_metrics.items():
         columns[name] = _share_of(metric)
     columns["repetition (0 to 10)"] = _mean_of("degeneration")
@@ -237,6 +238,10 @@ def _step(point: Point) -> str:
 
 def _mean_of(metric: str, digits: int = 1) -> Callable[[Point], str]:
     return lambda point: number(point.overall(metric), digits)
+
+
+def _text_mean_of(metric: str) -> Callable[[Point], str]:
+    return lambda point: marked(number(point.overall(metric)), point)
 
 
 def _share_of(metric: str) -> Callable[[Point], str]:
@@ -258,6 +263,10 @@ def _plot(panels: Sequence[Panel], name: str) -> Plot:
     told = titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
     bands = " Bands are 95% intervals." if any(line.low for panel in panels for line in panel.lines) else ""
     best = " A ring marks the best." if any(panel.best for panel in panels) else ""
+    if any(panel.unsound for panel in panels):
+        best += (
+            " A square marks a figure over answers of which a quarter or more are empty, looping, cut or word salad."
+        )
     gaps = " A cross marks a checkpoint that failed or has no figure." if any(panel.gaps for panel in panels) else ""
     spoken = "; ".join(panel.spoken for panel in panels)
     return Plot(to_svg(panels_figure(panels), name, spoken), f"{told}.{bands}{best}{gaps}")

@@ -31,9 +31,9 @@ from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.judge_scale import Scale, judge_scales
 from ml_pipeline.reports.losses import RunLosses, losses_by_run
 from ml_pipeline.reports.sample_metrics import is_sample_metric
-from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, score_table
+from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, UNSOUND_METRIC, score_table
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
-from ml_pipeline.scoring.degeneration import SIGNALS
+from ml_pipeline.scoring.degeneration import NOTABLE_SHARE, SIGNALS, UNSOUND_SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 from ml_pipeline.settings import BASE_SOURCE
 
@@ -83,6 +83,21 @@ class Point:
     def overall(self, metric: str) -> Estimate | None:
         """A metric's figure over all categories; None when there is none."""
         return self.figures.get(metric, {}).get(OVERALL)
+
+    @property
+    def unsound(self) -> float | None:
+        """The share of its answers that are empty, looping, cut or word salad; of scores from before that was counted,
+        the largest share of one of these. None where nothing was looked at."""
+        found = self.overall(UNSOUND_METRIC)
+        if found is not None:
+            return found.value
+        parts = [one.value for name in UNSOUND_SIGNALS if (one := self.overall(f"{name}_share")) is not None]
+        return max(parts, default=None)
+
+    @property
+    def is_unsound(self) -> bool:
+        """Whether so many of its answers are unsound that figures of their wording, and a judge's, say nothing."""
+        return (self.unsound or 0.0) >= NOTABLE_SHARE
 
     def mean_against(self, reference: Point, metric: str) -> MeanComparison | None:
         """A figure of `means` against the reference's; None with fewer than two probes in common."""

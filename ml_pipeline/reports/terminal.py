@@ -20,8 +20,11 @@ from ml_pipeline.reports.trouble import first_trouble
 from ml_pipeline.reports.wording import (
     NO_SCORES,
     NONE,
+    UNSOUND_MARK,
+    UNSOUND_NOTE,
     evenly,
     headline,
+    marked,
     number,
     percent,
     percent_interval,
@@ -35,7 +38,7 @@ _FULL_WIDTH, _MIDDLE_WIDTH = 78, 56
 _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
 _SHORT = {"no clear difference": "unclear", NO_BASE: "no base", NOT_SCORED: "unscored"}
-_ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v"})  # noqa: RUF001 - a minus sign
+_ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v", UNSOUND_MARK: "!"})  # noqa: RUF001 - a minus sign
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
     "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for)."
@@ -60,7 +63,9 @@ class ScoreTableView:
         yield from failure_lines(self.failures, options)
         if not self.curves:
             return
-        yield terminal_text(_LEGEND, options, "dim")
+        every = [point for curve in self.curves for point in (curve.base, *curve.points) if point is not None]
+        note = f" {UNSOUND_NOTE}" if any(point.is_unsound for point in every) else ""
+        yield terminal_text(f"{_LEGEND}{note}", options, "dim")
 
     def _block(self, curve: RunCurve, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
@@ -150,12 +155,12 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
         "accuracy": percent_interval(point.accuracy),
         "95% interval": interval_bar(point.accuracy, ascii_only=options.ascii_only),
         "vs base": NONE if point.vs_base is None else points(point.vs_base.delta),
-        "judge": number(point.overall("judge:avg")),
-        "LEK": number(point.overall("lek")),
+        "judge": marked(number(point.overall("judge:avg")), point),
+        "LEK": marked(number(point.overall("lek")), point),
         "cut": NONE if truncated is None else percent(truncated.value),
         "n/a": str(point.unscored),
         "verdict": _SHORT.get(verdict, verdict),
-        **{metric: number(point.overall(metric)) for metric in curve.judge_metrics},
+        **{metric: marked(number(point.overall(metric)), point) for metric in curve.judge_metrics},
     }
 
 

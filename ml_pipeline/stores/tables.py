@@ -229,7 +229,12 @@ DEGENERATION = Table(
     "How many answers of a checkpoint show a sign of degeneration, with the Wilson 95% interval of their share.",
     (
         *IDENTITY,
-        Column("signal", TEXT, "The sign: truncated, repetitive, looping, refused, empty, off_language."),
+        Column(
+            "signal",
+            TEXT,
+            "The sign: truncated, repetitive, looping, refused, empty, word_salad, off_language; unsound: any of "
+            "truncated, repetitive, looping, empty and word_salad.",
+        ),
         Column("hits", INT, "Answers that show it."),
         Column("answers", INT, "Answers looked at."),
         Column("unscored", INT, "Answers that an error or a cancellation ended; they count neither way."),
