@@ -16,7 +16,7 @@ from ml_pipeline.assets.specs import POINT_ASSETS
 from ml_pipeline.assets.standing import standing_metadata
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, SettingsError
+from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, SettingsError, StoreError
 from ml_pipeline.evaluation.evaluator import Evaluator, StageResult
 from ml_pipeline.evaluation.failures import FailureBook
 from ml_pipeline.evaluation.judges import Judges
@@ -61,6 +61,7 @@ class ScoringRun:
         self._stages = [stage for stage in STAGES if stage in chosen]
         self._points = [name for name in POINT_ASSETS if name in chosen]
         self._failures = FailureBook(store, context.run_id)
+        self._unrecorded: list[tuple[str, Checkpoint | None, str, MlPipelineError]] = []
 
     def score(self, keys: Sequence[str]) -> Iterator[Event]:
         """Score the checkpoints one after another, handing out what Dagster is to record of each.
@@ -88,6 +89,7 @@ class ScoringRun:
             placed = [checkpoint for checkpoint in here if checkpoint.key in places]
             for place, group in groupby(placed, key=lambda checkpoint: places[checkpoint.key]):
                 yield from self._score_group(preparer, judges, place, list(group))
+        self._record_later()
 
     def _places(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Placement]:
         """Where each checkpoint is scored, by key; those whose base model is not configured fail."""
@@ -123,7 +125,6 @@ class ScoringRun:
 
     def _score_one(self, evaluator: Evaluator, checkpoint: Checkpoint, number: str) -> Iterator[Event]:
         facts: dict[str, object] = {}
-        wanted = [*self._stages, *self._points]
         made = 0
         try:
             for result in evaluator.evaluate(checkpoint, self._stages):
@@ -133,12 +134,12 @@ class ScoringRun:
                 yield from self._checks.after(checkpoint, result)
                 made += 1
             yield from self._score_points(checkpoint)
-            self._failures.done(checkpoint.key, wanted)
         except MlPipelineError as error:
             if isinstance(error, AdapterNotAppliedError):
                 yield from self._checks.not_applied(checkpoint)
             self._fail(checkpoint.key, error, checkpoint, made)
             return
+        self._forget(checkpoint)
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
 
     def _metadata(
@@ -179,13 +180,35 @@ class ScoringRun:
     def _fail(self, key: str, error: MlPipelineError, checkpoint: Checkpoint | None = None, made: int = 0) -> None:
         """Record a failure after so many of the run's stages were made."""
         self.failed[key] = str(error)
-        wanted = [*self._stages, *self._points]
-        try:
-            self._failures.failed(key, checkpoint, wanted[min(made, len(wanted) - 1)], error)
-        except MlPipelineError as unstored:  # such as the full disk that was the failure
-            self._context.log.warning(f"{key}: why it failed cannot be stored: {unstored}")
+        wanted = [*self._stages, *self._points, STAGES[0]]
+        failure = (key, checkpoint, wanted[made], error)
+        if isinstance(error, StoreError):  # the store would keep everyone waiting again; it may be back at the end
+            self._unrecorded.append(failure)
+        else:
+            self._record(*failure)
         self._context.log.error(f"{key}: {error}")
         self._listener.note(f"failed: {key}: {error}")
+
+    def _record(self, key: str, checkpoint: Checkpoint | None, stage: str, error: MlPipelineError) -> bool:
+        try:
+            self._failures.failed(key, checkpoint, stage, error)
+        except MlPipelineError as unstored:
+            self._context.log.warning(f"{key}: why it failed cannot be stored: {unstored}")
+            return False
+        return True
+
+    def _forget(self, checkpoint: Checkpoint) -> None:
+        """Forget what an earlier run failed at and this one made; the scores are stored, whatever comes of that."""
+        try:
+            self._failures.done(checkpoint.key, [*self._stages, *self._points])
+        except MlPipelineError as error:
+            self._context.log.warning(f"{checkpoint.key}: an earlier failure is still listed: {error}")
+
+    def _record_later(self) -> None:
+        """Record what failed at the store, unless the store fails again."""
+        for failure in self._unrecorded:
+            if not self._record(*failure):
+                return
 
 
 def _summary(facts: Mapping[str, object]) -> str:
