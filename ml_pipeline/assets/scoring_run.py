@@ -60,7 +60,7 @@ class ScoringRun:
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         self._stages = [stage for stage in STAGES if stage in chosen]
         self._points = [name for name in POINT_ASSETS if name in chosen]
-        self._failures = FailureBook(store, context.run_id)
+        self._failures = FailureBook(store, context.run.run_id)
         self._unrecorded: list[tuple[str, Checkpoint | None, str, MlPipelineError]] = []
 
     def score(self, keys: Sequence[str]) -> Iterator[Event]:
