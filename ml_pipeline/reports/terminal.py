@@ -38,7 +38,9 @@ _FULL_WIDTH, _MIDDLE_WIDTH = 78, 56
 _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
 _SHORT = {"no clear difference": "unclear", NO_BASE: "no base", NOT_SCORED: "unscored"}
-_ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v", UNSOUND_MARK: "!"})  # noqa: RUF001 - a minus sign
+_FAILED = "✕"
+_SIGNS = {NONE: "-", "\u2212": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v", UNSOUND_MARK: "!", _FAILED: "x"}
+_ASCII = str.maketrans(_SIGNS)
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
     "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for)."
@@ -94,7 +96,7 @@ class ScoreTableView:
         kept: list[Point | Failure] = [point for index, point in enumerate(curve.points) if index in shown]
         for one in sorted([*kept, *_failed(curve)[-self.max_rows :]], key=lambda one: one.iteration):
             if isinstance(one, Failure):
-                failed = {"": " ", "iter": str(one.iteration), "verdict": "failed"}
+                failed = {"": _FAILED, "iter": str(one.iteration), "verdict": "failed"}
                 cells, style = dict.fromkeys(columns, NONE) | failed, "red"
             else:
                 cells, style = _cells(curve, one, options), _STYLES.get(verdict_of(curve, one), "")
@@ -122,12 +124,11 @@ def _failed(curve: RunCurve) -> list[Failure]:
 
 def failure_lines(failures: Sequence[Failure], options: ConsoleOptions) -> Iterator[Text]:
     """A line for each checkpoint that failed; of many the first, and how many more."""
-    sign = "x" if options.ascii_only else "✕"
     for failure in failures[:_MOST_FAILURES]:
-        yield terminal_text(f"{sign} {failure.name} failed: {failure.words}", options, "red")
+        yield terminal_text(f"{_FAILED} {failure.name} failed: {failure.words}", options, "red")
     if len(failures) > _MOST_FAILURES:
         more = f"{len(failures) - _MOST_FAILURES} more failed; `ml-pipeline status` lists them"
-        yield terminal_text(f"{sign} {more}", options, "red")
+        yield terminal_text(f"{_FAILED} {more}", options, "red")
 
 
 def score_table_view(scores: Scores, *, max_rows: int = 14) -> ScoreTableView:
