@@ -135,7 +135,7 @@ def test_the_terminal_shows_the_row_and_the_reason_once() -> None:
     text = on_terminal(scores_of(BASE, FIRST, LAST, other, failures=[failed("lek/a", 200, f"{WHY}\x1b[2J")]))
     assert text.count("mac/lek/a @200 failed: adapters-lek/a: layer 3 has rank 8") == 1
     assert "\x1b" not in text
-    lines = [line for line in text.splitlines() if line.split()[:1] == ["200"]]
+    lines = [line for line in text.splitlines() if line.split()[:2] == ["✕", "200"]]
     assert lines
     assert "failed" in lines[0]
 
