@@ -39,4 +39,4 @@ def top(run: str | None, suite: str | None, most: int, as_json: bool) -> None:
         print_json(rankings_json(ranked, most, failures))
     else:
         console = stdout()
-        console.print(top_view(ranked, most, failures, console.options))
+        console.print(top_view(ranked, most, console.options, failures))

@@ -45,7 +45,7 @@ _LEGEND = (
 
 
 def top_view(
-    ranked: Sequence[Ranking], most: int, failures: Sequence[Failure], options: ConsoleOptions
+    ranked: Sequence[Ranking], most: int, options: ConsoleOptions, failures: Sequence[Failure] = ()
 ) -> RenderableType:
     """The rankings, at most `most` places of each, and the checkpoints that failed."""
     shown = [ranking for ranking in ranked if ranking.standings]
