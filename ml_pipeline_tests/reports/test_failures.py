@@ -97,7 +97,7 @@ def test_the_figure_draws_a_cross_for_each_gap_and_no_band_through_it() -> None:
     (curve,) = run_curves(scores_of(BASE, FIRST, SECOND, LAST, failures=[failed("lek/a", 300), failed("lek/a", 500)]))
     figure = panels_figure([accuracy_panel(curve), *health_panels(curve)])
     crosses = [line for line in figure.findobj(Line2D) if line.get_label() == "no figure"]
-    assert {line.get_xdata()[0] for line in crosses} == {300, 500}
+    assert {float(np.asarray(line.get_xdata())[0]) for line in crosses} == {300, 500}
     bands = figure.findobj(Polygon)
     assert {len(band.get_xy()) for band in bands} >= {3, 5}  # of one and of two checkpoints, and closed
     assert not any(np.isnan(band.get_xy()).any() for band in bands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 from rich.console import Console
@@ -105,7 +106,7 @@ def test_panels_of_texts_alone_have_squares() -> None:
     assert accuracy.unsound == ()
     assert "many answers unsound at 200, 300" in lek.spoken
     squares = [line for line in panels_figure([lek]).findobj(Line2D) if line.get_label() == "unsound"]
-    assert [list(line.get_xdata()) for line in squares] == [[200, 300]]
+    assert [np.asarray(line.get_xdata()).tolist() for line in squares] == [[200, 300]]
 
 
 def test_the_table_of_a_notebook_has_the_share_beside_such_figures() -> None:
