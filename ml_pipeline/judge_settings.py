@@ -10,16 +10,19 @@ EMBEDDED, NO_JUDGE = "embedded", "none"
 
 
 class JudgeSettings(Section):
-    """Who judges, and how. 'embedded' is the base model of the checkpoint itself, without adapter."""
+    """Who judges, and how. 'embedded' is the base model of the checkpoint itself, without adapter: no judge of itself
+    unless asked for."""
 
     backend: str = Field(
-        EMBEDDED,
-        description="`embedded`: the checkpoint's own base model; `none`: no judge; or a name under `backends`, which "
+        NO_JUDGE,
+        description="`none`: no judge; `embedded`: the checkpoint's own base model; or a name under `backends`, which "
         "runs `judge.base_model`, or under `base_models`.",
     )
     base_model: str | None = Field(None, description="Name under `base_models` of what a judge of `backends` runs.")
     panel: tuple[str, ...] = Field(
-        (), description="Judges, named as in `backend`, whose median counts; in place of the one there unless `none`."
+        (),
+        description="Judges, named as in `backend`, whose median counts; in place of the one there unless it is set to "
+        "`none`.",
     )
     panel_at_once: int = Field(1, ge=1, le=16, description="Judges of the panel that work at the same time.")
     repeats: int = Field(1, ge=1, le=100, description="How often each judge judges an answer; the median counts.")
@@ -37,6 +40,6 @@ class JudgeSettings(Section):
     @property
     def members(self) -> tuple[str, ...]:
         """Who judges: the panel, or the one judge, or nobody."""
-        if self.backend == NO_JUDGE:
+        if self.backend == NO_JUDGE and ("backend" in self.model_fields_set or not self.panel):
             return ()
         return tuple(dict.fromkeys(self.panel)) or (self.backend,)

@@ -47,7 +47,8 @@ def load_scores(
     Returns:
         A frame with the columns of the asset `score_table`: what the row is about (partition_key, source, run, run_id,
         label, model, base_model, iteration, suite, evaluation_id, protocol_id, scored_at), what produced it
-        (base_sha256, backend, quantisation), and the figure (metric, category, value, low, high, count, unscored).
+        (base_sha256, backend, quantisation), and the figure (metric, category, value, low, high, count, unscored); for
+        LEK and judges' figures also `unsound`, the share of the answers that are empty, looping, cut or word salad.
         Shares are 0..1; a figure that could not be made is NaN, never 0.
 
     Raises:

@@ -9,14 +9,15 @@ from typing import Any
 
 import dagster as dg
 
+from ml_pipeline.errors import SettingsError
 from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.loading import ReadyModel, ready_model
 from ml_pipeline.evaluation.placement import Placement
 from ml_pipeline.evaluation.prepare import Preparer
-from ml_pipeline.settings import Settings
+from ml_pipeline.settings import Settings, suggest
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager, ParquetIOManager
-from ml_pipeline.suites import load_suites
+from ml_pipeline.suites import available_suites, load_suites
 from ml_pipeline.suites.suite import Suite
 
 
@@ -68,5 +69,20 @@ def build_resources(config: Path, settings: Settings) -> dict[str, Any]:
 
 
 def suites_of(settings: Settings) -> tuple[Suite, ...]:
-    """The enabled suites, the user's own folder included; raises SuiteError."""
-    return load_suites(settings.suites.enabled, [settings.path(settings.suites.folder)])
+    """The enabled suites, the user's own folder included; raises SuiteError.
+
+    Raises SettingsError where `generation` of a base model names a suite that there is not; one that there is need not
+    be enabled.
+    """
+    folders = [settings.path(settings.suites.folder)]
+    suites = load_suites(settings.suites.enabled, folders)
+    known = {*settings.suites.enabled, *available_suites(folders)}
+    problems = [
+        f"base_models.{name}.generation.{suite}: no suite called {suite!r}{suggest(suite, known)}"
+        for name, model in settings.base_models.items()
+        for suite in model.generation
+        if suite not in known
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return suites

@@ -15,7 +15,7 @@ from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
 from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
 from ml_pipeline.monitoring_settings import AlertsSettings, ChecksSettings, LinksSettings
 from ml_pipeline.source_settings import AnySource, Section
-from ml_pipeline.suite_settings import SuitesSettings
+from ml_pipeline.suite_settings import GenerationOverride, SuitesSettings
 
 BASE_SOURCE = "base"
 IMPORTED_SOURCE = "imported"
@@ -39,6 +39,10 @@ class BaseModelSettings(Section):
     hub: str | None = Field(None, description="Hub id of the original model, for provenance.")
     quantisation: str | None = Field(None, description="What the adapter was trained on, for provenance: 4bit, bf16.")
     backend: str | None = Field(None, description="Name under `backends` of what runs it; unset: `backend`.")
+    generation: dict[str, GenerationOverride] = Field(
+        default_factory=dict,
+        description="As `suites.generation`, for this base and its checkpoints alone; goes before what is there.",
+    )
 
 
 class Family(Section):
@@ -209,6 +213,17 @@ class Settings(Section):
             hint = suggest(judge.base_model, self.base_models)
             problems.append(f"judge.base_model: no base model called {judge.base_model!r}{hint}")
         return problems
+
+    def suites_for(self, base_model: str) -> SuitesSettings:
+        """The suites' settings as they are for a base model and its checkpoints: its own changes over those of all."""
+        own = self.base_models[base_model].generation if base_model in self.base_models else {}
+        merged = {
+            suite: self.suites.generation.get(suite, GenerationOverride()).model_copy(
+                update=change.model_dump(exclude_none=True)
+            )
+            for suite, change in own.items()
+        }
+        return self.suites.model_copy(update={"generation": {**self.suites.generation, **merged}})
 
     def path(self, value: Path) -> Path:
         """An absolute path out of one that may be relative to pipeline.yaml's folder."""

@@ -37,6 +37,11 @@ def scored(project: Project) -> set[str]:
         return {key for (key,) in connection.sql("SELECT DISTINCT partition_key FROM checkpoint_scores").fetchall()}
 
 
+def failures(project: Project) -> set[str]:
+    with duckdb.connect(str(project.root / "data" / "scores.duckdb"), read_only=True) as connection:
+        return {key for (key,) in connection.sql("SELECT partition_key FROM failures").fetchall()}
+
+
 def agree(project: Project) -> None:
     assert_stores_agree(load_settings(project.root / "pipeline.yaml", environ={}))
 
@@ -78,6 +83,13 @@ def test_checkpoints_are_scored_once_and_bad_ones_hold_nobody_up(project: Projec
         assert reason in message.group(1)
     assert scored(project) == {"base.smollm2-135m@0", key(GOOD, FIRST)}
     agree(project)
+    broken = {key(GOOD, LAST), key(BAD, sample_iterations(BAD)[0]), "mac.smollm2-135m-foreign@1", "mac.1b-gemma@1"}
+    assert failures(project) == broken
+    report = (project.root / "data" / "report.html").read_text()
+    for shown in (first.stdout, project.run("top").stdout, report):
+        assert "base_models.gemma-3-1b.gguf" in shown
+        assert f"smollm2-135m-{GOOD} @{LAST}" in shown
+    assert {one["partition_key"] for one in json.loads(project.run("top", "--json").stdout)["failures"]} == broken
 
     status = project.run("status")
     assert status.returncode == 0
@@ -91,6 +103,7 @@ def test_checkpoints_are_scored_once_and_bad_ones_hold_nobody_up(project: Projec
     again = project.run("score", "--filter", "mac.smollm2-135m-reasoning*")
     assert again.returncode == 0, again.stderr
     assert scored(project) == {"base.smollm2-135m@0", key(GOOD, FIRST), key(GOOD, LAST)}
+    assert failures(project) == broken - {key(GOOD, LAST)}
     agree(project)
     nothing = project.run("score", "--filter", "mac.smollm2-135m-reasoning*")
     assert nothing.returncode == 0

@@ -9,8 +9,11 @@ import pytest
 from ml_pipeline.backend_settings import LlamaCppSettings, MlxServerSettings
 from ml_pipeline.base_models import backend_settings, described, gguf_path
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.evaluation.ask import suite_options, suite_samples
+from ml_pipeline.resources import suites_of
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.source_settings import FsspecSource, LocalSource, SshSource
+from ml_pipeline.suites import Suite, load_suites
 
 SHIPPED = Path(__file__).parents[1] / "pipeline.yaml"
 GOOD = """
@@ -101,6 +104,50 @@ def test_references_between_sections_are_checked(tmp_path: Path) -> None:
         load_settings(write(tmp_path, text), environ={})
     assert "families[0].model: no base model called 'tinny'; did you mean 'tiny'?" in str(caught.value)
     assert "suites.generation.capabilty: not in suites.enabled; did you mean 'capability'?" in str(caught.value)
+
+
+def test_a_base_model_may_have_token_limits_of_its_own(tmp_path: Path) -> None:
+    text = """
+sources: {mac: {type: local, path: runs}}
+base_models:
+  small: {gguf: small.gguf, generation: {capability: {max_tokens: 96}, content: {temperature: 0}}}
+  other: {gguf: other.gguf}
+suites: {generation: {capability: {samples: 3, max_tokens: 200}}}
+"""
+    settings = load_settings(write(tmp_path, text), environ={})
+    capability, content = load_suites(["capability", "content"])
+
+    def options(model: str, suite: Suite) -> tuple[float, int, int]:
+        own = settings.suites_for(model)
+        made = suite_options(suite, own)
+        return made.temperature, made.max_tokens, suite_samples(suite, own)
+
+    assert options("small", capability) == (0.1, 96, 3)
+    assert options("small", content) == (0, 1000, 1)
+    assert options("other", capability) == (0.1, 200, 3)
+    assert options("other", content) == (content.temperature, 1000, 1)
+    assert options("elsewhere", content) == options("other", content)
+
+
+def test_only_the_sample_model_has_the_samples_token_limits() -> None:
+    settings = load_settings(SHIPPED, environ={})
+    capability, content = suites_of(settings)
+    for name in settings.base_models:
+        own = settings.suites_for(name)
+        limits = [suite_options(suite, own).max_tokens for suite in (capability, content)]
+        assert limits == ([96, 128] if name == "smollm2-135m" else [500, 1000]), name
+
+
+def test_a_suite_that_a_base_model_names_must_exist_but_not_be_enabled(tmp_path: Path) -> None:
+    text = GOOD.replace("tiny: {gguf: tiny.gguf}", "tiny: {gguf: tiny.gguf, generation: {content: {max_tokens: 5}}}")
+    text += "suites: {enabled: [capability]}\n"
+    assert [suite.name for suite in suites_of(load_settings(write(tmp_path, text), environ={}))] == ["capability"]
+    settings = load_settings(write(tmp_path, text.replace("{content: ", "{contend: ")), environ={})
+    with pytest.raises(SettingsError) as caught:
+        suites_of(settings)
+    assert "base_models.tiny.generation.contend: no suite called 'contend'; did you mean 'content'?" in str(
+        caught.value
+    )
 
 
 def test_a_source_on_another_machine_needs_little(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ ANSWERS_ARE_SOUND = _spec(
     "answers_are_sound",
     "degeneration",
     "degeneration",
-    "Few answers repeat themselves, loop, refuse, are empty or in another language, or no more than the bare base's.",
+    "Few answers repeat themselves, loop, refuse, are empty, word salad or in another language, or no more than the "
+    "bare base's.",
 )
 NOT_WORSE_THAN_BASE = _spec(
     "not_worse_than_base",

@@ -90,6 +90,7 @@ DERIVED: Mapping[str, Mapping[str, Sources]] = MappingProxyType(
                 judgements=("score",),
                 responses=("completion_tokens", "finish_reason"),
             ),
+            **_derived(["unsound"], degeneration=("share",)),
         },
     }
 )

@@ -13,6 +13,7 @@ from ml_pipeline.assets.lineage import lineage_metadata
 from ml_pipeline.assets.metadata import described_columns, markdown_table, report_link
 from ml_pipeline.assets.specs import OWNER
 from ml_pipeline.reports.column_meanings import LEADERBOARD_MEANINGS, SCORE_TABLE_MEANINGS
+from ml_pipeline.reports.failures import current_failures
 from ml_pipeline.reports.html_report import write_report
 from ml_pipeline.reports.leaderboard import LEADERBOARD_COLUMNS
 from ml_pipeline.reports.leaderboard import leaderboard as rank_checkpoints
@@ -97,6 +98,9 @@ def score_report(
         metadata={
             "report": report_link(pipeline.settings()),
             "size_bytes": path.stat().st_size,
+            "failed": dg.MetadataValue.md(
+                markdown_table([{"checkpoint": one.name, "why": one.words} for one in current_failures(scores)])
+            ),
             **plots,
         }
     )

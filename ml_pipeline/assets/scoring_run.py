@@ -18,8 +18,16 @@ from ml_pipeline.automation.native_crashes import CrashNotes
 from ml_pipeline.automation.run_locks import record_crashes, recorded_crash
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.errors import AdapterNotAppliedError, CheckpointError, MlPipelineError, NativeCrashError, SettingsError
+from ml_pipeline.errors import (
+    AdapterNotAppliedError,
+    CheckpointError,
+    MlPipelineError,
+    NativeCrashError,
+    SettingsError,
+    StoreError,
+)
 from ml_pipeline.evaluation.evaluator import Evaluator, StageResult
+from ml_pipeline.evaluation.failures import FailureBook
 from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.placement import Placement, placement
 from ml_pipeline.evaluation.prepare import Preparer
@@ -63,6 +71,8 @@ class ScoringRun:
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         self._stages = [stage for stage in STAGES if stage in chosen]
         self._points = [name for name in POINT_ASSETS if name in chosen]
+        self._failures = FailureBook(store, context.run.run_id)
+        self._unrecorded: list[tuple[str, Checkpoint | None, str, MlPipelineError]] = []
 
     def score(self, keys: Sequence[str]) -> Iterator[Event]:
         """Score the checkpoints one after another, handing out what Dagster is to record of each.
@@ -70,7 +80,6 @@ class ScoringRun:
         A repeated run leaves those alone that the runs before it finished, and those at which their processes crashed.
         """
         context = self._context
-        keys = self._without_crashed(keys)
         done = finished_before(context.instance, context.run, context.selected_asset_keys)
         if done:
             self._listener.note(f"{len(done & set(keys))} of {len(keys)} checkpoints were finished by the run before")
@@ -80,7 +89,7 @@ class ScoringRun:
         for key, checkpoint in found.items():
             if isinstance(checkpoint, CheckpointError):
                 self._fail(key, checkpoint)
-        here = [checkpoint for checkpoint in found.values() if isinstance(checkpoint, Checkpoint)]
+        here = self._without_crashed([c for c in found.values() if isinstance(c, Checkpoint)])
         places = self._places(here)
         fetched = needs_adapter(self._stages)
         ahead = [c for c in here if fetched and c.key in places and places[c.key].source is None]
@@ -91,18 +100,19 @@ class ScoringRun:
             placed = [checkpoint for checkpoint in here if checkpoint.key in places]
             for place, group in groupby(placed, key=lambda checkpoint: places[checkpoint.key]):
                 yield from self._score_group(preparer, judges, place, list(group))
+        self._record_later()
 
-    def _without_crashed(self, keys: Sequence[str]) -> list[str]:
-        """The keys, without those at which a run that this one repeats was ended by a signal: these fail."""
+    def _without_crashed(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """The checkpoints, without those at which a run that this one repeats was ended by a signal: these fail."""
         instance = self._context.instance
         record_crashes(self._settings.run_locks_path, instance)
         crashed: dict[str, str] = {}
         for run_id in runs_before(instance, self._context.run):
             crashed |= recorded_crash(instance.get_run_by_id(run_id))
-        for key in keys:
-            if key in crashed:
-                self._fail(key, NativeCrashError(crashed[key]))
-        return [key for key in keys if key not in crashed]
+        for checkpoint in checkpoints:
+            if checkpoint.key in crashed:
+                self._fail(checkpoint.key, NativeCrashError(crashed[checkpoint.key]), checkpoint)
+        return [checkpoint for checkpoint in checkpoints if checkpoint.key not in crashed]
 
     def _places(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Placement]:
         """Where each checkpoint is scored, by key; those whose base model is not configured fail."""
@@ -111,7 +121,7 @@ class ScoringRun:
             try:
                 places[checkpoint.key] = placement(self._settings, checkpoint)
             except SettingsError as error:
-                self._fail(checkpoint.key, error)
+                self._fail(checkpoint.key, error, checkpoint)
         return places
 
     def _score_group(
@@ -137,10 +147,11 @@ class ScoringRun:
                     yield from self._score_one(evaluator, checkpoint, f"{number} of {len(checkpoints)}")
         except MlPipelineError as error:  # the base model itself: none of these checkpoints can be scored
             for checkpoint in checkpoints:
-                self._fail(checkpoint.key, error)
+                self._fail(checkpoint.key, error, checkpoint)
 
     def _score_one(self, evaluator: Evaluator, checkpoint: Checkpoint, number: str) -> Iterator[Event]:
         facts: dict[str, object] = {}
+        made = 0
         self._crash_notes.under_way(checkpoint.key)
         try:
             for result in evaluator.evaluate(checkpoint, self._stages):
@@ -148,14 +159,16 @@ class ScoringRun:
                 facts |= result.facts
                 yield self._materialization(result.stage, checkpoint, self._metadata(checkpoint, result, receipts))
                 yield from self._checks.after(checkpoint, result)
+                made += 1
             yield from self._score_points(checkpoint)
         except MlPipelineError as error:
             if isinstance(error, AdapterNotAppliedError):
                 yield from self._checks.not_applied(checkpoint)
-            self._fail(checkpoint.key, error)
+            self._fail(checkpoint.key, error, checkpoint, made)
             return
         finally:
             self._crash_notes.under_way(None)
+        self._forget(checkpoint)
         self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
 
     def _metadata(
@@ -193,10 +206,38 @@ class ScoringRun:
     ) -> dg.AssetMaterialization:
         return dg.AssetMaterialization(asset, partition=checkpoint.key, metadata=metadata)
 
-    def _fail(self, key: str, error: MlPipelineError) -> None:
+    def _fail(self, key: str, error: MlPipelineError, checkpoint: Checkpoint | None = None, made: int = 0) -> None:
+        """Record a failure after so many of the run's stages were made."""
         self.failed[key] = str(error)
+        wanted = [*self._stages, *self._points, STAGES[0]]
+        failure = (key, checkpoint, wanted[made], error)
+        if isinstance(error, StoreError):  # the store would keep everyone waiting again; it may be back at the end
+            self._unrecorded.append(failure)
+        else:
+            self._record(*failure)
         self._context.log.error(f"{key}: {error}")
         self._listener.note(f"failed: {key}: {error}")
+
+    def _record(self, key: str, checkpoint: Checkpoint | None, stage: str, error: MlPipelineError) -> bool:
+        try:
+            self._failures.failed(key, checkpoint, stage, error)
+        except MlPipelineError as unstored:
+            self._context.log.warning(f"{key}: why it failed cannot be stored: {unstored}")
+            return False
+        return True
+
+    def _forget(self, checkpoint: Checkpoint) -> None:
+        """Forget what an earlier run failed at and this one made; the scores are stored, whatever comes of that."""
+        try:
+            self._failures.done(checkpoint.key, [*self._stages, *self._points])
+        except MlPipelineError as error:
+            self._context.log.warning(f"{checkpoint.key}: an earlier failure is still listed: {error}")
+
+    def _record_later(self) -> None:
+        """Record what failed at the store, unless the store fails again."""
+        for failure in self._unrecorded:
+            if not self._record(*failure):
+                return
 
 
 def _summary(facts: Mapping[str, object]) -> str:

@@ -14,6 +14,7 @@ from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.reports.response_table import response_table
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.terminal import terminal_text
+from ml_pipeline.scoring.degeneration import UNSOUND_SIGNALS, Answer, signals_of
 
 _SHOWN = 10
 _COLUMNS = (
@@ -81,6 +82,9 @@ def _verdict(row: Any) -> tuple[str, str]:
         parts.append(f"read {printable(row['extracted'], 60)!r}")
     if row["finish_reason"] == "length":
         parts.append("cut at the token limit")
+    if isinstance(row["response"], str) and isinstance(row["finish_reason"], str):
+        answer = Answer(str(row["prompt"]), row["response"], row["finish_reason"])
+        parts += sorted(sign.replace("_", " ") for sign in signals_of(answer) & UNSOUND_SIGNALS - {"truncated"})
     parts += [f"{name} {row[key]:.1f}" for key, name in (("judge", "judge"), ("lek", "LEK")) if pd.notna(row[key])]
     return ", ".join(parts) or "not marked", style
 

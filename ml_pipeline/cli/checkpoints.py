@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, TextIO
 import click
 from rich.console import Console
 
-from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, stderr, stdout
+from ml_pipeline.cli.shared import (
+    current_settings,
+    definitions,
+    print_cut_bases,
+    print_scores,
+    reporting,
+    stderr,
+    stdout,
+)
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.printable import printable, printable_lines
 from ml_pipeline.settings import Settings
@@ -83,7 +91,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             for checkpoint in chosen:
                 console.print(f"  {checkpoint.key}  ({states[checkpoint.key]})", highlight=False)
             return
-        suites_of(settings)
+        suites = suites_of(settings)
         outcome = local_runs.Outcome()
         if chosen:
             with RichProgress(console) as progress, listening(progress):
@@ -93,6 +101,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             if not is_published(instance, losses_too=True):
                 local_runs.publish(definitions(), instance)
             print_scores(settings)
+            print_cut_bases(settings, suites)
             if not chosen:
                 console.print("Nothing new to score.")
             console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)

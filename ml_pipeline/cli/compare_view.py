@@ -22,7 +22,16 @@ from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.flips import Answer, Flip
 from ml_pipeline.reports.pairs import Pairing, SuitePair, pair_table
 from ml_pipeline.reports.terminal import terminal_text
-from ml_pipeline.reports.wording import NONE, difference, mean_difference, mean_name, percent, percent_interval
+from ml_pipeline.reports.wording import (
+    NONE,
+    UNSOUND_NOTE,
+    difference,
+    marked,
+    mean_difference,
+    mean_name,
+    percent,
+    percent_interval,
+)
 
 _READ = 20
 _LEGEND = (
@@ -102,10 +111,13 @@ def _suite(suite: SuitePair, options: ConsoleOptions, *, answers: bool) -> Itera
     if suite.means:
         table = table_of(["mean", "A", "B", "B - A", "probes"], options, right="probes", folded="mean")
         for mean in suite.means:
-            figures = [mean_interval_cell(mean.a), mean_interval_cell(mean.b), mean_difference(mean.comparison)]
-            add_row(table, [mean_name(mean.metric), *figures, str(mean.comparison.paired)], options)
+            a, b = (marked(mean_interval_cell(one), of) for one, of in ((mean.a, suite.a), (mean.b, suite.b)))
+            figures = [a, b, mean_difference(mean.comparison), str(mean.comparison.paired)]
+            add_row(table, [mean_name(mean.metric), *figures], options)
         yield Text("")
         yield table
+        if suite.a.is_unsound or suite.b.is_unsound:
+            yield terminal_text(UNSOUND_NOTE, options, "dim")
     if suite.categories:
         yield Text("")
         yield from flip_view(suite.flips, "A", "B", options, answers=answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -17,6 +17,7 @@ from ml_pipeline.settings_file import find_config, load_settings
 
 if TYPE_CHECKING:
     from ml_pipeline.stores.duckdb import DuckDBStore
+    from ml_pipeline.suites.suite import Suite
 
 P = ParamSpec("P")
 _PIPED_WIDTH = 240
@@ -68,6 +69,15 @@ def print_scores(settings: Settings) -> None:
     from ml_pipeline.reports.terminal import score_table_view
 
     Console().print(score_table_view(load_scores(score_database(settings))))
+
+
+def print_cut_bases(settings: Settings, suites: Sequence[Suite]) -> None:
+    """Warn of base models whose answers the token limit cuts often; nothing where nothing was scored yet."""
+    from ml_pipeline.cli.token_limit import cut_bases
+
+    if settings.duckdb_path.exists():
+        for cut in cut_bases(score_database(settings), settings, suites):
+            stderr().print(f"warning: {cut}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def score_database(settings: Settings) -> DuckDBStore:

@@ -24,7 +24,16 @@ from ml_pipeline.reports.pairs import pair_table
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.score_table import JUDGE_PREFIX, SIGNAL_METRICS
 from ml_pipeline.reports.terminal import interval_bar, terminal_text
-from ml_pipeline.reports.wording import NONE, difference, gain, mean_difference, mean_name, percent_interval
+from ml_pipeline.reports.wording import (
+    NONE,
+    UNSOUND_NOTE,
+    difference,
+    gain,
+    marked,
+    mean_difference,
+    mean_name,
+    percent_interval,
+)
 from ml_pipeline.scoring.degeneration import SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 
@@ -89,6 +98,8 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
         yield terminal_text(f"Since @{previous.iteration}: {gain(point.vs_previous)}.", options)
     yield Text("")
     yield _means(suite, options)
+    if point.is_unsound:
+        yield terminal_text(UNSOUND_NOTE, options, "yellow")
     yield terminal_text(_signals(point), options)
     for group in suite.unscored:
         words = f"Unscored, {group.kind}: {group.count}, {printable(group.reason, 300)}"
@@ -143,7 +154,10 @@ def _means(suite: SuitePage, options: ConsoleOptions) -> RenderableType:
             continue
         name = "tokens an answer" if metric == _TOKENS else mean_name(metric)
         count = f"{estimate.count}, {estimate.unscored} n/a" if estimate.unscored else str(estimate.count)
-        add_row(table, [name, mean_interval_cell(estimate), count, mean_difference(compared.get(metric))], options)
+        cell = mean_interval_cell(estimate)
+        if metric != _TOKENS:
+            cell = marked(cell, suite.point)
+        add_row(table, [name, cell, count, mean_difference(compared.get(metric))], options)
     return table
 
 

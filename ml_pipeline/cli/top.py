@@ -19,6 +19,7 @@ def top(run: str | None, suite: str | None, most: int, as_json: bool) -> None:
     from ml_pipeline.cli.json_output import print_json
     from ml_pipeline.cli.top_view import top_view
     from ml_pipeline.reports.checkpoint_names import scored_checkpoints, with_run
+    from ml_pipeline.reports.failures import current_failures
     from ml_pipeline.reports.runs import run_curves
     from ml_pipeline.reports.scores import check_suite, load_scores
     from ml_pipeline.reports.standings import rankings, rankings_json
@@ -30,9 +31,12 @@ def top(run: str | None, suite: str | None, most: int, as_json: bool) -> None:
         if suite is not None:
             check_suite(scores, suite)
             scores = scores.only(suite=suite)
-        ranked = rankings(run_curves(scores), each_run=run is None)
+        curves = run_curves(scores)
+        ranked = rankings(curves, each_run=run is None)
+        own = {(curve.source, curve.run) for curve in curves}
+        failures = [one for one in current_failures(scores) if run is None or (one.source, one.run) in own]
     if as_json:
-        print_json(rankings_json(ranked, most))
+        print_json(rankings_json(ranked, most, failures))
     else:
         console = stdout()
-        console.print(top_view(ranked, most, console.options))
+        console.print(top_view(ranked, most, console.options, failures))

@@ -16,12 +16,23 @@ from ml_pipeline.cli.view_parts import (
     verdict_cell,
 )
 from ml_pipeline.printable import printable
+from ml_pipeline.reports.failures import Failure
 from ml_pipeline.reports.leaderboard import verdict_of
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
-from ml_pipeline.reports.terminal import terminal_text
+from ml_pipeline.reports.terminal import failure_lines, terminal_text
 from ml_pipeline.reports.trouble import first_trouble
-from ml_pipeline.reports.wording import NO_SCORES, NONE, difference, headline, mean_difference, percent_interval, points
+from ml_pipeline.reports.wording import (
+    NO_SCORES,
+    NONE,
+    UNSOUND_NOTE,
+    difference,
+    headline,
+    marked,
+    mean_difference,
+    percent_interval,
+    points,
+)
 
 _JUDGE = "judge:avg"
 _ITERATIONS = 2
@@ -33,16 +44,24 @@ _LEGEND = (
 )
 
 
-def top_view(ranked: Sequence[Ranking], most: int, options: ConsoleOptions) -> RenderableType:
-    """The rankings, at most `most` places of each."""
+def top_view(
+    ranked: Sequence[Ranking], most: int, options: ConsoleOptions, failures: Sequence[Failure] = ()
+) -> RenderableType:
+    """The rankings, at most `most` places of each, and the checkpoints that failed."""
     shown = [ranking for ranking in ranked if ranking.standings]
     if not shown:
-        return Text(NO_SCORES)
+        return Group(Text(NO_SCORES), *failure_lines(failures, options))
     parts: list[RenderableType] = []
     for ranking in shown:
         parts += _block(ranking, most, options)
+    parts += failure_lines(failures, options)
     if any(standing.rank for ranking in shown for standing in ranking.standings):
         parts.append(terminal_text(f"\n{_LEGEND}", options, "dim"))
+    judged = [
+        one for ranking in shown if not any(s.rank for s in ranking.standings[:most]) for one in ranking.standings
+    ]
+    if any(point.is_unsound for standing in judged for point in standing.points):
+        parts.append(terminal_text(f"\n{UNSOUND_NOTE}", options, "dim"))
     return Group(*parts)
 
 
@@ -96,7 +115,7 @@ def _judged(standings: Sequence[Standing], options: ConsoleOptions) -> Renderabl
         for metric, _ in metrics:
             base = standing.curve.base
             against = None if base is None else point.mean_against(base, metric)
-            cells += [mean_interval_cell(point.overall(metric)), mean_difference(against)]
+            cells += [marked(mean_interval_cell(point.overall(metric)), point), mean_difference(against)]
         add_row(table, cells, options)
     return table
 

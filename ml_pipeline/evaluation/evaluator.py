@@ -14,7 +14,7 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.evaluation.agreement import vote_facts
 from ml_pipeline.evaluation.ask import ask, suite_options, suite_samples
 from ml_pipeline.evaluation.choose import choose
-from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts
+from ml_pipeline.evaluation.facts import adapter_facts, converted_facts, response_facts, score_facts, soundness_facts
 from ml_pipeline.evaluation.identity import Evaluation
 from ml_pipeline.evaluation.judges import Judge, Judges, panel_name
 from ml_pipeline.evaluation.judging import judge_answers
@@ -92,7 +92,10 @@ class Evaluator:
                 yield self._judge(checkpoint, responses)
             else:
                 rows = self._mark(stage, responses)
-                yield StageResult(stage, {stage: rows}, score_facts(stage, rows))
+                facts = score_facts(stage, rows)
+                if stage == "heuristic_scores":
+                    facts |= soundness_facts(degeneration(responses))
+                yield StageResult(stage, {stage: rows}, facts)
 
     @property
     def _backend(self) -> Backend:
@@ -102,13 +105,13 @@ class Evaluator:
     def _evaluations(
         self, checkpoint: Checkpoint, adapter: Adapter | None, proof: AppliedProof | None, judge_model: str | None
     ) -> list[Evaluation]:
-        now = datetime.now(UTC)
+        now, settings = datetime.now(UTC), self.settings.suites_for(checkpoint.base_model)
         return [
             Evaluation(
                 checkpoint=checkpoint,
                 suite=suite,
-                options=suite_options(suite, self.settings.suites),
-                samples=suite_samples(suite, self.settings.suites),
+                options=suite_options(suite, settings),
+                samples=suite_samples(suite, settings),
                 backend=self._backend.identity(),
                 adapter=adapter,
                 proof=proof,
@@ -140,6 +143,8 @@ class Evaluator:
             progress = self._progress(f"{checkpoint.label} judged")
             judged = judge_answers(judges, how, self.suites, responses, progress, self.cancelled)
         facts = score_facts("judgements", judged.judgements) | vote_facts(judged.votes)
+        if judged.judgements:
+            facts |= soundness_facts(degeneration(responses))
         return StageResult("judgements", {"judgements": judged.judgements, "judge_votes": judged.votes}, facts)
 
     def _present_judges(self) -> list[Judge]:

@@ -9,6 +9,7 @@ from typing import Any
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backends.interface import AdapterFile, AppliedProof, Backend
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.scoring.degeneration import NOTABLE_SHARE, UNSOUND
 
 Row = dict[str, Any]
 Facts = dict[str, Any]
@@ -70,6 +71,21 @@ def score_facts(stage: str, rows: Sequence[Row]) -> Facts:
         "checkpoint_scores": _checkpoint_facts,
         "judgements": _judgement_facts,
     }[stage](rows)
+
+
+def soundness_facts(degeneration: Sequence[Row]) -> Facts:
+    """What heuristic and judges' figures are to be read with, out of rows of `degeneration`: how many of the answers to
+    each suite are empty, looping, cut or word salad, and a word where they are many."""
+    facts: Facts = {}
+    for row in degeneration:
+        if row["signal"] == UNSOUND and row["share"] is not None:
+            facts[f"{row['suite']}_unsound_answers"] = row["share"]
+            if row["share"] >= NOTABLE_SHARE:
+                facts[f"{row['suite']}_note"] = (
+                    f"{row['hits']} of {row['answers']} answers are empty, looping, cut or word salad: LEK and judges' "
+                    "figures say nothing of those."
+                )
+    return facts
 
 
 def _probe_facts(rows: Sequence[Row]) -> Facts:

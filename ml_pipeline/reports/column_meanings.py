@@ -17,6 +17,7 @@ SCORE_TABLE_MEANINGS: Mapping[str, str] = {
     "high": "Upper end of its 95% interval.",
     "count": "Answers (for majority and pass@k: probes) that it is made of.",
     "unscored": "Answers or probes that have no figure; they count neither way.",
+    "unsound": "Of LEK and judges' figures: share of the answers, 0..1, that are empty, looping, cut or word salad.",
 }
 
 _SUBJECTS = {"lek": "mean LEK of the answers", "judge": "mean of the judge's figures"}

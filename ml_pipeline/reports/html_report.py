@@ -10,10 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ml_pipeline.files import write_atomically
+from ml_pipeline.reports.failures import current_failures
 from ml_pipeline.reports.report_view import sections
 from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.reports.wording import NO_SCORES
+from ml_pipeline.reports.wording import NO_SCORES, UNSOUND_NOTE
 from ml_pipeline.settings import BASE_SOURCE
 
 _FOLDER = Path(__file__).parent
@@ -56,7 +57,12 @@ def report_html(scores: Scores, generated_at: datetime | None = None, curves: Se
     return environment.get_template(_TEMPLATE).render(
         style=Markup((_FOLDER / _STYLE).read_text(encoding="utf-8")),
         sections=sections(scores, run_curves(scores) if curves is None else curves),
+        failures=[
+            (failure.name, failure.label, failure.words, _time(failure.failed_at))
+            for failure in current_failures(scores)
+        ],
         no_scores=NO_SCORES,
+        unsound_note=UNSOUND_NOTE,
         checkpoints=trained["partition_key"].nunique(),
         runs=len(trained[["source", "run"]].drop_duplicates()),
         newest=None if scores.is_empty else _time(identities["scored_at"].max()),

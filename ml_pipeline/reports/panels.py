@@ -7,12 +7,13 @@ of different bases, quantisations or suite versions cannot meet in one panel.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.losses import TRAIN, VALIDATION
 from ml_pipeline.reports.runs import RunCurve
+from ml_pipeline.reports.score_table import JUDGE_PREFIX
 from ml_pipeline.reports.wording import evenly, percent
 
 _MOST_BANDS = 2
@@ -38,8 +39,9 @@ class Line:
 class Panel:
     """One pair of axes: its lines, the level of the base, and the limits of the vertical axis where they are fixed.
 
-    `best` are the places of the best checkpoints, iteration and value; of more than four that tie, of the first. Shares
-    are written in percent.
+    `best` are the places of the best checkpoints, iteration and value; of more than four that tie, of the first. `gaps`
+    are the iterations of checkpoints that failed or have no figure here, `unsound` the places of figures over texts of
+    which many are unsound. Shares are written in percent.
     """
 
     title: str
@@ -48,6 +50,8 @@ class Panel:
     best: tuple[tuple[int, float], ...] = ()
     limits: tuple[float, float] | None = None
     shares: bool = False
+    gaps: tuple[int, ...] = ()
+    unsound: tuple[tuple[int, float], ...] = ()
 
     @property
     def spoken(self) -> str:
@@ -57,6 +61,10 @@ class Panel:
         for index in evenly(len(line.values), _SPOKEN_POINTS):
             if not math.isnan(line.values[index]):
                 named.append(f"iteration {line.iterations[index]} {self._figure(line.values[index])}")
+        if self.unsound:
+            named.append(f"many answers unsound at {', '.join(_few(sorted({at for at, _ in self.unsound})))}")
+        if self.gaps:
+            named.append(f"no figure at {', '.join(_few(self.gaps))}")
         told = self.title if len(self.lines) == 1 else f"{self.title}, {line.name}"
         return f"{told}: {', '.join(named)}"
 
@@ -132,13 +140,43 @@ def metrics_panel(
         best=tuple((point.iteration, point.accuracy.value) for point in ringed if point.accuracy is not None),
         limits=limits,
         shares=shares,
+        gaps=_gaps(curve, metrics),
+        unsound=_unsound(curve, metrics),
     )
+
+
+def _unsound(curve: RunCurve, metrics: Collection[str]) -> tuple[tuple[int, float], ...]:
+    """The places of those of the metrics that are figures of texts, at the checkpoints whose texts are unsound."""
+    of_texts = [metric for metric in metrics if metric == "lek" or metric.startswith(JUDGE_PREFIX)]
+    return tuple(
+        (point.iteration, found.value)
+        for metric in of_texts
+        for point in curve.points
+        if point.is_unsound and (found := point.overall(metric)) is not None
+    )
+
+
+def _gaps(curve: RunCurve, metrics: Collection[str]) -> tuple[int, ...]:
+    """The iterations of checkpoints that have none of the metrics: those that failed, and those without such scores."""
+    there = {p.partition_key for p in curve.points if any(p.overall(metric) is not None for metric in metrics)}
+    every = [(p.partition_key, p.iteration) for p in curve.points]
+    every += [(failure.partition_key, failure.iteration) for failure in curve.failures]
+    return tuple(sorted({iteration for key, iteration in every if key not in there}))
+
+
+def _few(iterations: Sequence[int]) -> list[str]:
+    return [str(iterations[at]) for at in evenly(len(iterations), _SPOKEN_POINTS)]
 
 
 def _line(curve: RunCurve, metric: str, name: str, with_band: bool, limits: tuple[float, float] | None) -> Line | None:
     found = [(p.iteration, cut) for p in curve.points if (cut := _cut(p.overall(metric), limits)) is not None]
     if not found:
         return None
+    # Nothing is drawn through a checkpoint that has no figure.
+    missing = Estimate(math.nan, math.nan, math.nan, 0, 0)
+    known = {iteration for iteration, _ in found}
+    found += [(gap, missing) for gap in _gaps(curve, [metric]) if gap not in known]
+    found.sort(key=lambda pair: pair[0])
     estimates = [estimate for _, estimate in found]
     ends = [(e.value if e.low is None else e.low, e.value if e.high is None else e.high) for e in estimates]
     return Line(

@@ -118,6 +118,15 @@ class _Drawing:
         for iteration, value in panel.best:
             ring = Line2D([iteration], [value], marker="o", markersize=9, fillstyle="none", color=INK)
             self._add(ring, label="best")
+        if panel.unsound:
+            squares = Line2D(*zip(*panel.unsound, strict=True), marker="s", markersize=7, fillstyle="none", color=INK)
+            squares.set_linestyle("none")
+            self._add(squares, label="unsound")
+        for iteration in panel.gaps:
+            # Its lower edge, whatever the values: a checkpoint that failed has none.
+            height = self.up[0] + 0.06 * (self.up[1] - self.up[0])
+            cross = Line2D([iteration], [height], marker="x", markersize=5, color=INK, alpha=0.75, linestyle="none")
+            self._add(cross, label="no figure")
 
     def title(self, panel: Panel) -> None:
         """The panel's title, and a legend where it has more than one line or a base."""
@@ -154,7 +163,9 @@ class _Drawing:
         if line.low and len(line.values) == 1:
             self._add(Line2D(line.iterations * 2, (*line.low, *line.high), color=colour, linewidth=1.5))
         elif line.low:
-            self._band(line.iterations, line.low, line.high, colour, 0.18)
+            for first, last in _unbroken(line.values):
+                part = slice(first, last)
+                self._band(line.iterations[part], line.low[part], line.high[part], colour, 0.18)
         marker = "o" if len(line.values) <= _MARKED_POINTS else ""
         drawn = Line2D(line.iterations, line.values, color=colour, linestyle=style, marker=marker, markersize=3.5)
         drawn.set_linewidth(1.5)
@@ -184,6 +195,12 @@ class _Drawing:
         self.figure.text(x, y, words, transform=self.figure.dpi_scale_trans, color=INK, **{"size": _SMALL, **style})
 
 
+def _unbroken(values: Sequence[float]) -> list[tuple[int, int]]:
+    """The stretches of a line that no NaN breaks, as first index and the one after the last."""
+    breaks = [-1, *(index for index, value in enumerate(values) if math.isnan(value)), len(values)]
+    return [(before + 1, after) for before, after in pairwise(breaks) if after > before + 1]
+
+
 def _look(index: int) -> tuple[str, Any]:
     """Colour and dashes of a panel's lines, told apart without colours too."""
     return PALETTE[index % len(PALETTE)], _STYLES[index % len(_STYLES)]
@@ -202,7 +219,8 @@ def _legend_rows(panel: Panel | None) -> int:
 
 
 def _iterations(panels: Sequence[Panel | None]) -> list[int]:
-    return sorted({at for panel in panels if panel for line in panel.lines for at in line.iterations})
+    lines = {at for panel in panels if panel for line in panel.lines for at in line.iterations}
+    return sorted(lines.union(*(panel.gaps for panel in panels if panel)))
 
 
 def _across(iterations: Sequence[int]) -> Range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -59,12 +60,17 @@ class UnscoredBook:
         found: list[UnscoredGroup] = []
         for kind, table in self._missing.items():
             for reason, rows in _of_curve(table, curve).groupby("unscored_reason"):
-                spread = sorted({int(iteration) for iteration in rows["iteration"]})
-                shown = ", ".join(map(str, spread[:6])) + (f" and {len(spread) - 6} more" if len(spread) > 6 else "")
+                shown = some_iterations(sorted({int(iteration) for iteration in rows["iteration"]}))
                 text = str(reason)
                 words = text if len(text) <= _REASON_CHARACTERS else f"{text[:_REASON_CHARACTERS]} …"
                 found.append(UnscoredGroup(kind, words, len(rows), shown))
         return sorted(found, key=lambda group: (-group.count, group.kind, group.reason))[:_MOST_REASONS]
+
+
+def some_iterations(spread: Sequence[int], most: int = 6) -> str:
+    """The first of these iterations, and how many more there are."""
+    more = f" and {len(spread) - most} more" if len(spread) > most else ""
+    return ", ".join(map(str, spread[:most])) + more
 
 
 def _of_curve(table: pd.DataFrame, curve: RunCurve) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ml_pipeline.reports.flips import AnswerBook, FlipSet
 from ml_pipeline.reports.heat_map import HeatMap, category_heat_map
@@ -11,7 +11,7 @@ from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
 from ml_pipeline.reports.panels import Panel, curve_panels, health_panels
 from ml_pipeline.reports.plots import panels_figure
-from ml_pipeline.reports.provenance import UnscoredBook, UnscoredGroup, provenance
+from ml_pipeline.reports.provenance import UnscoredBook, UnscoredGroup, provenance, some_iterations
 from ml_pipeline.reports.render import to_svg
 from ml_pipeline.reports.runs import Point, RunCurve
 from ml_pipeline.reports.scores import Scores
@@ -21,6 +21,7 @@ from ml_pipeline.reports.wording import (
     difference,
     evenly,
     headline,
+    marked,
     number,
     p_value,
     percent,
@@ -31,6 +32,7 @@ from ml_pipeline.reports.wording import (
 )
 
 FEW_ROWS = 24
+_FAILED_SINCE = "newest attempt failed"
 _THINNED_ROWS = 10
 _SIGNS = {"better": "▲", "worse": "▼", "no clear difference": "≈"}
 
@@ -119,8 +121,8 @@ def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, unscored: Uns
         verdict=None if best is None else _run_verdict(curve, best),
         trouble="" if trouble is None else f"{trouble.text[0].upper()}{trouble.text[1:]}.",
         calm=trouble is None and len(curve.points) + (curve.base is not None) > 1,
-        spark=sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], 24)
-        if len(curve.points) > 1
+        spark=sparkline([accuracy.value if accuracy else None for _, accuracy in curve.course], 24)
+        if len(curve.course) > 1
         else "",
         trend=curve.trend,
         base_bar=curve.base.accuracy if curve.base else None,
@@ -132,9 +134,18 @@ def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, unscored: Uns
         rows=rows,
         short_rows=short,
         flips=tuple(answers.flips(curve)),
-        unscored=tuple(unscored.groups(curve)),
+        unscored=(*_failed(curve), *unscored.groups(curve)),
         provenance=tuple(provenance(scores, curve)),
     )
+
+
+def _failed(curve: RunCurve) -> Iterator[UnscoredGroup]:
+    """Whole checkpoints that failed, those of one reason together."""
+    by_reason: dict[str, list[int]] = {}
+    for failure in curve.failures:
+        by_reason.setdefault(failure.words, []).append(failure.iteration)
+    for reason, found in by_reason.items():
+        yield UnscoredGroup("whole checkpoint", reason, len(found), some_iterations(sorted(found)))
 
 
 def _verdict(curve: RunCurve, point: Point) -> Verdict:
@@ -172,7 +183,24 @@ def _rows(curve: RunCurve, extra: dict[str, Callable[[Point], str]], trouble: in
             notable=is_base or point is (curve.best[0] if curve.best else None) or point.iteration == trouble,
         )
         rows.append(row)
-    return tuple(rows)
+    return _with_failures(curve, rows, len(extra))
+
+
+def _with_failures(curve: RunCurve, rows: list[Row], cells: int) -> tuple[Row, ...]:
+    """The rows, with the checkpoints that failed in their places; one with older scores is marked."""
+    failed = {failure.partition_key: failure for failure in curve.failures}
+    points = [point for point in (curve.base, *curve.points) if point is not None]
+    placed = []
+    for point, row in zip(points, rows, strict=True):
+        is_old = failed.pop(point.partition_key, None) is not None
+        marks = ", ".join(filter(None, (row.mark, _FAILED_SINCE if is_old else "")))
+        placed.append((point.iteration, replace(row, mark=marks, notable=row.notable or is_old)))
+    for failure in failed.values():
+        verdict = Verdict("failed", "✕", "none")
+        cells_of = (NONE,) * cells
+        row = Row(str(failure.iteration), failure.label, "", NONE, None, verdict, "", cells_of, notable=True)
+        placed.append((failure.iteration, row))
+    return tuple(row for _, row in sorted(placed, key=lambda pair: pair[0]))
 
 
 def _short(rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -192,8 +220,8 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     for metric in curve.sample_metrics:
         columns[metric] = _share_of(metric)
     for metric, dimension in shown.items():
-        columns[f"judge: {dimension}"] = _mean_of(metric)
-    columns["LEK"] = _mean_of("lek")
+        columns[f"judge: {dimension}"] = _text_mean_of(metric)
+    columns["LEK"] = _text_mean_of("lek")
     for metric, name in curve.signal_metrics.items():
         columns[name] = _share_of(metric)
     columns["repetition (0 to 10)"] = _mean_of("degeneration")
@@ -210,6 +238,10 @@ def _step(point: Point) -> str:
 
 def _mean_of(metric: str, digits: int = 1) -> Callable[[Point], str]:
     return lambda point: number(point.overall(metric), digits)
+
+
+def _text_mean_of(metric: str) -> Callable[[Point], str]:
+    return lambda point: marked(number(point.overall(metric)), point)
 
 
 def _share_of(metric: str) -> Callable[[Point], str]:
@@ -231,4 +263,10 @@ def _plot(panels: Sequence[Panel], name: str) -> Plot:
     told = titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
     bands = " Bands are 95% intervals." if any(line.low for panel in panels for line in panel.lines) else ""
     best = " A ring marks the best." if any(panel.best for panel in panels) else ""
-    return Plot(to_svg(panels_figure(panels), name, "; ".join(p.spoken for p in panels)), f"{told}.{bands}{best}")
+    if any(panel.unsound for panel in panels):
+        best += (
+            " A square marks a figure over answers of which a quarter or more are empty, looping, cut or word salad."
+        )
+    gaps = " A cross marks a checkpoint that failed or has no figure." if any(panel.gaps for panel in panels) else ""
+    spoken = "; ".join(panel.spoken for panel in panels)
+    return Plot(to_svg(panels_figure(panels), name, spoken), f"{told}.{bands}{best}{gaps}")

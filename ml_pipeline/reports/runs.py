@@ -26,13 +26,14 @@ from ml_pipeline.reports.comparison import (
     compare_means,
     compare_run,
 )
+from ml_pipeline.reports.failures import Failure, current_failures, failures_by_run
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.judge_scale import Scale, judge_scales
 from ml_pipeline.reports.losses import RunLosses, losses_by_run
 from ml_pipeline.reports.sample_metrics import is_sample_metric
-from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, score_table
+from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, UNSOUND_METRIC, score_table
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
-from ml_pipeline.scoring.degeneration import SIGNALS
+from ml_pipeline.scoring.degeneration import NOTABLE_SHARE, SIGNALS, UNSOUND_SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 from ml_pipeline.settings import BASE_SOURCE
 
@@ -83,6 +84,21 @@ class Point:
         """A metric's figure over all categories; None when there is none."""
         return self.figures.get(metric, {}).get(OVERALL)
 
+    @property
+    def unsound(self) -> float | None:
+        """The share of its answers that are empty, looping, cut or word salad; of scores from before that was counted,
+        the largest share of one of these. None where nothing was looked at."""
+        found = self.overall(UNSOUND_METRIC)
+        if found is not None:
+            return found.value
+        parts = [one.value for name in UNSOUND_SIGNALS if (one := self.overall(f"{name}_share")) is not None]
+        return max(parts, default=None)
+
+    @property
+    def is_unsound(self) -> bool:
+        """Whether so many of its answers are unsound that figures of their wording, and a judge's, say nothing."""
+        return (self.unsound or 0.0) >= NOTABLE_SHARE
+
     def mean_against(self, reference: Point, metric: str) -> MeanComparison | None:
         """A figure of `means` against the reference's; None with fewer than two probes in common."""
         return compare_means(reference.means.get(metric, {}), self.means.get(metric, {}), self.templates)
@@ -100,6 +116,7 @@ class RunCurve:
 
     Points of different protocols (another base, quantisation, backend, suite version) are in different curves.
     `losses` are those of the run's training, whatever was scored; `judge_scale` is None where it is not known.
+    `failures` are the run's checkpoints whose newest attempt failed; one of them may be a point too, by older scores.
     """
 
     source: str
@@ -111,11 +128,19 @@ class RunCurve:
     points: tuple[Point, ...]
     losses: RunLosses
     judge_scale: Scale | None
+    failures: tuple[Failure, ...] = ()
 
     @property
     def name(self) -> str:
         """The run as a reader knows it: <source>/<run>."""
         return printable(f"{self.source}/{self.run}")
+
+    @cached_property
+    def course(self) -> tuple[tuple[int, Estimate | None], ...]:
+        """Accuracy by iteration; None for a checkpoint that failed or has none."""
+        scored = {point.partition_key for point in self.points}
+        failed = [(one.iteration, None) for one in self.failures if one.partition_key not in scored]
+        return tuple(sorted([*((p.iteration, p.accuracy) for p in self.points), *failed], key=lambda pair: pair[0]))
 
     @cached_property
     def judge_metrics(self) -> dict[str, str]:
@@ -206,6 +231,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
             identity = base.identity
             curves[suite, str(identity["base_model"]), BASE_SOURCE, str(identity["run"]), protocol_id] = {}
     losses, scales = losses_by_run(scores.training_loss), judge_scales(scores.judgements)
+    failures = failures_by_run(current_failures(scores))
     return [
         _curve(
             names,
@@ -213,6 +239,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
             bases.get((names[0], names[-1])),
             losses=losses.get((names[2], names[3]), {}),
             judge_scale=scales.get(names[0]),
+            failures=failures.get((names[2], names[3]), ()),
         )
         for names in sorted(curves)
     ]

@@ -12,19 +12,21 @@ import pandas as pd
 from ml_pipeline.reports.losses import TRAIN, VALIDATION, losses_by_run
 from ml_pipeline.reports.sample_metrics import MAJORITY, sample_metrics
 from ml_pipeline.reports.scores import EVALUATION_KEY, IDENTITY_COLUMNS, Scores
-from ml_pipeline.scoring.degeneration import SIGNALS
+from ml_pipeline.scoring.degeneration import SIGNALS, UNSOUND
 from ml_pipeline.scoring.means import mean_interval
 from ml_pipeline.scoring.statistics import OVERALL, share_interval, wilson_interval
 from ml_pipeline.settings import BASE_SOURCE
 
 JUDGE_PREFIX = "judge:"
 SIGNAL_METRICS = tuple(f"{signal}_share" for signal in SIGNALS)
-SHARE_METRICS = ("accuracy", "unscored_share", *SIGNAL_METRICS, MAJORITY)
+UNSOUND_METRIC = f"{UNSOUND}_share"
+SHARE_METRICS = ("accuracy", "unscored_share", *SIGNAL_METRICS, UNSOUND_METRIC, MAJORITY)
 METRIC_ORDER = (*SHARE_METRICS, "lek", "degeneration", "mean_completion_tokens")
 _PROVENANCE = ["base_sha256", "backend", "quantisation", "suite_version"]
 _LOSSES = {"training_loss": TRAIN, "validation_loss": VALIDATION}
 FIGURE_COLUMNS = ["metric", "category", "value", "low", "high", "count", "unscored"]
-SCORE_TABLE_COLUMNS = [*IDENTITY_COLUMNS, *_PROVENANCE, *_LOSSES, *FIGURE_COLUMNS]
+SCORE_TABLE_COLUMNS = [*IDENTITY_COLUMNS, *_PROVENANCE, *_LOSSES, *FIGURE_COLUMNS, UNSOUND]
+_OF_TEXTS = ("lek", "degeneration")
 _BROKEN_OFF = ("error", "cancelled")
 
 
@@ -43,6 +45,8 @@ def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
     | majority | share of probes whose most frequent answer is right | Wilson | probes / without a score |
     | pass@k | chance that one of k answers is right | bootstrap | probes / with fewer than k scored answers |
 
+    `unsound` stands beside LEK and the judge's figures: the share of the checkpoint's answers that are empty, looping,
+    repetitive, cut or word salad (the metric unsound_share), of which such figures say nothing.
     `training_loss` and `validation_loss` are what the training log said of that iteration (`losses.LossCurve.at`).
     `category` is 'overall' or a probe category. A figure that nothing gave has an empty value, never 0. Intervals
     treat probes as a sample of the questions that could have been asked, and those of one template (and the answers to
@@ -75,7 +79,15 @@ def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
     provenance = scores.evaluations[[*EVALUATION_KEY, *_PROVENANCE]].drop_duplicates(EVALUATION_KEY, keep="last")
     identities = _with_losses(scores).merge(provenance, on=EVALUATION_KEY, how="left")
     table = pd.concat(filled, ignore_index=True).merge(identities, on=EVALUATION_KEY, how="left")
-    return _sorted(table)[SCORE_TABLE_COLUMNS]
+    return _sorted(_with_unsound(table))[SCORE_TABLE_COLUMNS]
+
+
+def _with_unsound(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, with how many of the answers behind a figure of texts are unsound."""
+    shares = table.loc[table["metric"].eq(UNSOUND_METRIC), [*EVALUATION_KEY, "value"]]
+    merged = table.merge(shares.rename(columns={"value": UNSOUND}), on=EVALUATION_KEY, how="left")
+    of_texts = merged["metric"].isin(_OF_TEXTS) | merged["metric"].str.startswith(JUDGE_PREFIX)
+    return merged.assign(**{UNSOUND: merged[UNSOUND].where(of_texts)})
 
 
 def metric_rank(metric: str) -> int:

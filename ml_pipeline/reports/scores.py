@@ -14,9 +14,9 @@ from ml_pipeline.printable import printable
 from ml_pipeline.settings import suggest
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.table import Table
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, IDENTITY, TRAINING_LOSS
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, FAILURES, IDENTITY, TRAINING_LOSS
 
-SCORE_TABLES = (*CHECKPOINT_TABLES, TRAINING_LOSS)
+SCORE_TABLES = (*CHECKPOINT_TABLES, TRAINING_LOSS, FAILURES)
 """The tables that reports are made of."""
 EVALUATION_KEY = ["partition_key", "suite", "evaluation_id"]
 IDENTITY_COLUMNS = [column.name for column in IDENTITY]
@@ -24,8 +24,8 @@ IDENTITY_COLUMNS = [column.name for column in IDENTITY]
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that was scored, and the losses of the training, as frames with the columns of
-    `ml_pipeline.stores.tables`."""
+    """Everything that was scored, the losses of the training, and why checkpoints failed, as frames with the columns
+    of `ml_pipeline.stores.tables`."""
 
     evaluations: pd.DataFrame
     responses: pd.DataFrame
@@ -35,6 +35,7 @@ class Scores:
     checkpoint_scores: pd.DataFrame
     degeneration: pd.DataFrame
     training_loss: pd.DataFrame
+    failures: pd.DataFrame
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, pa.Table]) -> Scores:
@@ -57,7 +58,8 @@ class Scores:
         return cls(**{table.name: _frame(table, tables.get(table.name)) for table in SCORE_TABLES})
 
     def only(self, *, suite: str | None = None, checkpoints: Collection[str] | None = None) -> Scores:
-        """The scores of one suite, or of some checkpoints by their keys, alone; losses are of no suite and all stay."""
+        """The scores of one suite, or of some checkpoints by their keys, alone; losses and failures are of no suite and
+        all stay."""
         chosen = {}
         for table in CHECKPOINT_TABLES:
             frame: pd.DataFrame = getattr(self, table.name)
@@ -97,10 +99,12 @@ def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_scores(store: DuckDBStore, partition_keys: Sequence[str] | None = None) -> Scores:
-    """All current scores out of the database, or those of some checkpoints, which come without losses; raises as
-    `DuckDBStore.read` does."""
-    tables = SCORE_TABLES if partition_keys is None else CHECKPOINT_TABLES
-    return Scores.from_tables(store.read_together([table.name for table in tables], partition_keys))
+    """All current scores out of the database, or those of some checkpoints, which come without losses but with every
+    failure, since what failed may have no scores to be known by; raises as `DuckDBStore.read` does."""
+    if partition_keys is None:
+        return Scores.from_tables(store.read_together([table.name for table in SCORE_TABLES]))
+    tables = store.read_together([table.name for table in CHECKPOINT_TABLES], partition_keys)
+    return Scores.from_tables({**tables, FAILURES.name: store.read(FAILURES.name)})
 
 
 def check_suite(scores: Scores, suite: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ml_pipeline.reports.failures import Failure
 from ml_pipeline.reports.leaderboard import leaderboard_of
 from ml_pipeline.reports.runs import Point, RunCurve
 
@@ -50,8 +51,9 @@ def rankings(curves: Iterable[RunCurve], *, each_run: bool) -> list[Ranking]:
     return made
 
 
-def rankings_json(ranked: Sequence[Ranking], most: int) -> dict[str, Any]:
-    """The rankings for programs: rows of the table `leaderboard`, with their `place` and `place_tied` here."""
+def rankings_json(ranked: Sequence[Ranking], most: int, failures: Sequence[Failure] = ()) -> dict[str, Any]:
+    """The rankings for programs: rows of the table `leaderboard`, with their `place` and `place_tied` here; and what
+    failed."""
     shown = []
     for ranking in ranked:
         table = leaderboard_of(dict.fromkeys(standing.curve for standing in ranking.standings))
@@ -70,7 +72,7 @@ def rankings_json(ranked: Sequence[Ranking], most: int) -> dict[str, Any]:
                 ],
             }
         )
-    return {"rankings": shown}
+    return {"rankings": shown, "failures": [asdict(failure) for failure in failures]}
 
 
 def _places(curve: RunCurve, *, each_run: bool) -> list[Standing]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_pipeline.printable import printable
+from ml_pipeline.reports.failures import Failure, current_failures
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
@@ -18,8 +20,11 @@ from ml_pipeline.reports.trouble import first_trouble
 from ml_pipeline.reports.wording import (
     NO_SCORES,
     NONE,
+    UNSOUND_MARK,
+    UNSOUND_NOTE,
     evenly,
     headline,
+    marked,
     number,
     percent,
     percent_interval,
@@ -28,11 +33,14 @@ from ml_pipeline.reports.wording import (
     sparkline,
 )
 
+_MOST_FAILURES = 10
 _FULL_WIDTH, _MIDDLE_WIDTH = 78, 56
 _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
 _SHORT = {"no clear difference": "unclear", NO_BASE: "no base", NOT_SCORED: "unscored"}
-_ASCII = str.maketrans({NONE: "-", "−": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v"})  # noqa: RUF001 - a minus sign
+_FAILED = "✕"
+_SIGNS = {NONE: "-", "\u2212": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v", UNSOUND_MARK: "!", _FAILED: "x"}
+_ASCII = str.maketrans(_SIGNS)
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
     "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for)."
@@ -45,20 +53,25 @@ class ScoreTableView:
 
     curves: tuple[RunCurve, ...]
     max_rows: int
+    failures: tuple[Failure, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield one block a run, then the legend."""
         if not self.curves:
             yield Text(NO_SCORES)
-            return
         for curve in self.curves:
             yield from self._block(curve, options)
             yield Text("")
-        yield terminal_text(_LEGEND, options, "dim")
+        yield from failure_lines(self.failures, options)
+        if not self.curves:
+            return
+        every = [point for curve in self.curves for point in (curve.base, *curve.points) if point is not None]
+        note = f" {UNSOUND_NOTE}" if any(point.is_unsound for point in every) else ""
+        yield terminal_text(f"{_LEGEND}{note}", options, "dim")
 
     def _block(self, curve: RunCurve, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
-        line = sparkline([p.accuracy.value if p.accuracy else None for p in curve.points], ascii_only=plain)
+        line = sparkline([accuracy.value if accuracy else None for _, accuracy in curve.course], ascii_only=plain)
         yield terminal_text(f"{curve.name} [{curve.suite}, base {printable(curve.base_model)}]", options, "bold")
         if curve.best and len(curve.points) > 1:
             yield terminal_text(f"{line}  {curve.trend}", options)
@@ -80,11 +93,13 @@ class ScoreTableView:
             cells = _cells(curve, curve.base, options) | {"iter": "base", "verdict": "", "vs base": ""}
             table.add_row(*(terminal_text(cells[name], options, "dim") for name in columns))
         shown = self._shown(curve)
-        for index, point in enumerate(curve.points):
-            if index not in shown:
-                continue
-            cells = _cells(curve, point, options)
-            style = _STYLES.get(verdict_of(curve, point), "")
+        kept: list[Point | Failure] = [point for index, point in enumerate(curve.points) if index in shown]
+        for one in sorted([*kept, *_failed(curve)[-self.max_rows :]], key=lambda one: one.iteration):
+            if isinstance(one, Failure):
+                failed = {"": _FAILED, "iter": str(one.iteration), "verdict": "failed"}
+                cells, style = dict.fromkeys(columns, NONE) | failed, "red"
+            else:
+                cells, style = _cells(curve, one, options), _STYLES.get(verdict_of(curve, one), "")
             table.add_row(
                 *(terminal_text(cells[name], options, style if name == "verdict" else "") for name in columns)
             )
@@ -101,12 +116,28 @@ class ScoreTableView:
         return kept | set(evenly(len(curve.points), room))
 
 
+def _failed(curve: RunCurve) -> list[Failure]:
+    """The checkpoints that failed and have no scores, by iteration."""
+    scored = {point.partition_key for point in curve.points}
+    return [one for one in curve.failures if one.partition_key not in scored]
+
+
+def failure_lines(failures: Sequence[Failure], options: ConsoleOptions) -> Iterator[Text]:
+    """A line for each checkpoint that failed; of many the first, and how many more."""
+    for failure in failures[:_MOST_FAILURES]:
+        yield terminal_text(f"{_FAILED} {failure.name} failed: {failure.words}", options, "red")
+    if len(failures) > _MOST_FAILURES:
+        more = f"{len(failures) - _MOST_FAILURES} more failed; `ml-pipeline status` lists them"
+        yield terminal_text(f"{_FAILED} {more}", options, "red")
+
+
 def score_table_view(scores: Scores, *, max_rows: int = 14) -> ScoreTableView:
     """The scores for `rich.print` or `Console.print`: every run with its base, checkpoints in order, and a verdict.
 
     A run of more than `max_rows` checkpoints is thinned evenly; its best and the first in trouble always show.
     """
-    return ScoreTableView(tuple(run_curves(scores)), max_rows)
+    curves = tuple(run_curves(scores))
+    return ScoreTableView(curves, max_rows, current_failures(scores))
 
 
 def _columns(width: int) -> list[str]:
@@ -125,12 +156,12 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
         "accuracy": percent_interval(point.accuracy),
         "95% interval": interval_bar(point.accuracy, ascii_only=options.ascii_only),
         "vs base": NONE if point.vs_base is None else points(point.vs_base.delta),
-        "judge": number(point.overall("judge:avg")),
-        "LEK": number(point.overall("lek")),
+        "judge": marked(number(point.overall("judge:avg")), point),
+        "LEK": marked(number(point.overall("lek")), point),
         "cut": NONE if truncated is None else percent(truncated.value),
         "n/a": str(point.unscored),
         "verdict": _SHORT.get(verdict, verdict),
-        **{metric: number(point.overall(metric)) for metric in curve.judge_metrics},
+        **{metric: marked(number(point.overall(metric)), point) for metric in curve.judge_metrics},
     }
 
 

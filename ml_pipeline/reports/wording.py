@@ -11,8 +11,18 @@ from ml_pipeline.reports.runs import Point, RunCurve
 from ml_pipeline.reports.score_table import JUDGE_PREFIX
 
 NONE = "–"  # noqa: RUF001 - an en dash is what a table shows for "no figure"
+UNSOUND_MARK = "†"
+UNSOUND_NOTE = (
+    f"{UNSOUND_MARK}: a quarter or more of the answers behind this figure are empty, looping, cut or word salad, of "
+    "which it says nothing."
+)
 NO_SCORES = "No scores yet. Score a checkpoint first: `ml-pipeline score`, or `make demo` for the example."
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
+
+
+def marked(figure: str, point: Point) -> str:
+    """A figure of a checkpoint's texts (LEK, a judge's), marked where many of them are unsound."""
+    return f"{figure}{UNSOUND_MARK}" if point.is_unsound and figure != NONE else figure
 
 
 def percent(value: float | None) -> str:
@@ -150,7 +160,15 @@ def _means(curve: RunCurve) -> str:
     told = [f"{mean_name(name)} {mean_difference(found[name])}" for name in clear]
     if rest := len(found) - len(clear):
         told.append(f"no clear difference in {rest} of {len(found)} means")
-    return f" The newest, iteration {newest.iteration}, against the base: {'; '.join(told)}."
+    words = f" The newest, iteration {newest.iteration}, against the base: {'; '.join(told)}."
+    unsound = [
+        f"{one.unsound:.0%} of {whose} answers"
+        for one, whose in ((newest, "its"), (base, "the base's"))
+        if one.is_unsound
+    ]
+    if unsound:
+        words += f" But {' and '.join(unsound)} are empty, looping, cut or word salad, of which these say nothing."
+    return words
 
 
 def _against_base(curve: RunCurve, best: Point) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ml_pipeline.errors import SuiteError
 from ml_pipeline.scoring.choices import stated_choice
 from ml_pipeline.scoring.lists import ListReader, canonical_items
-from ml_pipeline.scoring.numbers import NumberReader
+from ml_pipeline.scoring.numbers import Number, NumberReader
 from ml_pipeline.scoring.outputs import same_output, stated_output
 from ml_pipeline.scoring.phrases import find_mentions, stated_phrase, stated_yes_or_no
 from ml_pipeline.scoring.statements import plain
@@ -120,17 +120,25 @@ def _check(check: Any, text: str, prompt: str) -> CheckResult:
 
 
 def _number(check: NumberCheck, text: str, prompt: str) -> CheckResult:
-    reader = NumberReader(text, prompt, check.variable, ratios=0 < check.value < 1)
-    number = reader.read()
-    expected = f"{check.value:g}{'%' if check.percent else ''}"
+    wanted = check.wanted
+    number = NumberReader(text, prompt, check.variable, ratios=0 < wanted < 1).read()
+    expected = f"{check.value if check.is_fraction else f'{wanted:g}'}{'%' if check.percent else ''}"
     if check.tolerance > 1e-6:
         expected += f" ± {check.tolerance:g}"
     if number is None:
         return CheckResult(False, None, expected)
     value = number.value * 100 if check.percent and number.percent else number.value
+    return CheckResult(number_agrees(check, number), f"{value:.10g}", expected)
+
+
+def number_agrees(check: NumberCheck, number: Number) -> bool:
+    """Whether a number that was read is the one that the check wants."""
+    wanted, scale = check.wanted, 100 if check.percent and number.percent else 1
+    if check.is_fraction:
+        return number.states(wanted / scale, check.tolerance / scale)
     # The margin takes up the rounding of binary fractions, so that 0.33 is within 0.01 of 0.34.
-    margin = 1e-12 * max(1.0, abs(check.value))
-    return CheckResult(abs(value - check.value) <= check.tolerance + margin, f"{value:.10g}", expected)
+    margin = 1e-12 * max(1.0, abs(wanted))
+    return abs(number.value * scale - wanted) <= check.tolerance + margin
 
 
 def _sequence(check: SequenceCheck, text: str, prompt: str) -> CheckResult:

@@ -1,5 +1,5 @@
-"""Signs that a checkpoint's answers degenerate: what share of them is cut, repeats itself, refuses, is empty or in
-another language. One definition for the scores, the asset check and the report."""
+"""Signs that a checkpoint's answers degenerate: what share of them is cut, repeats itself, refuses, is empty, is word
+salad or in another language. One definition for the scores, the asset check and the report."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ml_pipeline.scoring.language import other_language
 from ml_pipeline.scoring.statistics import wilson_interval
 from ml_pipeline.scoring.thinking import remove_thinking
+from ml_pipeline.scoring.word_salad import is_word_salad
 
 SIGNALS = {
     "truncated": "truncated answers",
@@ -17,9 +18,14 @@ SIGNALS = {
     "looping": "looping answers",
     "refused": "refusals",
     "empty": "empty answers",
+    "word_salad": "answers of word salad",
     "off_language": "answers in another language",
 }
 """Every signal, and what it counts."""
+
+UNSOUND = "unsound"
+"""Counts the answers with any of the signals below: what figures of wording and judges' figures say nothing of."""
+UNSOUND_SIGNALS = frozenset({"truncated", "repetitive", "looping", "empty", "word_salad"})
 
 NOTABLE_SHARE = 0.25
 """From this share of answers on a signal is worth a word."""
@@ -65,9 +71,10 @@ class SignalRate:
 
 
 def degeneration_rates(answers: Sequence[Answer]) -> list[SignalRate]:
-    """The rate of every signal over a checkpoint's answers."""
+    """The rate of every signal over a checkpoint's answers, and that of answers with any of UNSOUND_SIGNALS."""
     found = [signals_of(answer) for answer in answers]
-    return [_rate(signal, sum(signal in one for one in found), len(answers)) for signal in SIGNALS]
+    rates = [_rate(signal, sum(signal in one for one in found), len(answers)) for signal in SIGNALS]
+    return [*rates, _rate(UNSOUND, sum(not one.isdisjoint(UNSOUND_SIGNALS) for one in found), len(answers))]
 
 
 def signals_of(answer: Answer) -> frozenset[str]:
@@ -78,6 +85,7 @@ def signals_of(answer: Answer) -> frozenset[str]:
     - looping: it ends with the same stretch of up to 200 characters three times over, over 60 characters or more.
     - refused: it opens with "I'm sorry, but" or "I cannot ..."; wording only, English only.
     - empty: nothing but white space and thinking.
+    - word_salad: a few words and signs in no order, see `word_salad.is_word_salad`; neither repetitive nor looping.
     - off_language: see `language.other_language`.
 
     Of a long answer the last 20,000 characters are looked at; of thinking nothing, unless there is nothing else.
@@ -90,8 +98,11 @@ def signals_of(answer: Answer) -> frozenset[str]:
         "looping": _loops(text.rstrip()),
         "refused": _REFUSAL.search(whole[:_OPENING_CHARS]) is not None,
         "empty": not text.strip(),
+        "word_salad": False,
         "off_language": other_language(answer.prompt, text),
     }
+    if not (shown["looping"] or shown["repetitive"]):
+        shown["word_salad"] = is_word_salad(text)
     return frozenset(signal for signal, is_shown in shown.items() if is_shown)
 
 

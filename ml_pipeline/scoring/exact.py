@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_pipeline.scoring.checks import shortened
+from ml_pipeline.scoring.checks import number_agrees, shortened
 from ml_pipeline.scoring.filter_numbers import number_values
 from ml_pipeline.scoring.filters import extract
+from ml_pipeline.scoring.numbers import find_numbers
 from ml_pipeline.suites.filters import FilterPipelines
+from ml_pipeline.suites.schema import NumberCheck
 
 DEFAULT_PIPELINES: Mapping[str, FilterPipelines] = {
     "number": FilterPipelines.of("strip_thinking plain marked number", "strip_thinking plain last_number"),
@@ -75,6 +77,9 @@ def _readings(extracted: pa.Array, checks: Sequence[Mapping[str, Any]]) -> list[
 def _agrees(check: Mapping[str, Any], text: str, value: float | None) -> bool:
     match check["type"]:
         case "number":
+            if isinstance(check["value"], str):
+                number = next(find_numbers(text), None)
+                return number is not None and number_agrees(NumberCheck.model_validate(check), number)
             return value is not None and _near(check, value * 100 if check.get("percent") and "%" in text else value)
         case "phrase":
             fold = str if check.get("case_sensitive") else str.casefold

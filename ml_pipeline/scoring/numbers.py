@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ml_pipeline.scoring.number_words import word_numbers
 from ml_pipeline.scoring.statements import Statement, statements
@@ -41,15 +41,35 @@ _NEARLY = re.compile(
     r"\b(?:about|approximately|roughly|exactly|just|simply|therefore|then|[A-Za-z] ?=)\s*", re.IGNORECASE
 )
 
+_ROUNDING = 1e-12
+"""Takes up the rounding of binary fractions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number of a text, with its place."""
+    """A number of a text, with its place.
+
+    `unit` is what one of its last digit is worth: 0.01 for "0.15", 0.01 too for "15%"; 0 for a fraction, a ratio or
+    a number in words, which round nothing. `fraction` is the one whose decimal form it is, as in "3/20 = 0.15".
+    """
 
     value: float
     start: int
     end: int
     percent: bool = False
+    unit: float = 0.0
+    fraction: float | None = None
+
+    def states(self, wanted: float, tolerance: float) -> bool:
+        """Whether it is the fraction `wanted`: equal to it, or as a decimal within `tolerance` of it and rounded or
+        cut to the digits that it has."""
+        if self.fraction is not None and not _same(self.fraction, wanted):
+            return False
+        if not self.unit:
+            return _same(self.value, wanted)
+        off = abs(self.value - wanted)
+        is_cut = off < self.unit and abs(self.value) <= abs(wanted)
+        return off <= tolerance + _ROUNDING and (off <= self.unit / 2 + _ROUNDING or is_cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +171,7 @@ def find_numbers(text: str, ratios: bool = False) -> Iterator[Number]:
                 continue
         value = _value(match)
         if math.isfinite(value):
-            yield Number(value, match.start(), match.end(), match["percent"] is not None)
+            yield Number(value, match.start(), match.end(), match["percent"] is not None, _unit(match))
 
 
 def group(text: str, numbers: list[Number]) -> Iterator[Expression]:
@@ -160,15 +180,21 @@ def group(text: str, numbers: list[Number]) -> Iterator[Expression]:
     while index < len(numbers):
         first = last = numbers[index]
         related, operated = False, False
+        fraction = None if first.unit else first
         while index + 1 < len(numbers):
             following = numbers[index + 1]
             link = _LINK.fullmatch(text, last.end, following.start) if following.start - last.end <= 48 else None
             if link is None or (link["operator"] == "of" and not last.percent):
                 break
             related, operated = (True, False) if link["relation"] else (related, True)
+            if operated:
+                fraction = None
+            elif not following.unit:
+                fraction = following
             last = following
             index += 1
-        yield Expression(first.start, last.end, None if operated or _is_operand(text, first, last) else last)
+        stated = last if fraction in (None, last) else replace(last, fraction=fraction.value)
+        yield Expression(first.start, last.end, None if operated or _is_operand(text, first, last) else stated)
         index += 1
 
 
@@ -196,6 +222,18 @@ def _value(match: re.Match[str]) -> float:
     if match["percent"]:
         value /= 100
     return -value if match["minus"] or match["minus_after"] else value
+
+
+def _unit(match: re.Match[str]) -> float:
+    if match["below"]:
+        return 0.0
+    digits, _, exponent = match["digits"].lower().partition("e")
+    decimals = len(digits.partition(".")[2]) + (2 if match["percent"] else 0)
+    return float(10.0 ** (int(exponent or 0) - decimals))
+
+
+def _same(value: float, wanted: float) -> bool:
+    return abs(value - wanted) <= _ROUNDING * max(1.0, abs(wanted))
 
 
 def _list_numbers(text: str) -> set[int]:

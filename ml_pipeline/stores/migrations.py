@@ -30,6 +30,7 @@ from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.tables import (
     CHECKPOINT_TABLES,
     DEGENERATION,
+    FAILURES,
     HEURISTIC_SCORES,
     JUDGE_VOTES,
     JUDGEMENTS,
@@ -111,6 +112,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(7, "files of responses", files_of_responses),
     Migration(8, "imports", imports),
     Migration(9, "views of what is there and what changed, comments on every column", tuple),
+    Migration(10, "failures", lambda: create_table(FAILURES)),
 )
 
 

@@ -28,7 +28,7 @@ from ml_pipeline.stores.import_table import IMPORTS
 from ml_pipeline.stores.response_tables import RESPONSE_TABLES
 from ml_pipeline.stores.table import Column, Table
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Version of these definitions, written into every Parquet file. Raise it, and add a migration, with every change."""
 
 
@@ -229,7 +229,12 @@ DEGENERATION = Table(
     "How many answers of a checkpoint show a sign of degeneration, with the Wilson 95% interval of their share.",
     (
         *IDENTITY,
-        Column("signal", TEXT, "The sign: truncated, repetitive, looping, refused, empty, off_language."),
+        Column(
+            "signal",
+            TEXT,
+            "The sign: truncated, repetitive, looping, refused, empty, word_salad, off_language; unsound: any of "
+            "truncated, repetitive, looping, empty and word_salad.",
+        ),
         Column("hits", INT, "Answers that show it."),
         Column("answers", INT, "Answers looked at."),
         Column("unscored", INT, "Answers that an error or a cancellation ended; they count neither way."),
@@ -238,6 +243,26 @@ DEGENERATION = Table(
         Column("share_high", FLOAT, "Upper end of the 95% Wilson interval, 0..1.", nullable=True),
     ),
     key=("partition_key", "suite", "signal"),
+)
+
+FAILURES = Table(
+    "failures",
+    "Why the newest attempt to score a checkpoint failed; no row once an attempt succeeded.",
+    (
+        Column("partition_key", TEXT, "The checkpoint's partition: <source>.<run>@<iteration>."),
+        Column("source", TEXT, "Name of the source; 'base': a bare base model."),
+        Column("run", TEXT, "The training run's folder in its source, without 'adapters-'."),
+        Column("label", TEXT, "Short name of the checkpoint; empty where its file was not found.", nullable=True),
+        Column("base_model", TEXT, "Name of its base model; empty where its file was not found.", nullable=True),
+        Column("iteration", INT, "Training iteration; 0 for the bare base model."),
+        Column("stage", TEXT, "The asset that was being made."),
+        Column("reason", TEXT, "Why it failed."),
+        Column("attempt", TEXT, "Dagster's id of the run in which it failed."),
+        Column("failed_at", TIME, "When it failed (UTC)."),
+    ),
+    key=("partition_key",),
+    version="attempt",
+    made_at="failed_at",
 )
 
 CHECKPOINT_TABLES: tuple[Table, ...] = (
@@ -251,8 +276,8 @@ CHECKPOINT_TABLES: tuple[Table, ...] = (
 )
 """What reports are made of."""
 
-DETAIL_TABLES: tuple[Table, ...] = (JUDGE_VOTES,)
-"""What stands behind the figures of those."""
+DETAIL_TABLES: tuple[Table, ...] = (JUDGE_VOTES, FAILURES)
+"""What stands behind the figures of those, and why some are missing."""
 
 TRAINING_LOSS = Table(
     "training_loss",

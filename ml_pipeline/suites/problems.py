@@ -55,7 +55,7 @@ def _sentence(details: ErrorDetails, model: type[BaseModel], file: YamlFile) -> 
 
 def _written(location: tuple[int | str, ...], content: Any) -> Iterator[str | int]:
     """The steps of a location that the file holds; the last is kept, for it may be a missing field. Pydantic puts
-    the type of a check or variable in between, which is no step of the file."""
+    the type of a check or variable in between, and that of a number at the end, which are no steps of the file."""
     for index, step in enumerate(location):
         holds = (isinstance(content, dict) and step in content) or (
             isinstance(content, list) and isinstance(step, int) and step < len(content)
@@ -64,7 +64,8 @@ def _written(location: tuple[int | str, ...], content: Any) -> Iterator[str | in
             content = content[step]
             yield step
         elif index == len(location) - 1 and not (
-            (step in _CHECKS and location[index - 1] == "check")
+            not isinstance(content, dict | list)
+            or (step in _CHECKS and location[index - 1] == "check")
             or (step in _VARIABLES and location[index - 2] == "variables")
         ):
             yield step

@@ -5,9 +5,10 @@ Every model forbids unknown fields and takes no value of another type, so that a
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from ml_pipeline.suites.data_schema import DataFile
 from ml_pipeline.suites.fields import STRICT, Finite, Name, Phrase, Prose
@@ -32,6 +33,13 @@ def _regex(value: str) -> str:
 
 Phrases = Annotated[list[Phrase], Field(max_length=200), AfterValidator(_words)]
 Regex = Annotated[str, AfterValidator(_regex)]
+FractionText = Annotated[str, Field(pattern=r"^-?[0-9]{1,9}/[1-9][0-9]{0,8}$")]
+QUANTITY_KINDS = ("decimal", "fraction")
+Quantity = Annotated[
+    Annotated[Finite, Tag(QUANTITY_KINDS[0])] | Annotated[FractionText, Tag(QUANTITY_KINDS[1])],
+    Discriminator(lambda value: QUANTITY_KINDS[isinstance(value, str) and "/" in value]),
+]
+"""A number, or a fraction such as "3/8"."""
 
 
 class _Model(BaseModel):
@@ -41,15 +49,27 @@ class _Model(BaseModel):
 class NumberCheck(_Model):
     """The stated answer is this number. Reads money, bold, `\\boxed`, thousands separators, fractions, percents.
 
-    `value` is exact within `tolerance`. A percent sign divides by 100 unless `percent` is true, in which case
-    `value` is in percent and the sign may be left off. `variable` prefers "x = 5" over other numbers.
+    `value` is exact within `tolerance`. Where it is a fraction, "3/8", an answer that is one must equal it, and
+    `tolerance` is for decimals and percentages, which must be it rounded or cut to the digits that they have. A percent
+    sign divides by 100 unless `percent` is true, in which case `value` is in percent and the sign may be left off.
+    `variable` prefers "x = 5" over other numbers.
     """
 
     type: Literal["number"]
-    value: Finite
+    value: Quantity
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     percent: bool = False
     variable: Annotated[str, Field(pattern=r"^[A-Za-z]$")] | None = None
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether `value` is written as a fraction."""
+        return isinstance(self.value, str)
+
+    @property
+    def wanted(self) -> float:
+        """`value` as a number."""
+        return float(Fraction(self.value))
 
 
 class PhraseCheck(_Model):

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ml_pipeline.suites.expressions import Expression, ExpressionError, Value, parse_expression
-from ml_pipeline.suites.schema import CHECK
+from ml_pipeline.suites.schema import CHECK, QUANTITY_KINDS
 from ml_pipeline.suites.suite import Probe
 from ml_pipeline.suites.template_schema import (
     ChoiceVariable,
@@ -98,7 +98,7 @@ def _probe(template: TemplateFile, number: int, prompt: str, variables: dict[str
         check = CHECK.validate_python(fields)
     except ValidationError as error:
         found = error.errors()[0]
-        place = ".".join(map(str, ("check", *found["loc"])))
+        place = ".".join(str(step) for step in ("check", *found["loc"]) if step not in QUANTITY_KINDS)
         raise TemplateError(
             f"probe {number} has no valid check: {place}: {found['msg']}, found {json.dumps(fields, default=str)}"
         ) from error

@@ -3,14 +3,16 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from ml_pipeline.cli.top_view import top_view
 from ml_pipeline.reports.runs import run_curves
 from ml_pipeline.reports.standings import rankings
+from ml_pipeline.stores.tables import FAILURES
 from ml_pipeline_tests.cli.lab import Lab, eight, fits, words
-from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_checkpoints, scores_of
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, failed, sample_checkpoints, scores_of
 
 
 @pytest.fixture
@@ -89,6 +91,22 @@ def test_without_a_database_it_says_what_to_do(lab: Lab) -> None:
     done = lab.run("top")
     assert done.exit_code == 1
     assert "Score a checkpoint first" in words(done.output)
+
+
+def test_what_failed_is_listed_with_its_reason(lab: Lab) -> None:
+    lab.put(eight(), eight("a", iteration=10), eight("b", iteration=10, run="lek/other"))
+    rows = [failed("lek/a", 20, "rank 8, not [red]16"), failed("lek/none", 5, "no GGUF")]
+    for row in rows:
+        table = pa.Table.from_pylist([row], schema=FAILURES.schema)
+        lab.store.write_partition(row["partition_key"], {FAILURES.name: table})
+    text = lab.shown("top", width=100)
+    assert "✕ mac/lek/a @20 failed: rank 8, not [red]16" in text
+    assert "✕ mac/lek/none @5 failed: no GGUF" in text
+    assert "failed" not in lab.shown("top", "--run", "lek/other")
+    assert "no GGUF" not in lab.shown("top", "--run", "lek/a")
+    assert "rank 8" in lab.shown("top", "--run", "lek/a")
+    told = {one["partition_key"]: (one["stage"], one["reason"]) for one in lab.json("top")["failures"]}
+    assert told == {row["partition_key"]: ("adapter", row["reason"]) for row in rows}
 
 
 def test_a_terminal_without_unicode_gets_ascii(lab: Lab) -> None:

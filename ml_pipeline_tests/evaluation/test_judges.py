@@ -36,7 +36,8 @@ def settings(judge: dict[str, Any], **sections: Any) -> Settings:
 @pytest.mark.parametrize(
     ("judge", "members"),
     [
-        ({}, ("embedded",)),
+        ({}, ()),
+        ({"backend": "embedded"}, ("embedded",)),
         ({"backend": "none"}, ()),
         ({"backend": "none", "panel": ["big"]}, ()),
         ({"backend": "big"}, ("big",)),
@@ -94,7 +95,7 @@ def test_a_judge_whose_model_is_missing_is_told_and_holds_nobody_up(tmp_path: Pa
 
 
 def test_an_embedded_judge_without_its_model_is_an_error_and_no_crash(tmp_path: Path) -> None:
-    with Judges(settings({}), tmp_path / "c.sqlite", print) as judges:
+    with Judges(settings({"backend": "embedded"}), tmp_path / "c.sqlite", print) as judges:
         (judge,) = judges.present(None)
         assert isinstance(judge.backend, MlPipelineError)
 

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from ml_pipeline.checkpoints.naming import escaped
 from ml_pipeline.evaluation.mark import degeneration
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.stores.tables import CHECKPOINT_TABLES, HEURISTIC_FIGURES, TRAINING_LOSS
+from ml_pipeline.stores.tables import CHECKPOINT_TABLES, FAILURES, HEURISTIC_FIGURES, TRAINING_LOSS
 
 SCORED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NO_CHECK = "backend gave no answer: timed out after 60 s"
@@ -48,9 +48,30 @@ class Checkpoint:
         return self.categories.get(probe, "logic")
 
 
-def scores_of(*checkpoints: Checkpoint, losses: Iterable[Mapping[str, Any]] = ()) -> Scores:
-    rows = pa.Table.from_pylist(list(losses), schema=TRAINING_LOSS.schema)
-    return Scores.from_tables({**tables_of(checkpoints), TRAINING_LOSS.name: rows})
+def scores_of(
+    *checkpoints: Checkpoint, losses: Iterable[Mapping[str, Any]] = (), failures: Iterable[Mapping[str, Any]] = ()
+) -> Scores:
+    beside = {TRAINING_LOSS: losses, FAILURES: failures}
+    rows = {table.name: pa.Table.from_pylist(list(given), schema=table.schema) for table, given in beside.items()}
+    return Scores.from_tables({**tables_of(checkpoints), **rows})
+
+
+def failed(
+    run: str, iteration: int, reason: str = "no adapter", *, source: str = "mac", later_s: float = 60, **more: Any
+) -> dict[str, Any]:
+    """The row of a checkpoint that failed so many seconds after the others were scored."""
+    return {
+        "partition_key": f"{source}.{escaped(run)}@{iteration}",
+        "source": source,
+        "run": run,
+        "label": f"T-{run} @{iteration:07}",
+        "base_model": "tiny",
+        "iteration": iteration,
+        "stage": "adapter",
+        "reason": reason,
+        "attempt": "5e" * 16,
+        "failed_at": SCORED_AT + timedelta(seconds=later_s),
+    } | more
 
 
 def losses_of(run: str, losses: Mapping[int, float | None], kind: str = "train") -> list[dict[str, Any]]:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_pipeline.scoring.degeneration import SIGNALS, Answer, degeneration_rates, is_notable, repeated_share, signals_of
+from ml_pipeline.scoring.degeneration import (
+    SIGNALS,
+    UNSOUND,
+    Answer,
+    degeneration_rates,
+    is_notable,
+    repeated_share,
+    signals_of,
+)
 
 PROMPT = "What is the sum of the first four numbers that are even?"
 GOOD = (
@@ -56,6 +64,20 @@ def test_an_answer_in_the_language_of_its_prompt_is_fine() -> None:
     assert shown("Сумма первых четырёх чётных чисел равна двадцати.", prompt="Сколько будет 2 + 2?") == set()
 
 
+def test_an_answer_with_several_signs_is_unsound_once() -> None:
+    answers = [
+        Answer(PROMPT, "Answer: = Answer: = = Answer = = 4 = Answer: 4 = = 4 Answer = 4 = Answer", "length"),
+        Answer(PROMPT, "", "stop"),
+        Answer(PROMPT, "I'm sorry, but I cannot help with that.", "stop"),
+        Answer(PROMPT, GOOD, "stop"),
+    ]
+    rates = {rate.signal: rate.hits for rate in degeneration_rates(answers)}
+    assert rates == {
+        **dict.fromkeys(SIGNALS, 0),
+        **{"truncated": 1, "word_salad": 1, "empty": 1, "refused": 1, "unsound": 2},
+    }
+
+
 def test_truncation_is_what_the_backend_says() -> None:
     assert shown(GOOD, "length") == {"truncated"}
 
@@ -70,7 +92,7 @@ def test_rates_have_their_wilson_interval() -> None:
     rates = {
         rate.signal: rate for rate in degeneration_rates([Answer(PROMPT, GOOD, "length"), Answer(PROMPT, GOOD, "stop")])
     }
-    assert list(rates) == list(SIGNALS)
+    assert list(rates) == [*SIGNALS, UNSOUND]
     cut = rates["truncated"]
     assert (cut.hits, cut.answers, cut.share) == (1, 2, 0.5)
     # Wilson at 1 of 2, worked out in evaluation/test_mark.py

@@ -207,3 +207,14 @@ def test_a_long_reading_is_cut_as_a_checks_is() -> None:
     (result,) = exact_results(pa.array(["a" * 400]), [check], FilterPipelines.of("strip", "strip"))
     assert result is not None
     assert (result.strict.passed, result.strict.extracted) == (True, "a" * (MAX_EXTRACTED_CHARS - 1) + "…")
+
+
+@pytest.mark.parametrize(
+    ("answer", "strict", "flexible"),
+    [("9/60", True, True), ("3/20", True, True), ("0.15", True, True), ("It is 9/59.", False, False)],
+)
+def test_filters_compare_fractions_as_the_checks_do(answer: str, strict: bool, flexible: bool) -> None:
+    check = {"type": "number", "value": "9/60", "tolerance": 0.005, "percent": False, "variable": None}
+    (found,) = exact_results(text_column([answer]), [check])
+    assert found is not None
+    assert (found.strict.passed, found.flexible.passed) == (strict, flexible)

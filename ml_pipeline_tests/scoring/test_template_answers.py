@@ -17,7 +17,7 @@ CAPABILITY = load_suites(["capability"])[0]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 COMPASS = ["north", "east", "south", "west"]
 OPPOSITES = [
-    *("day", "night", "laugh", "cry", "buy", "sell", "win", "lose", "above", "below", "alive", "dead", "sweet", "sour"),
+    *("day", "night", "full", "empty", "buy", "sell", "win", "lose", "wet", "dry", "alive", "dead", "entrance", "exit"),
     *("push", "pull", "clean", "dirty", "inside", "outside", "young", "old", "black", "white"),
 ]
 KINDS = {
@@ -201,6 +201,42 @@ def test_right_answers_pass_and_wrong_ones_fail(template: str) -> None:
         for wrong in wrong_answers(probe, right):
             for answer in sentences(wrong)[1:]:
                 assert not check_answer(probe.check, answer, prompt=probe.prompt).passed, (probe.prompt, answer)
+
+
+PROBABILITIES = [probe for probe in SUITE.probes if probe.category == "probability"]
+
+
+def rounded(share: Fraction, places: int) -> str:
+    """By whole numbers, half up: 1/8 with two places is 0.13."""
+    digits = (2 * share.numerator * 10**places + share.denominator) // (2 * share.denominator)
+    return f"{digits // 10**places}.{digits % 10**places:0{places}d}"
+
+
+@pytest.mark.parametrize("probe", PROBABILITIES, ids=lambda probe: str(probe.id))
+def test_probabilities_are_exact(probe: Probe) -> None:
+    assert probe.check is not None
+
+    def passes(answer: str) -> bool:
+        return check_answer(probe.check or {}, answer, prompt=probe.prompt).passed
+
+    share, numbers = solved(probe), ints(probe.prompt)
+    assert isinstance(share, Fraction)
+    total, some = numbers[0], numbers[-1]
+    assert share == Fraction(some, total)
+    right = [f"{some}/{total}", f"{2 * some}/{2 * total}", f"{share}", f"{some} out of {total}", rounded(share, 4)]
+    right += [f"{some}/{total} = {share}", f"{some}/{total} = {rounded(share, 3)}", f"{float(share):.2%}"]
+    for answer in right:
+        assert passes(answer), answer
+        assert passes(f"The probability is {answer}."), answer
+    wrong = {(some, total - some), (some, total - 1), (some, total + 1), (some - 1, total), (some + 1, total)}
+    wrong |= {(total - some, total), (some - 1, total - 1), (some + 1, total + 1)}
+    for over, under in wrong:
+        if under and Fraction(over, under) != share:
+            for answer in (f"{over}/{under}", f"{2 * over}/{2 * under}", f"{over}/{under} = {over / under:.2f}"):
+                assert not passes(answer), answer
+            if 0 < over < under:
+                assert not passes(f"{over} out of {under}")
+                assert not passes(f"{over / under:.6f}")
 
 
 def test_there_are_hundreds_in_the_categories_of_the_fixed_suite() -> None:

@@ -146,6 +146,7 @@ def test_an_unknown_suite_is_named_with_its_likeliest_spelling(tmp_path: Path) -
         ("value: 2", "value: two", "line 12: probes[0].check.value: Input should be a valid number, found 'two'."),
         ("value: 2", "value: 2, tolerance: -1", "line 12: probes[0].check.tolerance: Input should be greater than"),
         ("value: 2", "value: .inf", "line 12: probes[0].check.value: "),
+        ("value: 2", "value: 2/0", "line 12: probes[0].check.value: String should match pattern"),
         (
             "kind: capability",
             "kind: capabilty",
