@@ -20,6 +20,8 @@ KvType = Literal["f16", "f32", "q8_0"]
 # enum ggml_type and enum llama_flash_attn_type
 _GGML_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8}
 _FLASH_ATTENTION_AUTO, _FLASH_ATTENTION_OFF = -1, 0
+# enum llama_token_attr: UNKNOWN and CONTROL; and tokens that were added to the vocabulary, control tokens in old files.
+CONTROL, USER_DEFINED = 1 | 8, 16
 _BATCH_TOKENS = 512
 _OUTPUT_ROWS = 64
 
@@ -137,6 +139,12 @@ class LoadedModel:
             return np.concatenate((np.array([beginning], dtype=np.int32), tokens))
         return tokens
 
+    def tokens_of_kind(self, kinds: int) -> dict[int, str]:
+        """The tokens of the vocabulary with one of these attributes (`CONTROL`, `USER_DEFINED`), and their texts."""
+        attributes = self.lib.llama_vocab_get_attr
+        found = [token for token in range(self.vocabulary_size) if attributes(self.vocabulary, token) & kinds]
+        return {token: self.special_text(token) for token in found}
+
     def piece(self, token: int) -> bytes:
         """Return the bytes a token stands for: part of a character at times, nothing for a control token."""
         piece = self._pieces.get(token)
@@ -152,7 +160,9 @@ class LoadedModel:
 
     def special_text(self, token: int) -> str:
         """Return the text of a special token for the chat template, "" for one that the model does not have."""
-        return "" if token < 0 else str(self.lib.llama_vocab_get_text(self.vocabulary, token).decode("utf-8"))
+        return (
+            "" if token < 0 else str(self.lib.llama_vocab_get_text(self.vocabulary, token).decode("utf-8", "replace"))
+        )
 
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """View the last batch's logits, (rows, vocabulary), one row for each token that asked, in batch order.

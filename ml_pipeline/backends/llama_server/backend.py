@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
+from ml_pipeline.adapters.gguf_header import read_token_kinds
 from ml_pipeline.backend_settings import LlamaServerSettings
+from ml_pipeline.backends.control_tokens import ControlTokens, RenderedPrompt, render_apart, tokens_apart
 from ml_pipeline.backends.fan_out import fan_out
 from ml_pipeline.backends.gguf_adapter_check import check_gguf_adapter
 from ml_pipeline.backends.http_answer import HttpError
@@ -45,9 +47,9 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
     An adapter that the server does not have loaded needs another start of it, since it takes adapters only then; the
     bare base and back again needs none.
 
-    Options act as in the llama_cpp backend, but repeat penalty looks at the end of the prompt as well: the server
-    counts its tokens. Log-probabilities are None for an answer with a character of several tokens, of which the server
-    tells only the last one's.
+    Control tokens written out in a message are read as text. Options act as in the llama_cpp backend, but repeat
+    penalty looks at the end of the prompt as well: the server counts its tokens. Log-probabilities are None for an
+    answer with a character of several tokens, of which the server tells only the last one's.
 
     Raises:
         BackendError: the program is not there, or the server does not get ready; the message holds its last words.
@@ -63,10 +65,18 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         self._binary = find_llama_server(settings.binary)
         self._facts = read_base_facts(gguf)
         self._scale: float | None = None
-        self._prompt = lru_cache(_PROMPTS_KEPT)(self._apply_template)
+        self._prompt = lru_cache(_PROMPTS_KEPT)(self._render)
         self._server = self._new_server()
 
-    def render(self, messages: Sequence[Message]) -> str:
+    @cached_property
+    def control(self) -> ControlTokens:
+        """The control tokens of the model's vocabulary, out of its file."""
+        unknown, control, added = 2, 3, 4
+        kinds = read_token_kinds(self._facts.path, frozenset({unknown, control, added}))
+        known = ControlTokens({**kinds[unknown], **kinds[control]})
+        return known.with_framing(kinds[added], self._apply_template)
+
+    def render(self, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt that the model sees for these messages, as the server's chat template makes it."""
         self._allow()
         return self._insist(lambda: self._prompt(tuple(messages)))
@@ -157,10 +167,13 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
 
     def _events(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, None]:
         """Feed the server's events to `answer`, one a step; raises HttpError, BackendError."""
-        answer.prompt = self._prompt(request.messages)
+        prompt = self._prompt(request.messages)
+        answer.prompt = str(prompt)
         if not answer.prompt:
             raise BackendError("the prompt is empty after the chat template")
-        body = completion_body(request, answer.prompt, self._server.lora(self._scale))
+        # The server makes control tokens of all that a text spells: such a prompt goes as tokens.
+        sent = tokens_apart(prompt, self._tokenise, self.control) if prompt.breaks else answer.prompt
+        body = completion_body(request, sent, self._server.lora(self._scale))
         # Closing the connection frees the server's slot.
         with closing(self._server.client.events(COMPLETION, body)) as events:
             for event in events:
@@ -173,12 +186,19 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         if answer.lost_text:
             answer.add_lost(self._server.client.post(COMPLETION, body | {"stream": False}))
 
-    def _apply_template(self, messages: tuple[Message, ...]) -> str:
+    def _render(self, messages: tuple[Message, ...]) -> RenderedPrompt:
+        return render_apart(messages, self._apply_template, self.control)
+
+    def _apply_template(self, messages: Sequence[Message]) -> str:
         plain = [{"role": message.role, "content": message.content} for message in messages]
         prompt = self._server.client.post("/apply-template", {"messages": plain}).get("prompt")
         if not isinstance(prompt, str):
             raise HttpError("the server answered without a prompt", again=False)
         return prompt
+
+    def _tokenise(self, text: str) -> list[int]:
+        found: list[int] = self._server.tokenize(text).tolist()
+        return found
 
     def _scores(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
         server, context_tokens = self._server, self._settings.context_tokens
