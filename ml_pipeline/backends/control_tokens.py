@@ -76,8 +76,9 @@ class ControlTokens:
 _BAR = "[|\N{FULLWIDTH VERTICAL LINE}]"
 _SHAPES = (
     # <|im_end|>, DeepSeek's with bars of full width, and Gemma 4's with one bar: <|channel>, <channel|>.
-    rf"<(?={_BAR}[^\s<>]{{1,80}}>|[^\s<>]{{1,80}}{_BAR}>)",
+    rf"<(?={_BAR}[^\s<>]{{1,80}}>|[^\s<>]{{1,80}}{_BAR}>)|\[(?=\|\w{{1,40}}\|\])",
     r"<(?=/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|sop|eop|eod|eot|eom|blank)(?:_token)?>|/?\w+:(?:bos|eos|pad|think|tool_call)>)",
+    r"<(?=/?seed:\w+>|mask:\d+>)",
     r"<(?=(?:start|end)_of_\w+>|(?:fim|file|repo|gh|issue|jupyter|pr|commit|extra_id|empty)_\w+>|(?:filename|reponame)>)",
     r"<(?=(?:unused|reserved|special|extra|dummy)_?\w*\d+>|/?tool_(?:call|response|list|result)s?>)",
     r"<(?=</?SYS>>)",
