@@ -1,4 +1,4 @@
-"""A model's thinking, parted from its answer: the one list of the marks that models put around it."""
+"""A model's thinking, parted from its answer. The list of the marks around it is `backends.thinking_marks`."""
 
 from __future__ import annotations
 
@@ -6,48 +6,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_ASSISTANT = r"(?:<\|(?:start|begin)\|>\s*assistant\s*)?"
+from ml_pipeline.backends.thinking_marks import ASSISTANT, THINKING_HINT, THINKING_MARKS
 
-THINKING_MARKS: tuple[tuple[str, str], ...] = (
-    # Qwen, DeepSeek-R1, SmolLM3, GLM, Nemotron and most others; Seed-OSS says <seed:think>, MiniMax-M3 <mm:think>.
-    # <thinking> counts as <think>.
-    (r"<(?:[a-z]\w*:)?think(?:ing)?\s*>", r"</(?:[a-z]\w*:)?think(?:ing)?\s*>"),
-    # EXAONE Deep and others.
-    (r"<thoughts?\s*>", r"</thoughts?\s*>"),
-    # Recipes for GRPO.
-    (r"<reasoning\s*>", r"</reasoning\s*>"),
-    # Magistral, Ministral.
-    (r"\[THINK\]", r"\[/THINK\]"),
-    # Command A, Command R7B.
-    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
-    # gpt-oss: every channel but the last one, "final", is the model's own.
-    (
-        rf"{_ASSISTANT}<\|channel\|>\s*(?!final\b)\w[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
-        rf"(?:<\|end\|>\s*)?{_ASSISTANT}<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
-    ),
-    # Gemma 4.
-    (r"<\|channel>(?:\s*thought\b)?", r"<channel\|>"),
-    # Kimi-VL.
-    ("◁think▷", "◁/think▷"),
-    # Sky-T1, OpenThinker.
-    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
-    # Apertus.
-    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
-    # Solar Open.
-    (rf"{_ASSISTANT}<\|think\|>", rf"(?:<\|end\|>\s*)?{_ASSISTANT}<\|content\|>"),
-    # MedGemma.
-    (r"<unused94>(?:\s*thought\b)?", r"<unused95>"),
-)
-"""What opens a model's thinking and what closes it, as regular expressions without regard to case."""
-
-THINKING_HINT = (
-    r"(?i)</?(?:[a-z]\w*:)?(?:think|thought|reasoning)|\[/?THINK\]|◁"
-    r"|<\|?(?:START_THINKING|END_THINKING|channel|begin_of_thought|end_of_thought|inner_|think|content|unused9)"
-)
-"""Found in every text with a mark, and in few others; for RE2 as well as `re`."""
+__all__ = [
+    "THINKING_HINT",
+    "THINKING_MARKS",
+    "ThinkingMark",
+    "WithoutThinking",
+    "holds_thinking",
+    "remove_thinking",
+    "split_thinking",
+    "thinking_marks",
+    "without_frame",
+]
 
 # Where the next message of gpt-oss opens a channel, the one before has ended: such openings do not nest.
-_FLAT = frozenset(family for family, (opening, _) in enumerate(THINKING_MARKS) if opening.startswith(_ASSISTANT))
+_FLAT = frozenset(family for family, (opening, _) in enumerate(THINKING_MARKS) if opening.startswith(ASSISTANT))
 _FIRST = re.compile(r"<[/|a-z]|\[/?T|◁", re.IGNORECASE)
 _MARK = re.compile(
     "|".join(

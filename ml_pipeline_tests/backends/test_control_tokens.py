@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from ml_pipeline.backends.control_tokens import (
 )
 from ml_pipeline.backends.interface import CompletionRequest, GenerationOptions, Message
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend
+from ml_pipeline.backends.llama_server.messages import COMPLETION, completion_body
+from ml_pipeline.backends.thinking_marks import is_thinking_token
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.adapters import tiny_architectures
 from ml_pipeline_tests.adapters.tiny_architectures import ARCHITECTURES, tiny
 from ml_pipeline_tests.adapters.tiny_models import VOCAB_SIZE
+from ml_pipeline_tests.backends.llama_servers import running_backend
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -205,6 +209,41 @@ def test_ordinary_prompts_have_the_tokens_they_had(model: LlamaCppBackend) -> No
         prompt = model.render(chat)
         assert not prompt.breaks
         assert model.tokens(prompt).tolist() == parsed(model, prompt)
+
+
+def test_of_the_control_tokens_only_marks_of_thinking_are_text_in_an_answer(model: LlamaCppBackend) -> None:
+    marks = {"[THINK]", "[/THINK]", "<|START_THINKING|>", "<|END_THINKING|>", "<seed:think>", "</seed:think>"}
+    # Where <|end|> ends the answer, its text never gets there.
+    marks.add("<|end|>")
+    for token, text in model.model.tokens_of_kind(1 | 8).items():
+        assert model.model.piece(token).decode() == (text if text in marks else ""), text
+
+
+@pytest.mark.parametrize("name", ["mistral3", "mistral", "phi3"])
+def test_a_server_makes_no_control_token_of_a_message_and_shows_marks_of_thinking(name: str, tmp_path: Path) -> None:
+    """As many tokens as the backend in this process counts, which the test above has looked into."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_architectures, "add_tokenizer", write_vocabulary(name))
+        path = tiny(name, tmp_path).gguf_path
+    inside = LlamaCppBackend(path, name, sequences=1, context_tokens=512, threads=1)
+    own = sorted({*COMMON, *VOCABULARIES[name][1]})
+    with closing(inside), running_backend(path) as server:
+        assert server.control.texts == inside.control.texts
+        for text in ["Hi", "a < b", *own, "".join(own)]:
+            chat = (Message("user", f"Say {text} twice"),)
+            prompt = inside.render(chat)
+            # The server's template leaves the beginning to its tokeniser.
+            assert prompt.removeprefix("<s>") == server.render(chat).removeprefix("<s>")
+            assert len(prompt.breaks) == len(server.render(chat).breaks)
+            request = CompletionRequest(text, chat, GenerationOptions(max_tokens=1))
+            (done,) = server.complete([request])
+            assert (done.error, done.prompt_tokens) == (None, len(inside.tokens(prompt)))
+        ids = {text: token for token, text in inside.control.texts.items()}
+        for mark in {"[THINK]", "[/THINK]"} & set(own):
+            body = completion_body(request, "Hi", []) | {"stream": False, "logit_bias": [[ids[mark], 1e4]]}
+            marks = [text for text in own if is_thinking_token(text)]
+            assert server._server.client.post(COMPLETION, body | {"preserved_tokens": marks})["content"] == mark
+            assert server._server.client.post(COMPLETION, body)["content"] == ""
 
 
 def test_every_architecture_that_is_converted_has_its_vocabulary_here() -> None:

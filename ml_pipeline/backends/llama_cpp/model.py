@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ml_pipeline.adapters.base_gguf import read_base_facts
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library
+from ml_pipeline.backends.thinking_marks import is_thinking_token
 from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
@@ -146,11 +147,13 @@ class LoadedModel:
         return {token: self.special_text(token) for token in found}
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes a token stands for: part of a character at times, nothing for a control token."""
+        """Return the bytes a token stands for: part of a character at times, nothing for a control token, unless it
+        is a mark of thinking."""
         piece = self._pieces.get(token)
         if piece is None:
             buffer = ctypes.create_string_buffer(256)
-            length = self.lib.llama_token_to_piece(self.vocabulary, token, buffer, 256, 0, False)
+            shown = is_thinking_token(self.special_text(token))
+            length = self.lib.llama_token_to_piece(self.vocabulary, token, buffer, 256, 0, shown)
             piece = self._pieces[token] = buffer.raw[: max(0, length)]
         return piece
 

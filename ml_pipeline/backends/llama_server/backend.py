@@ -31,6 +31,7 @@ from ml_pipeline.backends.llama_server.label_scores import label_scores
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
 from ml_pipeline.backends.llama_server.server import LlamaServer
 from ml_pipeline.backends.served import ServedBackend
+from ml_pipeline.backends.thinking_marks import is_thinking_token
 from ml_pipeline.errors import AdapterError, AdapterNotAppliedError, BackendError
 from ml_pipeline.printable import printable
 
@@ -174,6 +175,8 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         # The server makes control tokens of all that a text spells: such a prompt goes as tokens.
         sent = tokens_apart(prompt, self._tokenise, self.control) if prompt.breaks else answer.prompt
         body = completion_body(request, sent, self._server.lora(self._scale))
+        if marks := [text for text in self.control.texts.values() if is_thinking_token(text)]:
+            body["preserved_tokens"] = marks
         # Closing the connection frees the server's slot.
         with closing(self._server.client.events(COMPLETION, body)) as events:
             for event in events:
