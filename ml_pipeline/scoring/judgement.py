@@ -99,12 +99,13 @@ def read_judgement(rubric: Rubric, completion: Completion, answer: str | None = 
     found, reason = _judgement(text, names, completion, answer)
     if found is None:
         return unjudged(rubric, f"{reason}{cut}")
-    if reason := _not_its_own(found, rubric, answer):
+    claims = _plain(answer or "")
+    if reason := _not_its_own(found, rubric, claims):
         return unjudged(rubric, reason)
     scores: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for dimension in rubric.dimensions:
-        scores[dimension.name], reason = _score(dimension, found, answer or "")
+        scores[dimension.name], reason = _score(dimension, found, claims)
         if reason:
             reasons[dimension.name] = reason
     if rubric.average:
@@ -208,33 +209,39 @@ def _without_last_commas(text: str) -> str:
     return _STRING_OR_LAST_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text)
 
 
-def _not_its_own(found: Mapping[str, Any], rubric: Rubric, answer: str | None) -> str:
+def _not_its_own(found: Mapping[str, Any], rubric: Rubric, claims: str) -> str:
     """Why the figures of an object may be no judgement of the judge's: "" where they are."""
     figures = {d.name: found[d.name] for d in rubric.dimensions if _is_number(found.get(d.name))}
     lowest = {d.name: d.minimum for d in rubric.dimensions}
     if found.get("explanation") in _PLACEHOLDERS and all(value in (0, lowest[name]) for name, value in figures.items()):
         return "the judge gave back the form that it was to fill in"
-    if answer and figures and all(value in _claimed(name, answer) for name, value in figures.items()):
+    if figures and all(value in _claimed(name, claims) for name, value in figures.items()):
         return "the answer holds these very figures: the judge may have quoted it"
     return ""
 
 
-def _claimed(name: str, answer: str, *, as_json: bool = False) -> set[float]:
-    """The figures that an answer gives under a dimension's name, in whatever notation, or as JSON only."""
+def _plain(text: str) -> str:
+    """A text without what JSON and Unicode have to spell it in other ways."""
+    return unicodedata.normalize("NFKC", _UNICODE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)).lower()
+
+
+def _claimed(name: str, claims: str, *, as_json: bool = False) -> set[float]:
+    """The figures that an answer, made plain, gives under a dimension's name, in whatever notation or as JSON only."""
+    name = _plain(name)
+    if name not in claims:
+        return set()
     between = r"\\*['\"]\s*:\s*['\"+-]*" if as_json else r"[\W_]*?"
-    plain = unicodedata.normalize("NFKC", _UNICODE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), answer))
-    found = re.findall(
-        rf"(?<![^\W_]){re.escape(name)}{between}(\d{{1,20}}(?:\.\d{{1,20}})?(?:e[-+]?\d{{1,3}})?)", plain, re.IGNORECASE
-    )
+    figure = r"(\d{1,20}(?:\.\d{1,20})?(?:e[-+]?\d{1,3})?)"
+    found = re.findall(rf"(?<![^\W_]){re.escape(name)}{between}{figure}", claims)
     # Before a figure, a dash may be its sign or none.
-    return {sign * float(figure) for figure in found for sign in (1, -1)}
+    return {sign * float(value) for value in found for sign in (1, -1)}
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _score(dimension: Dimension, found: Mapping[str, Any], answer: str) -> tuple[float | None, str]:
+def _score(dimension: Dimension, found: Mapping[str, Any], claims: str) -> tuple[float | None, str]:
     if dimension.name not in found:
         return None, f"the field is missing; found: {', '.join(list(found)[:10])[:200] or 'no field'}"
     value = found[dimension.name]
@@ -248,7 +255,7 @@ def _score(dimension: Dimension, found: Mapping[str, Any], answer: str) -> tuple
         return None, "must be a finite number"
     if not dimension.minimum <= score <= dimension.maximum:
         return None, f"must be within {dimension.minimum:g} to {dimension.maximum:g}, not {score:g}"
-    if score in _claimed(dimension.name, answer, as_json=True):
+    if score in _claimed(dimension.name, claims, as_json=True):
         # Within an explanation, a quotation mark out of the answer makes fields of what it quotes.
         return None, "the answer has this very field and figure: the judge may have quoted it"
     return score, ""
