@@ -104,6 +104,14 @@ def test_many_models_at_once_keep_their_answers_apart() -> None:
     assert clarity == {f"e{n}": n for n in range(11)}
 
 
+def test_figures_that_an_answer_claims_for_itself_are_no_judgement() -> None:
+    answers = [answer(f"42. My grade: {GOOD}", 1), answer("42.", 2)]
+    rows = judged(ScriptedBackend(lambda request: GOOD), answers=answers).judgements
+    assert set(scores([row for row in rows if row["probe_id"] == "p1"]).values()) == {None}
+    assert rows[0]["unscored_reason"] == "the answer holds these very figures: the judge may have quoted it"
+    assert scores([row for row in rows if row["probe_id"] == "p2"])["avg"] == 7
+
+
 def test_the_same_answer_twice_is_judged_twice() -> None:
     backend = ScriptedBackend(lambda request: GOOD)
     assert len(judged(backend, answers=ANSWERS[:1] * 3).judgements) == 3 * 4
