@@ -98,10 +98,10 @@ def read_token_kinds(path: Path, kinds: frozenset[int]) -> dict[int, dict[int, s
         cursor = _Cursor(data)
         places: dict[str, int] = {}
         try:
-            _parse(cursor, places)
-            if not {_TOKENS, _TOKEN_TYPES} <= set(places):
+            types = _parse(cursor, places).types
+            if not types.get(_TOKENS) == types.get(_TOKEN_TYPES) == _ARRAY:
                 return found
-            token_types = _array(cursor, places[_TOKEN_TYPES], _I32)
+            token_types = _whole_numbers(cursor, places[_TOKEN_TYPES])
             wanted = [token for token, kind in enumerate(token_types) if kind in kinds]
             for token, text in zip(wanted, _strings(cursor, places[_TOKENS], wanted), strict=False):
                 found[token_types[token]][token] = text
@@ -110,14 +110,16 @@ def read_token_kinds(path: Path, kinds: frozenset[int]) -> dict[int, dict[int, s
     return found
 
 
-def _array(cursor: _Cursor, place: int, kind: int) -> tuple[int, ...]:
+def _whole_numbers(cursor: _Cursor, place: int) -> tuple[int, ...]:
+    """The array of 32-bit numbers that begins at `place`; what signs them does not matter for small ones."""
     cursor.position = place
-    if int(cursor.scalar(_U32)) != kind:
+    if int(cursor.scalar(_U32)) not in (U32, _I32):
         raise ValueError(f"{_TOKEN_TYPES} is no array of whole numbers")
     count = cursor.count(_U64, cursor.size, "array entries")
-    start, form = cursor.position, struct.Struct(f"<{count}i")
-    cursor.move(form.size, "an array")
-    return form.unpack_from(cursor.data, start)
+    start = cursor.position
+    # The size is looked at before so much memory is taken.
+    cursor.move(4 * count, "an array")
+    return struct.unpack_from(f"<{count}i", cursor.data, start)
 
 
 def _strings(cursor: _Cursor, place: int, wanted: Iterable[int]) -> Iterator[str]:

@@ -194,13 +194,20 @@ def _alone(text: str, ended: bool) -> tuple[_Object | None, str]:
             return None, _NOT_ALONE
     if not text.startswith("{"):
         return None, _NOT_ALONE if "{" in text else _NO_OBJECT
-    for tried in (text, _without_last_commas(text)):
-        try:
-            found, end_of_object = _DECODER.raw_decode(tried)
-        except (ValueError, RecursionError):
-            continue
-        return (found, "") if not tried[end_of_object:].strip() else (None, _NOT_ALONE)
-    return None, _NO_OBJECT
+    decoded = _decoded(text) or _decoded(_without_last_commas(text))
+    if decoded is None:
+        return None, _NO_OBJECT
+    found, rest = decoded
+    return (None, _NOT_ALONE) if rest.strip() else (found, "")
+
+
+def _decoded(text: str) -> tuple[_Object, str] | None:
+    """The object that a text begins with, and what follows it."""
+    try:
+        found, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return found, text[end:]
 
 
 def _without_last_commas(text: str) -> str:

@@ -73,9 +73,15 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
     def control(self) -> ControlTokens:
         """The control tokens of the model's vocabulary, out of its file."""
         unknown, control, added = 2, 3, 4
-        kinds = read_token_kinds(self._facts.path, frozenset({unknown, control, added}))
+        path = self._facts.path
+        try:
+            kinds = read_token_kinds(path, frozenset({unknown, control, added}))
+        except (OSError, ValueError) as error:
+            raise BackendError(
+                f"{path}: its vocabulary cannot be read: {error}. Fetch the base model again."
+            ) from error
         known = ControlTokens({**kinds[unknown], **kinds[control]})
-        return known.with_framing(kinds[added], self._apply_template)
+        return known.with_framing(kinds[added], self._framing)
 
     def render(self, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt that the model sees for these messages, as the server's chat template makes it."""
@@ -198,6 +204,15 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         if not isinstance(prompt, str):
             raise HttpError("the server answered without a prompt", again=False)
         return prompt
+
+    def _framing(self, messages: Sequence[Message]) -> str:
+        """As `_apply_template`; raises BackendError where the template refuses the messages."""
+        try:
+            return self._apply_template(messages)
+        except HttpError as error:
+            if error.again:
+                raise
+            raise BackendError(str(error)) from error
 
     def _tokenise(self, text: str) -> list[int]:
         found: list[int] = self._server.tokenize(text).tolist()
