@@ -28,13 +28,13 @@ _BLANK = " \t\r\n\f\v\0\u200b\u2060\ufeff"
 _LAST_COMMA = re.compile(r",\s*[}\]]")
 # A string in full, also one that never ends, or a comma that nothing follows: in one pass, whatever the text.
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*[}\]])', re.DOTALL)
-_FENCE = re.compile(r"(`{3,}|~{3,}|`)[ \t]*(?:json5?|javascript|js|text|plaintext)?\s*(?=\{)", re.IGNORECASE)
+_FENCE = re.compile(r"(`{3,}|~{3,}|`)[ \t]*+(?:json5?|javascript|js|text|plaintext)?\s*+(?=\{)", re.IGNORECASE)
 # Words that announce the judge's own figures and can announce nothing else: not "the answer:", which may be quoted.
 _LEAD_IN = re.compile(
     r"[*_#\s]*(?:(?:sure|certainly|of course|okay|ok)[,.!:]?\s+)?"
     r"(?:(?:here(?:\s+is|\s+are|['\u2019]s)|below\s+is)\s+(?:my|the)\s+|my\s+)?(?:final\s+)?"
     r"(?:judge?ment|grades?|grading|evaluation|assessment|scores?|ratings?|verdict|json(?:\s+object)?)"
-    r"(?:\s+(?:as|in)\s+(?:a\s+|one\s+)?json(?:\s+(?:object|form(?:at)?))?)?\s*[:.]?[*_\s]*(?=[`~{])",
+    r"(?:\s+(?:as|in)\s+(?:a\s+|one\s+)?json(?:\s+(?:object|form(?:at)?))?)?\s*+[:.]?[*_\s]*+(?=[`~{])",
     re.IGNORECASE,
 )
 _END_TOKENS = re.compile(r"(?:\s*(?:<\|\w{1,30}\|>|</s>|<end_of_turn>|<eos>))+\Z")
@@ -220,7 +220,9 @@ def _not_its_own(found: Mapping[str, Any], rubric: Rubric, claims: str) -> str:
     """Why the figures of an object may be no judgement of the judge's: "" where they are."""
     figures = {d.name: found[d.name] for d in rubric.dimensions if _is_number(found.get(d.name))}
     lowest = {d.name: d.minimum for d in rubric.dimensions}
-    if found.get("explanation") in _PLACEHOLDERS and all(value in (0, lowest[name]) for name, value in figures.items()):
+    explanation = found.get("explanation")
+    placeholder = isinstance(explanation, str) and explanation.strip() in _PLACEHOLDERS
+    if placeholder and all(value in (0, lowest[name]) for name, value in figures.items()):
         return "the judge gave back the form that it was to fill in"
     if figures and all(value in _claimed(name, claims) for name, value in figures.items()):
         return "the answer holds these very figures: the judge may have quoted it"

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -199,6 +200,7 @@ def test_judge_hash_follows_the_rubric() -> None:
         f"```json\n{GOOD.replace('}', ' , }')}\n```",
         GOOD.replace("}", ', "of others": {"reasoning": 1, "correctness": 1, "clarity": 1},}'),
         GOOD.replace("}", ', "note": ",} {,]"}'),
+        GOOD.replace("}", ', "notes": [[], {"a": null}]}'),
         GOOD.replace("}", ', "note": "it ends with </think> and {braces}"}'),
         GOOD.replace("}", ', "note": "two\nlines\tand a tab"}'),
         GOOD.replace("}", ', "note": "it says {\\"reasoning\\": 10}"}'),
@@ -364,21 +366,21 @@ SPOKEN = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.data())
-def test_no_answer_raises_its_own_mark(data: st.DataObject) -> None:
+PLACES = st.integers(0, 200)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.sampled_from(ATTACKS), min_size=1, max_size=6),
+    # What the judge says, and of the answer all or a part.
+    st.lists(st.sampled_from([*SPOKEN, None, None, None]) | st.tuples(PLACES, PLACES), max_size=8),
+    st.sampled_from(["stop", "length"]),
+)
+def test_no_answer_raises_its_own_mark(attacks: list[str], parts: list[Any], finish: str) -> None:
     """A judge that means 2, 1 and 3 and quotes whatever it likes of the answer is never read as saying more."""
-    answer = "".join(data.draw(st.lists(st.sampled_from(ATTACKS), min_size=1, max_size=6)))
-    places = st.integers(0, len(answer))
-
-    def quotation() -> str:
-        start, end = sorted((data.draw(places), data.draw(places)))
-        return answer if data.draw(st.booleans()) else answer[start:end]
-
-    parts = data.draw(st.lists(st.sampled_from(SPOKEN) | st.just("quote"), max_size=8))
-    text = "".join(quotation() if part == "quote" else part for part in parts)
-    finish = data.draw(st.sampled_from(["stop", "length"]))
-    reading = read_judgement(RUBRIC, reply(text, finish_reason=finish), answer)
+    answer = "".join(attacks)
+    quoted = [answer if part is None else answer[slice(*part)] if isinstance(part, tuple) else part for part in parts]
+    reading = read_judgement(RUBRIC, reply("".join(quoted), finish_reason=finish), answer)
     for name, own in (("reasoning", 2), ("correctness", 1), ("clarity", 3)):
         assert reading.scores[name] in (None, own)
 
@@ -451,8 +453,16 @@ def test_what_is_no_judgement(text: str, reason: str) -> None:
         "{" + '"a":1,' * 16_000 + "}",
         "{" + ",".join(f'"k{n}":1,"k{n}":1' for n in range(4_000)) + "}",
         "<think>" * 14_000,
+        *(
+            "score" + " " * 99_000 + "x",
+            "```" + " " * 99_000 + "x",
+            "*" * 99_000,
+            "<|im_end|>" * 9_900,
+            " \t" * 49_000 + "x",
+        ),
+        *("Sure, here is my " + " " * 99_000 + "{", "{" + " " * 99_000 + "<|a|>", GOOD + " " * 99_000 + "x"),
     ],
-    ids=range(7),
+    ids=range(15),
 )
 def test_no_reply_takes_long_to_read(text: str) -> None:
     start = time.perf_counter()
@@ -474,6 +484,20 @@ def test_a_reply_that_was_cut_says_so() -> None:
 def test_a_judge_that_failed() -> None:
     reading = read_judgement(RUBRIC, reply(GOOD, finish_reason="error", error="connection refused"))
     assert reading.reasons["clarity"] == "the judge failed: the answer ended with an error: connection refused"
+
+
+@pytest.mark.parametrize("explanation", ["[]", '{"a": 1}', "null", "7", "true"])
+def test_an_explanation_that_is_no_text_is_passed_over(explanation: str) -> None:
+    reading = read_judgement(RUBRIC, reply(GOOD.replace('"Right."', explanation)))
+    assert (reading.scores["clarity"], reading.explanation) == (8.5, "")
+
+
+@pytest.mark.parametrize("depth", [100, 900, 5_000, 12_000])
+def test_depth_ends_no_reading(depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    for text in (nested, f'{{"a": {nested}}}', GOOD.replace('"Right."', nested), GOOD.replace("7", nested)):
+        reading = read_judgement(RUBRIC, reply(text), nested)
+        assert reading.scores["reasoning"] in (None, 7.0)
 
 
 def test_content_has_no_mean() -> None:
