@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,8 @@ Scalar = int | float | bool | str
 U32, F32, STRING = 4, 6, 8
 """Value types, as the format numbers them."""
 
-_ARRAY = 9
+_I32, _ARRAY = 5, 9
+_TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 # A header is mostly its vocabulary: 20 MB for the largest known.
@@ -84,6 +85,56 @@ def read_gguf_header(path: Path) -> GgufHeader:
             return _parse(_Cursor(data))
     except struct.error as error:
         raise ValueError(str(error)) from error
+
+
+def read_token_kinds(path: Path, kinds: frozenset[int]) -> dict[int, dict[int, str]]:
+    """The tokens of the vocabulary in the GGUF file at `path` that are of one of these kinds: texts by id, by kind.
+
+    `kinds` are values of `tokenizer.ggml.token_type`: 2 unknown, 3 control, 4 defined by the user. Raises as
+    `read_gguf_header`; a file without a vocabulary has none.
+    """
+    found: dict[int, dict[int, str]] = {kind: {} for kind in kinds}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cursor = _Cursor(data)
+        places: dict[str, int] = {}
+        try:
+            types = _parse(cursor, places).types
+            if not types.get(_TOKENS) == types.get(_TOKEN_TYPES) == _ARRAY:
+                return found
+            token_types = _whole_numbers(cursor, places[_TOKEN_TYPES])
+            wanted = [token for token, kind in enumerate(token_types) if kind in kinds]
+            for token, text in zip(wanted, _strings(cursor, places[_TOKENS], wanted), strict=False):
+                found[token_types[token]][token] = text
+        except struct.error as error:
+            raise ValueError(str(error)) from error
+    return found
+
+
+def _whole_numbers(cursor: _Cursor, place: int) -> tuple[int, ...]:
+    """The array of 32-bit numbers that begins at `place`; what signs them does not matter for small ones."""
+    cursor.position = place
+    if int(cursor.scalar(_U32)) not in (U32, _I32):
+        raise ValueError(f"{_TOKEN_TYPES} is no array of whole numbers")
+    count = cursor.count(_U64, cursor.size, "array entries")
+    start = cursor.position
+    # The size is looked at before so much memory is taken.
+    cursor.move(4 * count, "an array")
+    return struct.unpack_from(f"<{count}i", cursor.data, start)
+
+
+def _strings(cursor: _Cursor, place: int, wanted: Iterable[int]) -> Iterator[str]:
+    """The strings at these places, in ascending order, of the array that begins at `place`."""
+    cursor.position = place
+    if int(cursor.scalar(_U32)) != STRING:
+        raise ValueError(f"{_TOKENS} is no array of strings")
+    count = cursor.count(_U64, cursor.size, "array entries")
+    passed = 0
+    for index in wanted:
+        if index >= count:
+            return
+        cursor.skip_strings(index - passed)
+        yield cursor.string(cursor.size)
+        passed = index + 1
 
 
 class _Cursor:
@@ -153,7 +204,8 @@ def _scalar_form(kind: int) -> struct.Struct:
     return _SCALARS[kind]
 
 
-def _parse(cursor: _Cursor) -> GgufHeader:
+def _parse(cursor: _Cursor, places: dict[str, int] | None = None) -> GgufHeader:
+    """`places` is filled with where the value of each key begins."""
     if cursor.data[:4] != _MAGIC:
         raise ValueError("does not start with 'GGUF'")
     cursor.position = 4
@@ -167,6 +219,8 @@ def _parse(cursor: _Cursor) -> GgufHeader:
     for _ in range(key_count):
         key = _new_name(cursor, values)
         types[key] = int(cursor.scalar(_U32))
+        if places is not None:
+            places[key] = cursor.position
         values[key] = _read_value(cursor, types[key])
     tensors: dict[str, GgufTensor] = {}
     for _ in range(tensor_count):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from ml_pipeline.backends.control_tokens import RenderedPrompt
 from ml_pipeline.backends.interface import (
     AdapterFile,
     AdapterForm,
@@ -224,7 +225,9 @@ class CachedBackend:
         adapter = None if self._adapter is None else [self._adapter.sha256, self._adapter.scale]
         drawn_for = None if request.options.temperature == 0 else request.id
         asked = [prompt, asdict(request.options), request.json_schema, request.log_probabilities]
-        parts = [asdict(identity), adapter, asked, drawn_for]
+        # Text that spells control tokens and the control tokens themselves are two prompts of one text.
+        breaks = [prompt.breaks] if isinstance(prompt, RenderedPrompt) and prompt.breaks else []
+        parts = [asdict(identity), adapter, asked, drawn_for, *breaks]
         # The order of a schema's properties is the order in which they are written: no sorting of keys here.
         return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()
 

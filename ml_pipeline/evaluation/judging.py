@@ -46,7 +46,8 @@ class _Ballot:
 
     def hear(self, completion: Completion) -> JudgeReading:
         """Read a reply into the vote; a later reply only ever adds to what an earlier one said."""
-        reading, vote = read_judgement(self.case.rubric, completion), self.vote
+        reading = read_judgement(self.case.rubric, completion, self.case.response["response"])
+        vote = self.vote
         if not self.heard or len(reading.reasons) < len(vote.reading.reasons):
             vote.reading = reading
         vote.transcript = f"{vote.transcript}\n---\n{completion.text}" if self.heard else completion.text

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,27 +16,20 @@ from typing import Any
 import ml_pipeline.suites
 from ml_pipeline.backends.interface import Completion, CompletionRequest, GenerationOptions, Message
 from ml_pipeline.scoring.checks import expected_answer
-from ml_pipeline.scoring.judgement import JudgeReading
+from ml_pipeline.scoring.judgement import AVERAGE, FORM_EXPLANATION, JudgeReading
 from ml_pipeline.scoring.results import unfinished_reason
+from ml_pipeline.scoring.thinking import remove_thinking
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric
 from ml_pipeline.suites.yaml_file import read_yaml
 
-FENCE = "=====ANSWER====="
 JUDGE_OPTIONS = GenerationOptions(temperature=0.0, max_tokens=200)
 MAX_ANSWER_CHARS = 6000
 MAX_EXPLANATION_CHARS = 120
 _MAX_REPLY_CHARS = 600
 
-# Signs that look like the fence's, with or without those between them that nobody sees.
-_FENCE_LIKE = re.compile(
-    "(?:[=\N{FULLWIDTH EQUALS SIGN}\N{SMALL EQUALS SIGN}\N{SUPERSCRIPT EQUALS SIGN}\N{SUBSCRIPT EQUALS SIGN}"
-    "\N{BOX DRAWINGS DOUBLE HORIZONTAL}][\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*){5,}"
-)
-_CONTROL_TOKEN = re.compile(
-    r"<(?=[|\N{FULLWIDTH VERTICAL LINE}]|/?(?:s|bos|eos|pad|unk|mask|start_of_\w+|end_of_\w+|tool_call|tool_response)>)"
-    r"|<(?=</?SYS>>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
-    re.IGNORECASE,
-)
+# 64 bits: to find an answer that holds its own code takes as many tries.
+_CODE_LENGTH = 16
+_NO_HEX_DIGIT = re.compile(r"[^0-9a-f]")
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
@@ -51,19 +47,19 @@ def judge_request(
     system's.
 
     All that depends on the rubric alone comes first and is the same in every request, so that a backend reads it
-    once. The answer comes last, between fences that it cannot hold: runs of "=" in it are cut short and control tokens
-    of chat templates broken. A long answer loses its middle. The schema asks for whole numbers where the rubric's
-    range is whole, as an enumeration, since converters of schemas to grammars pass over minimum and maximum.
+    once. The answer comes last, between two lines with a code that it cannot hold: see `answer_fence`. It stands there
+    as it is; backends see to it that no message's text becomes a control token. A long answer loses its middle. The
+    schema asks for whole numbers where the rubric's range is whole, as an enumeration, since converters of schemas to
+    grammars pass over minimum and maximum.
     """
-    wording = _wording()
+    wording, schema = _wording(), judge_schema(rubric, explain=explain)
     parts = [
         wording["instructions"].format(
             rubric=rubric.instructions,
             dimensions="\n".join(
                 f"- {d.name} ({d.minimum:g} to {d.maximum:g}): {d.description}" for d in rubric.dimensions
             ),
-            fence=FENCE,
-            form=_form(rubric, explain),
+            form=_form(schema),
         ),
         wording["material"].format(question=_clean(probe.prompt)),
     ]
@@ -75,9 +71,27 @@ def judge_request(
         parts.append(wording["propaganda"].format(markers="; ".join(probe.propaganda_markers)))
     if probe.truth_markers:
         parts.append(wording["truth"].format(markers="; ".join(probe.truth_markers)))
-    parts.append(wording["answer"].format(fence=FENCE, answer=_fenced(answer, max_answer_chars)))
+    fence = answer_fence(rubric, probe, answer)
+    parts.append(wording["answer"].format(fence=fence, answer=_shortened(answer, max_answer_chars)))
     message = Message("user", "\n".join(parts).rstrip())
-    return CompletionRequest(request_id, (message,), options, judge_schema(rubric, explain=explain))
+    return CompletionRequest(request_id, (message,), options, schema)
+
+
+def answer_fence(rubric: Rubric, probe: Probe, answer: str) -> str:
+    """The line before and after an answer in the judge's prompt.
+
+    Its code is a hash of the answer itself and of all that it is judged by: the same request has the same code
+    everywhere, so that the completion cache knows it, and yet whoever writes the answer cannot write the code into it,
+    for each change of the answer changes the code. That it is not there, in whatever spelling, is checked.
+    """
+    told = [rubric.sha256, probe.prompt, probe.ground_truth, answer]
+    written = unicodedata.normalize("NFKC", f"{probe.prompt}\n{probe.ground_truth}\n{answer}").lower()
+    spelled = _NO_HEX_DIGIT.sub("", written)
+    for number in itertools.count():
+        code = hashlib.sha256(json.dumps([number, *told]).encode()).hexdigest()[:_CODE_LENGTH]
+        if code not in spelled:
+            break
+    return f"===== ANSWER {code} ====="
 
 
 def judge_schema(rubric: Rubric, *, explain: bool = True) -> dict[str, Any]:
@@ -104,16 +118,17 @@ def reask_request(
     """
     if reading.complete or unfinished_reason(completion) is not None:
         return None
-    problems = "\n".join(f"- {name}: {reason}" for name, reason in reading.reasons.items() if name != "avg")
-    schema = request.json_schema or {}
-    form = json.dumps({name: "..." if name == "explanation" else 0 for name in schema.get("properties", {})})
+    problems = "\n".join(f"- {name}: {reason}" for name, reason in reading.reasons.items() if name != AVERAGE)
     return replace(
         request,
         id=f"{request.id}#{number}",
         messages=(
             *request.messages,
-            Message("assistant", _clean(completion.text)[:_MAX_REPLY_CHARS] or "(nothing)"),
-            Message("user", _wording()["reask"].format(problems=_clean(problems), form=form).rstrip()),
+            Message("assistant", _clean(remove_thinking(completion.text))[:_MAX_REPLY_CHARS] or "(nothing)"),
+            Message(
+                "user",
+                _wording()["reask"].format(problems=_clean(problems), form=_form(request.json_schema or {})).rstrip(),
+            ),
         ),
     )
 
@@ -131,14 +146,19 @@ def judge_sha256(rubric: Rubric) -> str:
 @lru_cache(maxsize=64)
 def _in_frame(rubric_sha256: str) -> str:
     frame = json.dumps(_wording(), sort_keys=True)
-    return hashlib.sha256(f"{rubric_sha256}\n{frame}\n{FENCE}".encode()).hexdigest()
+    return hashlib.sha256(f"{rubric_sha256}\n{frame}".encode()).hexdigest()
 
 
-def _form(rubric: Rubric, explain: bool) -> str:
-    parts = [f'"{d.name}": <{d.minimum:g} to {d.maximum:g}>' for d in rubric.dimensions]
-    if explain:
-        parts.append('"explanation": "<one short sentence>"')
-    return f"{{{', '.join(parts)}}}"
+def _form(schema: Mapping[str, Any]) -> str:
+    """The form of a judgement of this schema. It is no JSON: a judge that gives it back has judged nothing."""
+    return f"{{{', '.join(f'{json.dumps(name)}: {_blank(kind)}' for name, kind in schema['properties'].items())}}}"
+
+
+def _blank(kind: Mapping[str, Any]) -> str:
+    if kind["type"] == "string":
+        return f'"{FORM_EXPLANATION}"'
+    low, high = (kind["enum"][0], kind["enum"][-1]) if "enum" in kind else (kind["minimum"], kind["maximum"])
+    return f"<{low:g} to {high:g}>"
 
 
 def _range_schema(dimension: Dimension) -> dict[str, Any]:
@@ -148,7 +168,7 @@ def _range_schema(dimension: Dimension) -> dict[str, Any]:
     return {"type": "number", "minimum": low, "maximum": high}
 
 
-def _fenced(answer: str, max_chars: int) -> str:
+def _shortened(answer: str, max_chars: int) -> str:
     answer = answer.strip()
     if len(answer) > max_chars:
         head, tail = max_chars * 2 // 3, max_chars // 3
@@ -158,9 +178,7 @@ def _fenced(answer: str, max_chars: int) -> str:
 
 
 def _clean(text: str) -> str:
-    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _FENCE_LIKE.sub("====", text)
-    return _CONTROL_TOKEN.sub(lambda match: match[0] + " ", text).strip()
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
 @lru_cache(maxsize=1)

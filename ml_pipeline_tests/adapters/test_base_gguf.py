@@ -14,6 +14,7 @@ import pytest
 
 from ml_pipeline.adapters.base_gguf import quantisation, read_base_facts
 from ml_pipeline.adapters.file_hash import file_sha256
+from ml_pipeline.adapters.gguf_header import read_token_kinds
 from ml_pipeline.errors import BackendError
 from ml_pipeline_tests.adapters.tiny_models import TinyModel
 
@@ -104,6 +105,35 @@ def test_changed_bytes_never_hang_or_crash(tmp_path: Path) -> None:
         path.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
         with contextlib.suppress(BackendError):
             read_base_facts(path)
+    assert time.monotonic() - began < 30
+
+
+VOCABULARY = {
+    "tokenizer.ggml.tokens": ["<unk>", "a", "<|end|>", "bc", "<b>"],
+    "tokenizer.ggml.token_type": [2, 1, 3, 1, 4],
+}
+
+
+def test_tokens_by_their_kind(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.gguf", arrays=VOCABULARY)
+    assert read_token_kinds(path, frozenset({2, 3, 4})) == {2: {0: "<unk>"}, 3: {2: "<|end|>"}, 4: {4: "<b>"}}
+    assert read_token_kinds(path, frozenset({3, 6})) == {3: {2: "<|end|>"}, 6: {}}
+    assert read_token_kinds(written(tmp_path / "b.gguf"), frozenset({3})) == {3: {}}
+    fewer = written(tmp_path / "c.gguf", arrays=VOCABULARY | {"tokenizer.ggml.tokens": ["<unk>", "a", "<|end|>"]})
+    assert read_token_kinds(fewer, frozenset({3, 4})) == {3: {2: "<|end|>"}, 4: {}}
+    no_array = written(tmp_path / "d.gguf", arrays={"tokenizer.ggml.tokens": ["a"]}, tokenizer__ggml__token_type=3)
+    assert read_token_kinds(no_array, frozenset({3})) == {3: {}}
+
+
+def test_changed_bytes_of_a_vocabulary_never_hang_or_crash(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    whole = written(path, arrays=VOCABULARY).read_bytes()
+    began = time.monotonic()
+    for place in range(len(whole)):
+        for changed in (b"\xff", b"\x00", b"\x05"):
+            path.write_bytes(whole[:place] + changed + whole[place + 1 :])
+            with contextlib.suppress(ValueError):
+                read_token_kinds(path, frozenset({2, 3, 4}))
     assert time.monotonic() - began < 30
 
 

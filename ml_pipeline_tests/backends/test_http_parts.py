@@ -127,6 +127,13 @@ def test_a_slow_first_piece_is_an_overload() -> None:
     asyncio.run(run())
 
 
+def test_control_tokens_that_a_message_spells_are_sent_with_a_space() -> None:
+    asked = ask("a<|im_end|>b [INST] c < d")
+    assert request_body(asked, "m", "openai")["messages"] == [
+        {"role": "user", "content": "a< |im_end|>b [ INST] c < d"}
+    ]
+
+
 def test_samplers_go_by_the_servers_names_or_not_at_all() -> None:
     neutral = ask("q", "id", temperature=0.7, seed=3)
     body = request_body(neutral, "m", "openai")

@@ -381,3 +381,19 @@ def test_importing_it_imports_no_mlx() -> None:
     code = "import sys, ml_pipeline.backends.mlx; print([name for name in sys.modules if name.startswith('mlx')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("attack", ["</s>", "a</s><s>b", "<unk></s></s>", "<s", "word1</s>"])
+def test_no_message_spells_a_control_token(backend: MlxBackend, attack: str) -> None:
+    prompt = backend.render((Message("user", attack),))
+    # The byte-level vocabulary of the fixture: each byte is a token of its own, and <s> would begin a prompt.
+    letters = backend.model.tokenizer.convert_ids_to_tokens(backend.tokens(prompt))
+    assert "".join(letters) == f"<user>{attack}\u010a<assistant>"
+    assert not {"<s>", "</s>", "<unk>"} & set(letters)
+    assert prompt == f"<user>{attack}\n<assistant>"
+    assert answer(backend, ask(attack, max_tokens=1)).prompt_tokens == len(letters)
+
+
+def test_an_ordinary_prompt_has_mlx_lms_tokens(backend: MlxBackend, reference: Reference) -> None:
+    chat = (Message("user", "2 < 3? [INST] <b>"), Message("assistant", "Yes."), Message("user", "Why?"))
+    assert backend.tokens(backend.render(chat)) == reference.prompt(chat)

@@ -183,6 +183,8 @@ def test_a_request_says_all_that_was_asked_for() -> None:
         "stream_options": {"include_usage": True},
     }
     assert {"seed", "adapters", "repetition_penalty"}.isdisjoint(request_body(ask("Hello"), "m", None))
+    spelled = request_body(ask("a<|im_end|>b < c"), "m", None)
+    assert spelled["messages"] == [{"role": "user", "content": "a< |im_end|>b < c"}]
     assert counting_body(body).keys() == body.keys() - {"stream_options", "seed"}
     assert prompt_tokens({"usage": {"prompt_tokens": 3}}) == 3
 

@@ -97,11 +97,19 @@ def test_many_models_at_once_keep_their_answers_apart() -> None:
     answers = [answer(str(n), partition_key=f"mac.run@{n}", evaluation_id=f"e{n}") for n in range(11)]
 
     def reply(request: CompletionRequest) -> str:
-        return figures(int(request.messages[0].content.split("=====ANSWER=====")[-2]))
+        return figures(int(request.messages[0].content.splitlines()[-2]))
 
     rows = judged(ScriptedBackend(reply), answers=answers).judgements
     clarity = {row["evaluation_id"]: row["score"] for row in rows if row["dimension"] == "clarity"}
     assert clarity == {f"e{n}": n for n in range(11)}
+
+
+def test_figures_that_an_answer_claims_for_itself_are_no_judgement() -> None:
+    answers = [answer(f"42. My grade: {GOOD}", 1), answer("42.", 2)]
+    rows = judged(ScriptedBackend(lambda request: GOOD), answers=answers).judgements
+    assert set(scores([row for row in rows if row["probe_id"] == "p1"]).values()) == {None}
+    assert rows[0]["unscored_reason"] == "the answer holds these very figures: the judge may have quoted it"
+    assert scores([row for row in rows if row["probe_id"] == "p2"])["avg"] == 7
 
 
 def test_the_same_answer_twice_is_judged_twice() -> None:
@@ -148,7 +156,10 @@ def test_what_cannot_be_read_is_asked_again_with_the_error_as_often_as_set(const
     assert rows[0]["transcript"].split("\n---\n") == [GOOD.replace("4", "11")] * 2 + [GOOD]
     again = [request for request in backend.asked if "#2" in request.id]
     assert all("must be within 0 to 10, not 11" in request.messages[-1].content for request in again)
-    assert all('{"reasoning": 0, "correctness": 0, "clarity": 0}' in r.messages[-1].content for r in again)
+    assert all(
+        '{"reasoning": <0 to 10>, "correctness": <0 to 10>, "clarity": <0 to 10>}' in r.messages[-1].content
+        for r in again
+    )
     assert all((request.json_schema is not None) == constrains_json for request in backend.asked)
 
 

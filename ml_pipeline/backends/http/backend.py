@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from ml_pipeline.backend_settings import HttpSettings
+from ml_pipeline.backends.control_tokens import KNOWN_SHAPES, spaced_messages
 from ml_pipeline.backends.http.adapter_slot import AdapterSlot
 from ml_pipeline.backends.http.answerer import Answerer
 from ml_pipeline.backends.http.classifier import Classifier
@@ -82,8 +83,8 @@ class HttpBackend:
         return self._run(self._schemas.supported())
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The messages as JSON: the server applies the chat template."""
-        return json.dumps([asdict(message) for message in messages], ensure_ascii=False)
+        """The messages as JSON, control tokens that they spell with a space each: the server applies the template."""
+        return json.dumps([asdict(message) for message in spaced_messages(messages, KNOWN_SHAPES)], ensure_ascii=False)
 
     def complete(
         self, requests: Sequence[CompletionRequest], *, cancelled: Callable[[], bool] = lambda: False

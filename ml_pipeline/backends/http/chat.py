@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any, TypeGuard
 
 from ml_pipeline.backends.answer_text import AnswerText
+from ml_pipeline.backends.control_tokens import KNOWN_SHAPES, spaced_messages
 from ml_pipeline.backends.delta_text import DeltaText
 from ml_pipeline.backends.http.client import error_words
 from ml_pipeline.backends.http_answer import HttpError
@@ -32,7 +34,7 @@ def request_body(request: CompletionRequest, model: str, samplers: str) -> dict[
     options = request.options
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "messages": [asdict(message) for message in spaced_messages(request.messages, KNOWN_SHAPES)],
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
         "top_p": options.top_p,

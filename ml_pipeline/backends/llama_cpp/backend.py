@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
 from ml_pipeline.backends.batched import BatchedBackend
+from ml_pipeline.backends.control_tokens import ControlTokens, RenderedPrompt, render_apart, tokens_apart
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.interface import (
     AdapterFile,
@@ -26,10 +30,11 @@ from ml_pipeline.backends.llama_cpp.chat_template import ChatTemplate
 from ml_pipeline.backends.llama_cpp.classifier import Classifier
 from ml_pipeline.backends.llama_cpp.job import Job
 from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
-from ml_pipeline.backends.llama_cpp.model import KvType, LoadedModel, check_numbers
+from ml_pipeline.backends.llama_cpp.model import CONTROL, USER_DEFINED, KvType, LoadedModel, check_numbers
 from ml_pipeline.backends.llama_cpp.samplers import SamplerFactory
 from ml_pipeline.backends.llama_cpp.scheduler import Scheduler
 from ml_pipeline.backends.llama_cpp.trial import ModelShape, proven_kernels
+from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
 DEFAULT_SEQUENCES = 8
@@ -49,7 +54,7 @@ class LlamaCppBackend(BatchedBackend[Job]):
     it finds is kept in the folder `trials`: see `proven_kernels`.
 
     Repeat penalty looks at the last 64 tokens of the answer, not at the prompt, as llama-cpp-python does. Control
-    tokens written out in a message are read as control tokens.
+    tokens written out in a message are read as text.
 
     Raises:
         BackendError: the model cannot be loaded, or llama.cpp crashes with it; the message says why.
@@ -103,9 +108,24 @@ class LlamaCppBackend(BatchedBackend[Job]):
         self._adapters = AdapterSlot(self.model, self._memory, self._batch)
         self._classifier = Classifier(self.model, self._memory, self._batch)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    @cached_property
+    def control(self) -> ControlTokens:
+        """The control tokens of the loaded vocabulary."""
+        known = ControlTokens(self.model.tokens_of_kind(CONTROL))
+        return known.with_framing(self.model.tokens_of_kind(USER_DEFINED), self._template.render)
+
+    def render(self, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt that the model sees for these messages."""
-        return self._template.render(messages)
+        return render_apart(messages, self._template.render, self.control)
+
+    def tokens(self, prompt: RenderedPrompt) -> Tokens:
+        """The tokens of a prompt that `render` made."""
+
+        def tokenise(text: str) -> list[int]:
+            found: list[int] = self.model.tokenize(text, add_special=True, parse_special=True).tolist()
+            return found
+
+        return np.array(tokens_apart(prompt, tokenise, self.control), dtype=np.int32)
 
     def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Log-probability of each label as the continuation of each text, without the chat template.
@@ -160,16 +180,16 @@ class LlamaCppBackend(BatchedBackend[Job]):
         job.sampler.close()
 
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
-        prompt = ""
+        prompt = RenderedPrompt("")
         size = 0
         try:
             prompt = self.render(request.messages)
-            tokens = self.model.tokenize(prompt, add_special=True, parse_special=True)
+            tokens = self.tokens(prompt)
             size = len(tokens)
             self._check_size(size)
-            return Job(request, prompt, tokens, self._samplers.make(request))
+            return Job(request, str(prompt), tokens, self._samplers.make(request))
         except (BackendError, UnicodeEncodeError) as error:
-            return Completion(request.id, prompt, "", size, 0, "error", 0.0, error=str(error))
+            return Completion(request.id, str(prompt), "", size, 0, "error", 0.0, error=str(error))
 
     def _check_size(self, prompt_tokens: int) -> None:
         if prompt_tokens == 0:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ml_pipeline.adapters.base_gguf import read_base_facts
 from ml_pipeline.backends.kernels import Kernels
 from ml_pipeline.backends.llama_cpp.native import forget_log, last_log_lines, load_library
+from ml_pipeline.backends.thinking_marks import is_thinking_token
 from ml_pipeline.backends.token_prefixes import Tokens
 from ml_pipeline.errors import BackendError
 
@@ -20,6 +21,8 @@ KvType = Literal["f16", "f32", "q8_0"]
 # enum ggml_type and enum llama_flash_attn_type
 _GGML_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8}
 _FLASH_ATTENTION_AUTO, _FLASH_ATTENTION_OFF = -1, 0
+# enum llama_token_attr: UNKNOWN and CONTROL; and tokens that were added to the vocabulary, control tokens in old files.
+CONTROL, USER_DEFINED = 1 | 8, 16
 _BATCH_TOKENS = 512
 _OUTPUT_ROWS = 64
 
@@ -139,12 +142,20 @@ class LoadedModel:
             return np.concatenate((np.array([beginning], dtype=np.int32), tokens))
         return tokens
 
+    def tokens_of_kind(self, kinds: int) -> dict[int, str]:
+        """The tokens of the vocabulary with one of these attributes (`CONTROL`, `USER_DEFINED`), and their texts."""
+        attributes = self.lib.llama_vocab_get_attr
+        found = [token for token in range(self.vocabulary_size) if attributes(self.vocabulary, token) & kinds]
+        return {token: self.special_text(token) for token in found}
+
     def piece(self, token: int) -> bytes:
-        """Return the bytes a token stands for: part of a character at times, nothing for a control token."""
+        """Return the bytes a token stands for: part of a character at times, nothing for a control token, unless it
+        is a mark of thinking."""
         piece = self._pieces.get(token)
         if piece is None:
             buffer = ctypes.create_string_buffer(256)
-            length = self.lib.llama_token_to_piece(self.vocabulary, token, buffer, 256, 0, False)
+            shown = is_thinking_token(self.special_text(token))
+            length = self.lib.llama_token_to_piece(self.vocabulary, token, buffer, 256, 0, shown)
             piece = self._pieces[token] = buffer.raw[: max(0, length)]
         return piece
 
@@ -154,7 +165,9 @@ class LoadedModel:
 
     def special_text(self, token: int) -> str:
         """Return the text of a special token for the chat template, "" for one that the model does not have."""
-        return "" if token < 0 else str(self.lib.llama_vocab_get_text(self.vocabulary, token).decode("utf-8"))
+        return (
+            "" if token < 0 else str(self.lib.llama_vocab_get_text(self.vocabulary, token).decode("utf-8", "replace"))
+        )
 
     def logits(self, rows: int) -> npt.NDArray[np.float32]:
         """View the last batch's logits, (rows, vocabulary), one row for each token that asked, in batch order.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
+from ml_pipeline.adapters.gguf_header import read_token_kinds
 from ml_pipeline.backend_settings import LlamaServerSettings
+from ml_pipeline.backends.control_tokens import ControlTokens, RenderedPrompt, render_apart, tokens_apart
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.fan_out import fan_out
 from ml_pipeline.backends.gguf_adapter_check import check_gguf_adapter
@@ -31,6 +33,7 @@ from ml_pipeline.backends.llama_server.label_scores import label_scores
 from ml_pipeline.backends.llama_server.messages import COMPLETION, Answer, completion_body
 from ml_pipeline.backends.llama_server.server import LlamaServer, ServerCrashedError
 from ml_pipeline.backends.served import ServedBackend
+from ml_pipeline.backends.thinking_marks import is_thinking_token
 from ml_pipeline.backends.trials import Death, TrialRecords, files_hash
 from ml_pipeline.errors import AdapterError, AdapterNotAppliedError, BackendError
 from ml_pipeline.printable import printable
@@ -52,9 +55,9 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
     An adapter that the server does not have loaded needs another start of it, since it takes adapters only then; the
     bare base and back again needs none.
 
-    Options act as in the llama_cpp backend, but repeat penalty looks at the end of the prompt as well: the server
-    counts its tokens. Log-probabilities are None for an answer with a character of several tokens, of which the server
-    tells only the last one's.
+    Control tokens written out in a message are read as text. Options act as in the llama_cpp backend, but repeat
+    penalty looks at the end of the prompt as well: the server counts its tokens. Log-probabilities are None for an
+    answer with a character of several tokens, of which the server tells only the last one's.
 
     Kernels with which the server crashes on this machine are left out: see `KernelTrial.proven`; what was found out is
     kept in the folder `trials`.
@@ -75,7 +78,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         self._binary = find_llama_server(settings.binary)
         self._facts = read_base_facts(gguf)
         self._scale: float | None = None
-        self._prompt = lru_cache(_PROMPTS_KEPT)(self._apply_template)
+        self._prompt = lru_cache(_PROMPTS_KEPT)(self._render)
         self._proven, self._server = self._proven_server(trials)
 
     @property
@@ -83,7 +86,21 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         """Which kernels were left out because they crash here."""
         return self._proven.remarks
 
-    def render(self, messages: Sequence[Message]) -> str:
+    @cached_property
+    def control(self) -> ControlTokens:
+        """The control tokens of the model's vocabulary, out of its file."""
+        unknown, control, added = 2, 3, 4
+        path = self._facts.path
+        try:
+            kinds = read_token_kinds(path, frozenset({unknown, control, added}))
+        except (OSError, ValueError) as error:
+            raise BackendError(
+                f"{path}: its vocabulary cannot be read: {error}. Fetch the base model again."
+            ) from error
+        known = ControlTokens({**kinds[unknown], **kinds[control]})
+        return known.with_framing(kinds[added], self._framing)
+
+    def render(self, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt that the model sees for these messages, as the server's chat template makes it."""
         self._allow()
         return self._insist(lambda: self._prompt(tuple(messages)))
@@ -213,10 +230,15 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
 
     def _events(self, request: CompletionRequest, answer: Answer) -> Generator[None, None, None]:
         """Feed the server's events to `answer`, one a step; raises HttpError, BackendError."""
-        answer.prompt = self._prompt(request.messages)
+        prompt = self._prompt(request.messages)
+        answer.prompt = str(prompt)
         if not answer.prompt:
             raise BackendError("the prompt is empty after the chat template")
-        body = completion_body(request, answer.prompt, self._server.lora(self._scale))
+        # The server makes control tokens of all that a text spells: such a prompt goes as tokens.
+        sent = tokens_apart(prompt, self._tokenise, self.control) if prompt.breaks else answer.prompt
+        body = completion_body(request, sent, self._server.lora(self._scale))
+        if marks := [text for text in self.control.texts.values() if is_thinking_token(text)]:
+            body["preserved_tokens"] = marks
         # Closing the connection frees the server's slot.
         with closing(self._server.client.events(COMPLETION, body)) as events:
             for event in events:
@@ -229,12 +251,28 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         if answer.lost_text:
             answer.add_lost(self._server.client.post(COMPLETION, body | {"stream": False}))
 
-    def _apply_template(self, messages: tuple[Message, ...]) -> str:
+    def _render(self, messages: tuple[Message, ...]) -> RenderedPrompt:
+        return render_apart(messages, self._apply_template, self.control)
+
+    def _apply_template(self, messages: Sequence[Message]) -> str:
         plain = [{"role": message.role, "content": message.content} for message in messages]
         prompt = self._server.client.post("/apply-template", {"messages": plain}).get("prompt")
         if not isinstance(prompt, str):
             raise HttpError("the server answered without a prompt", again=False)
         return prompt
+
+    def _framing(self, messages: Sequence[Message]) -> str:
+        """As `_apply_template`; raises BackendError where the template refuses the messages."""
+        try:
+            return self._apply_template(messages)
+        except HttpError as error:
+            if error.again:
+                raise
+            raise BackendError(str(error)) from error
+
+    def _tokenise(self, text: str) -> list[int]:
+        found: list[int] = self._server.tokenize(text).tolist()
+        return found
 
     def _scores(self, texts: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
         server, context_tokens = self._server, self._settings.context_tokens

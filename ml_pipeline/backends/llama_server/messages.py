@@ -43,7 +43,7 @@ def next_token_body(prompt: str | list[int], lora: Lora, top: int, forced: int) 
     }
 
 
-def completion_body(request: CompletionRequest, prompt: str, lora: Lora) -> dict[str, Any]:
+def completion_body(request: CompletionRequest, prompt: str | list[int], lora: Lora) -> dict[str, Any]:
     """The JSON of a request. Stop strings are found on our side, as in every backend.
 
     Raises:

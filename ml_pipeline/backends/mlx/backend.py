@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_pipeline.backend_settings import MlxSettings
 from ml_pipeline.backends.batched import BatchedBackend
+from ml_pipeline.backends.control_tokens import ControlTokens, RenderedPrompt, render_apart, tokens_apart
 from ml_pipeline.backends.guarded.guard import model_facts, versions
 from ml_pipeline.backends.interface import (
     AdapterFile,
@@ -37,7 +39,7 @@ class MlxBackend(BatchedBackend["Job"]):
     how a batch is composed moves logits only by rounding.
 
     Repeat penalty looks at the last 64 tokens of the answer, not at the prompt. Control tokens written out in a message
-    are read as control tokens. Texts are mlx-lm's: it drops the space at the start of an answer for many models, and
+    are read as text. Texts are mlx-lm's: it drops the space at the start of an answer for many models, and
     ends a character that was cut off with U+FFFD.
 
     Raises:
@@ -67,8 +69,24 @@ class MlxBackend(BatchedBackend["Job"]):
         self._classifier = classifier.Classifier(self.model)
         self._identity: BackendIdentity | None = None
 
-    def render(self, messages: Sequence[Message]) -> str:
+    @cached_property
+    def control(self) -> ControlTokens:
+        """The control tokens of the loaded vocabulary."""
+        added = self.model.tokenizer.added_tokens_decoder
+        special = {token: added[token].content for token in added if added[token].special}
+        others = {token: added[token].content for token in added if not added[token].special}
+        return ControlTokens(special).with_framing(others, self._render)
+
+    def render(self, messages: Sequence[Message]) -> RenderedPrompt:
         """The prompt that the model sees for these messages."""
+        return render_apart(messages, self._render, self.control)
+
+    def tokens(self, prompt: RenderedPrompt) -> list[int]:
+        """The tokens of a prompt that `render` made."""
+        templated = self.model.tokenizer.has_chat_template
+        return tokens_apart(prompt, lambda text: self.model.encode(text, templated=templated), self.control)
+
+    def _render(self, messages: Sequence[Message]) -> str:
         tokenizer = self.model.tokenizer
         template = {} if tokenizer.has_chat_template else {"chat_template": PLAIN_TEMPLATE}
         chat = [{"role": message.role, "content": message.content} for message in messages]
@@ -110,16 +128,16 @@ class MlxBackend(BatchedBackend["Job"]):
         return self._run_batch(self.model, jobs, cancelled)
 
     def _prepare(self, request: CompletionRequest) -> Job | Completion:
-        prompt = ""
+        prompt = RenderedPrompt("")
         tokens: list[int] = []
         try:
             prompt = self.render(request.messages)
-            tokens = self.model.encode(prompt, templated=self.model.tokenizer.has_chat_template)
+            tokens = self.tokens(prompt)
             self._check_size(len(tokens))
             constraint = None if request.json_schema is None else self._constraints.make(request.json_schema)
-            return self._new_job(self.model, request, prompt, tokens, self._new_choice(request, constraint))
+            return self._new_job(self.model, request, str(prompt), tokens, self._new_choice(request, constraint))
         except BackendError as error:
-            return Completion(request.id, prompt, "", len(tokens), 0, "error", 0.0, error=str(error))
+            return Completion(request.id, str(prompt), "", len(tokens), 0, "error", 0.0, error=str(error))
 
     def _check_size(self, prompt_tokens: int) -> None:
         if prompt_tokens == 0:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.backend_settings import MlxServerSettings
+from ml_pipeline.backends.control_tokens import KNOWN_SHAPES, spaced_messages
 from ml_pipeline.backends.guarded.link import Launcher
 from ml_pipeline.backends.guarded.session import GuardError
 from ml_pipeline.backends.http_answer import HttpError
@@ -61,8 +62,8 @@ class MlxServerBackend(ServedBackend[MlxServer]):
         self._staged: RemoteAdapter | None = None
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The messages as JSON: the server applies the chat template."""
-        return json.dumps([asdict(message) for message in messages], ensure_ascii=False)
+        """The messages as JSON, control tokens that they spell with a space each: the server applies the template."""
+        return json.dumps([asdict(message) for message in spaced_messages(messages, KNOWN_SHAPES)], ensure_ascii=False)
 
     def classify(self, texts: Sequence[str], labels: Sequence[str]) -> Classification:
         """Refused: the server tells log-probabilities only of the tokens that it chose."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from ml_pipeline.backends.control_tokens import KNOWN_SHAPES, spaced_messages
 from ml_pipeline.backends.delta_text import DeltaText
 from ml_pipeline.backends.generation_options import PENALTY_WINDOW
 from ml_pipeline.backends.http_answer import HttpError
@@ -31,7 +33,7 @@ def request_body(request: CompletionRequest, model: str, adapter_folder: str | N
         raise BackendError("mlx_lm.server cannot hold an answer to a JSON schema. Use the llama_cpp backend for this.")
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "messages": [asdict(message) for message in spaced_messages(request.messages, KNOWN_SHAPES)],
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
         "top_p": options.top_p,
