@@ -130,6 +130,8 @@ def test_a_native_crash_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest
     assert f"failed: {keys[1]}: the process of run" in " ".join(second.stderr.split())
     assert "1 left out after a crash" in second.stderr
     assert scored(project) == {"base.smollm2-135m@0", keys[0], keys[2]}
+    top = project.run("top", "--json")
+    assert sentence in top.stdout
     status = project.run("status")
     assert sentence in " ".join(status.stdout.split())
     crashes.stop()

@@ -27,10 +27,14 @@ from ml_pipeline.automation.jobs import (
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, RESPONSE_FILE_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.automation.run_locks import recorded_crash, report_dead_runs, run_lock, run_that_holds
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
+from ml_pipeline.errors import NativeCrashError
+from ml_pipeline.evaluation.failures import FailureBook
+from ml_pipeline.evaluation.stages import STAGES
 from ml_pipeline.history.importing import ImportedCheckpoints
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline.stores.parquet import ParquetStore
+from ml_pipeline.stores.score_store import ScoreStore
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PARTITIONS = str(CHECKPOINT_PARTITIONS.name)
@@ -135,6 +139,15 @@ def score(
         if not result.success:
             outcome.failures.update(_unfinished(instance, result.run_id, keys))
     return outcome
+
+
+def record_left_out(checkpoints: Sequence[Checkpoint], why: Mapping[str, str], settings: Settings) -> None:
+    """List checkpoints, by key, that are left out because they ended a process, with the others that failed."""
+    database = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
+    failures = FailureBook(ScoreStore(ParquetStore(settings.parquet_path), database), "left out")
+    for checkpoint in checkpoints:
+        if checkpoint.key in why:
+            failures.failed(checkpoint.key, checkpoint, STAGES[0], NativeCrashError(why[checkpoint.key]))
 
 
 def score_files(

@@ -93,6 +93,8 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
             return
         suites = suites_of(settings)
         outcome = local_runs.Outcome()
+        if left_out:
+            local_runs.record_left_out(candidates, left_out, settings)
         if chosen:
             with RichProgress(console) as progress, listening(progress):
                 outcome = local_runs.score(definitions(), instance, chosen, settings, progress.note)
