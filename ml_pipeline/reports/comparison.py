@@ -7,14 +7,27 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from statistics import NormalDist
 
+import numpy as np
+
+from ml_pipeline.reports.conclusions import (
+    NO_DIFFERENCE,
+    Verdict,
+    agreeing,
+    limit_may_decide,
+    simultaneous_confidence,
+    verdict_of,
+)
 from ml_pipeline.reports.intervals import difference_interval
+from ml_pipeline.scoring.exchange import Values, exchange_test
 from ml_pipeline.scoring.means import mean_interval
-from ml_pipeline.scoring.power import SIGNIFICANCE, detectable_difference
+from ml_pipeline.scoring.power import detectable_change
 from ml_pipeline.scoring.statistics import exact_mcnemar, holm, sign_flip_test
+from ml_pipeline.scoring.student import Z_95
 
-Verdict = Literal["better", "worse", "no clear difference"]
+Probes = frozenset[str]
+NO_PROBES: Probes = frozenset()
 Passes = Mapping[str, bool | Fraction]
 """Whether each probe passed, by its id; of several answers to one, the share that did."""
 Difference = int | Fraction
@@ -35,18 +48,35 @@ class BeyondTemplates:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """What the token limit has to do with a difference: of all `paired` probes it cut the share `cut_reference` of the
+    reference's answers and `cut_candidate` of the candidate's, so differently that the difference may be its doing.
+
+    `delta` is the difference over all of them; the comparison speaks of the probes that both finished. `decides`:
+    all of them together would be a clear difference, those that both finished are none, or are too few.
+    """
+
+    paired: int
+    delta: float
+    cut_reference: float
+    cut_candidate: float
+    decides: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """A candidate against a reference on the `paired` probes that were scored for both.
+    """A candidate against a reference on the `paired` probes that were scored for both; where `limit` is there, on
+    those of them that both finished.
 
     `better` and `worse` count the probes on which the candidate did better and worse. `delta` is the difference of the
-    shares passed (candidate minus reference, -1..1), `low` and `high` its 95% interval (Bonett and Price's; for several
+    shares passed (candidate minus reference, -1..1), `low` and `high` its interval (Bonett and Price's; for several
     answers a probe the paired bootstrap's). `p_value` is McNemar's exact two-sided test, which for several answers is
-    the sign-flip test over probes; `p_adjusted` allows for the other checkpoints of the run (Holm). `detectable` is
-    the smallest difference that so many probes find 4 times in 5.
+    the sign-flip test over probes. `p_adjusted` and the interval allow for the `tests` comparisons of which this is
+    one (Holm; Bonferroni): all intervals together hold the truth with 95%. `detectable` is the smallest true difference
+    that so many probes find 4 times in 5, with that allowance.
 
+    Test and interval are one statement: the interval lies on one side of 0 exactly where `p_adjusted` is below 5%.
     All this speaks of probes like these, from the same templates; `beyond` of other templates, where there are any.
-    The verdict follows the adjusted test, which on few probes asks for more than the interval does: an interval just
-    clear of 0 may still be "no clear difference".
     """
 
     paired: int
@@ -58,31 +88,34 @@ class Comparison:
     p_value: float
     p_adjusted: float
     detectable: float
+    tests: int = 1
     beyond: BeyondTemplates | None = None
+    limit: Limit | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """What the test says at the 5% level, all checkpoints of the run considered."""
-        return _verdict(self.p_adjusted, self.delta)
+        """What the test says at the 5% level, all comparisons considered."""
+        return verdict_of(self.p_adjusted, self.delta, decided_by_limit=self.limit is not None and self.limit.decides)
 
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
     """All checkpoints of a run together against a reference, on the `paired` probes that were scored for all of them.
 
-    `delta` is the mean difference of the shares passed (-1..1), `p_value` the exact sign-flip test over the probes'
-    mean differences. It sees what every checkpoint shares and no single one can prove on few probes; it says nothing
+    `delta` is the mean difference of the shares passed (-1..1), `p_value` the exact two-sided test of
+    `scoring.exchange`: without a difference the base's answers are as likely any checkpoint's. It sees what every checkpoint shares and no single one can prove on few probes; it says nothing
     about which of them is best.
     """
 
     paired: int
     delta: float
     p_value: float
+    decided_by_limit: bool = False
 
     @property
     def verdict(self) -> Verdict:
         """What the test says at the 5% level."""
-        return _verdict(self.p_value, self.delta)
+        return verdict_of(self.p_value, self.delta, decided_by_limit=self.decided_by_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,47 +132,72 @@ class MeanComparison:
     high: float
 
 
-def compare(reference: Passes, candidate: Passes, templates: Templates | None = None) -> Comparison | None:
-    """Compare the passes of two checkpoints by probe id; None when no probe was scored for both."""
+def compare(
+    reference: Passes,
+    candidate: Passes,
+    templates: Templates | None = None,
+    *,
+    tests: int = 1,
+    cut: tuple[Probes, Probes] = (NO_PROBES, NO_PROBES),
+) -> Comparison | None:
+    """Compare the passes of two checkpoints by probe id; None when no probe was scored for both.
+
+    It is one of `tests` comparisons. `cut` are the probes whose answers the token limit cut, of reference and
+    candidate: where it cut them differently, the probes that both finished are what is compared.
+    """
     shared = sorted(reference.keys() & candidate.keys())
     if not shared:
         return None
-    differences = [candidate[probe] - reference[probe] for probe in shared]
-    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    asked_once = all(difference.denominator == 1 for difference in differences)
-    p_value = exact_mcnemar(better, worse) if asked_once else _sign_flips(differences)
-    interval = difference_interval(better, worse, len(shared)) if asked_once else _bootstrap(differences)
-    return Comparison(
-        paired=len(shared),
-        better=better,
-        worse=worse,
-        delta=float(sum(differences) / len(shared)),
-        low=interval[0],
-        high=interval[1],
-        p_value=p_value,
-        p_adjusted=p_value,
-        detectable=detectable_difference(_discordance(differences), len(shared)),
-        beyond=_beyond(shared, differences, templates or {}),
-    )
+    everything = _compared(reference, candidate, shared, templates or {}, tests)
+    shares = [len(probes.intersection(shared)) / len(shared) for probes in cut]
+    if not limit_may_decide(everything.delta, *shares):
+        return everything
+    finished = [probe for probe in shared if probe not in cut[0] and probe not in cut[1]]
+    found = _compared(reference, candidate, finished, templates or {}, tests) if finished else None
+    alike = found is None or found.verdict == NO_DIFFERENCE
+    decides = found is None or (alike and everything.verdict != NO_DIFFERENCE)
+    limit = Limit(len(shared), everything.delta, shares[0], shares[1], decides)
+    return replace(found or _nothing_in_common(everything), limit=limit)
 
 
 def adjusted(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
     """The comparisons of one run's checkpoints, each with the p value that allows for all of them."""
-    raised = iter(holm([one.p_value for one in comparisons if one is not None]))
-    return [None if one is None else replace(one, p_adjusted=next(raised)) for one in comparisons]
+    known = [one for one in comparisons if one is not None]
+    # Of comparisons that are counted but not at hand nothing is known: as if they showed no difference at all.
+    others = max((one.tests for one in known), default=0) - len(known)
+    raised = iter(holm([one.p_value for one in known] + [1.0] * max(0, others)))
+    return [None if one is None else _with_p(one, next(raised)) for one in comparisons]
 
 
-def compare_run(reference: Passes, candidates: Sequence[Passes]) -> RunComparison | None:
-    """Compare the passes of several checkpoints at once; None when no probe was scored for all."""
+def compare_run(
+    reference: Passes,
+    candidates: Sequence[Passes],
+    *,
+    cut: tuple[Probes, Sequence[Probes]] = (NO_PROBES, ()),
+) -> RunComparison | None:
+    """Compare the passes of several checkpoints at once; None when no probe was scored for all.
+
+    `cut` are the probes whose answers the token limit cut, of the reference and of each candidate: where it cut them
+    differently, the verdict rests on the probes that all finished.
+    """
     shared = reference.keys() & set.intersection(*(set(candidate) for candidate in candidates)) if candidates else None
     if not shared:
         return None
-    differences = [
-        sum(candidate[probe] for candidate in candidates) - len(candidates) * reference[probe]
-        for probe in sorted(shared)
-    ]
-    delta = float(sum(differences) / (len(candidates) * len(shared)))
-    return RunComparison(paired=len(shared), delta=delta, p_value=_sign_flips(differences))
+    found = _run_compared(reference, candidates, sorted(shared))
+    shares = len(cut[0] & shared) / len(shared), sum(len(c & shared) for c in cut[1]) / (len(shared) * len(candidates))
+    if not limit_may_decide(found.delta, *shares):
+        return found
+    finished = sorted(shared.difference(cut[0], *cut[1]))
+    rest = _run_compared(reference, candidates, finished) if finished else None
+    if rest is not None and (rest.verdict != NO_DIFFERENCE or found.verdict == NO_DIFFERENCE):
+        return rest
+    return replace(found, decided_by_limit=True)
+
+
+def _run_compared(reference: Passes, candidates: Sequence[Passes], probes: Sequence[str]) -> RunComparison:
+    values, unit = _whole_numbers([reference, *candidates], probes)
+    delta = float((values[1:].mean(axis=0) - values[0]).mean()) / unit
+    return RunComparison(len(probes), delta, exchange_test(values[0], values[1:]).two_sided)
 
 
 def compare_means(
@@ -152,13 +210,65 @@ def compare_means(
     return interval and MeanComparison(len(shared), math.fsum(differences) / len(shared), *interval)
 
 
+def _compared(
+    reference: Passes, candidate: Passes, probes: Sequence[str], templates: Templates, tests: int
+) -> Comparison:
+    differences = [candidate[probe] - reference[probe] for probe in probes]
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    asked_once = all(difference.denominator == 1 for difference in differences)
+    p_value = exact_mcnemar(better, worse) if asked_once else _sign_flips(differences)
+    confidence = simultaneous_confidence(tests)
+    if asked_once:
+        interval = difference_interval(better, worse, len(probes), confidence)
+    else:
+        interval = _bootstrap(differences, confidence=confidence)
+    found = Comparison(
+        paired=len(probes),
+        better=better,
+        worse=worse,
+        delta=float(sum(differences) / len(probes)),
+        low=interval[0],
+        high=interval[1],
+        p_value=p_value,
+        p_adjusted=p_value,
+        detectable=detectable_change(_discordance(differences), len(probes), tests),
+        tests=tests,
+        beyond=_beyond(probes, differences, templates),
+    )
+    return _with_p(found, min(1.0, tests * p_value))
+
+
+def _nothing_in_common(everything: Comparison) -> Comparison:
+    """The comparison on no probe at all: it is not known to be anything."""
+    return replace(
+        everything, paired=0, better=0, worse=0, low=-1.0, high=1.0, p_value=1.0, p_adjusted=1.0, detectable=1.0,
+        beyond=None,
+    )
+
+
+def _with_p(found: Comparison, p_adjusted: float) -> Comparison:
+    low, high = agreeing(found.low, found.high, p_adjusted, found.delta)
+    return replace(found, low=low, high=high, p_adjusted=p_adjusted)
+
+
+def _whole_numbers(passes: Sequence[Passes], probes: Sequence[str]) -> tuple[Values, int]:
+    """The shares passed as whole numbers of one unit, and that unit: a row a checkpoint, a column a probe."""
+    unit = math.lcm(*(one[probe].denominator for one in passes for probe in probes))
+    return np.array([[int(one[probe] * unit) for probe in probes] for one in passes], dtype=np.int64), unit
+
+
 def _sign_flips(differences: Sequence[Difference]) -> float:
     whole = math.lcm(*(difference.denominator for difference in differences))
     return sign_flip_test([int(difference * whole) for difference in differences])
 
 
-def _bootstrap(differences: Sequence[Difference], clusters: Sequence[str] | None = None) -> tuple[float, float]:
-    return mean_interval([float(difference) for difference in differences], clusters) or (-1.0, 1.0)
+def _bootstrap(
+    differences: Sequence[Difference], clusters: Sequence[str] | None = None, confidence: float = 0.95
+) -> tuple[float, float]:
+    low, high = mean_interval([float(difference) for difference in differences], clusters) or (-1.0, 1.0)
+    centre = float(sum(differences) / len(differences))
+    wider = NormalDist().inv_cdf((1 + confidence) / 2) / Z_95
+    return max(-1.0, centre - wider * (centre - low)), min(1.0, centre + wider * (high - centre))
 
 
 def _discordance(differences: Sequence[Difference]) -> float:
@@ -178,7 +288,3 @@ def _beyond(probes: Sequence[str], differences: Sequence[Difference], templates:
     return BeyondTemplates(len(sums), low, high, _sign_flips(list(sums.values())))
 
 
-def _verdict(p_value: float, delta: float) -> Verdict:
-    if p_value >= SIGNIFICANCE:
-        return "no clear difference"
-    return "better" if delta > 0 else "worse"

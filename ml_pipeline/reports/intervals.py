@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from ml_pipeline.scoring.student import Z_95
+from statistics import NormalDist
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +25,8 @@ class Estimate:
         return self.low is not None and other.high is not None and self.low > other.high
 
 
-def difference_interval(better: int, worse: int, total: int) -> tuple[float, float]:
-    """95% interval of a paired difference of shares: of `total` probes, `better` were gained and `worse` were lost.
+def difference_interval(better: int, worse: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a paired difference of shares: of `total` probes, `better` were gained and `worse` were lost.
 
     The adjusted Wald interval of Bonett and Price (2012, "Adjusted Wald Confidence Interval for a Difference of
     Binomial Proportions Based on Paired Data"): one probe is added to either side, which keeps its coverage near 95%
@@ -35,5 +34,6 @@ def difference_interval(better: int, worse: int, total: int) -> tuple[float, flo
     """
     gained, lost = (better + 1) / (total + 2), (worse + 1) / (total + 2)
     difference = gained - lost
-    margin = Z_95 * math.sqrt((gained + lost - difference**2) / (total + 2))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    margin = z * math.sqrt((gained + lost - difference**2) / (total + 2))
     return max(-1.0, difference - margin), min(1.0, difference + margin)
