@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
-from ml_pipeline.reports.intervals import difference_interval
 from ml_pipeline.scoring.means import mean_interval
+from ml_pipeline.scoring.paired import counts_interval, differences_interval
 from ml_pipeline.scoring.power import SIGNIFICANCE, detectable_difference
 from ml_pipeline.scoring.statistics import exact_mcnemar, holm, sign_flip_test
 
@@ -24,6 +24,32 @@ Templates = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Differences:
+    """The differences of the probes that were scored for both, or of whole templates of them (`sums`), in multiples of
+    1 / `unit`; `sizes` says how many probes each sum has, None where it is one."""
+
+    sums: Sequence[int]
+    unit: int
+    sizes: Sequence[int] | None = None
+
+    @property
+    def p_value(self) -> float:
+        """The exact two-sided sign-flip test; McNemar's where each probe was asked once."""
+        if self.unit == 1 and self.sizes is None:
+            return exact_mcnemar(*self._counts())
+        return sign_flip_test(self.sums)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The interval, -1..1, which leaves out 0 exactly where `p_value` is below 1 - confidence."""
+        if self.unit == 1 and self.sizes is None:
+            return counts_interval(*self._counts(), len(self.sums), confidence)
+        return differences_interval(self.sums, self.unit, self.sizes, confidence)
+
+    def _counts(self) -> tuple[int, int]:
+        return sum(one > 0 for one in self.sums), sum(one < 0 for one in self.sums)
+
+
+@dataclass(frozen=True, slots=True)
 class BeyondTemplates:
     """The same difference asked of templates that nobody wrote yet: `count` templates instead of their probes are the
     sample. `low` and `high` are its 95% interval, `p_value` the sign-flip test over whole templates."""
@@ -32,6 +58,12 @@ class BeyondTemplates:
     low: float
     high: float
     p_value: float
+    differences: Differences = field(repr=False, compare=False)
+
+    def at(self, confidence: float) -> BeyondTemplates:
+        """The same with the interval of another confidence."""
+        low, high = self.differences.interval(confidence)
+        return replace(self, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +71,13 @@ class Comparison:
     """A candidate against a reference on the `paired` probes that were scored for both.
 
     `better` and `worse` count the probes on which the candidate did better and worse. `delta` is the difference of the
-    shares passed (candidate minus reference, -1..1), `low` and `high` its 95% interval (Bonett and Price's; for several
-    answers a probe the paired bootstrap's). `p_value` is McNemar's exact two-sided test, which for several answers is
-    the sign-flip test over probes; `p_adjusted` allows for the other checkpoints of the run (Holm). `detectable` is
-    the smallest difference that so many probes find 4 times in 5.
+    shares passed (candidate minus reference, -1..1), `low` and `high` its 95% interval. `p_value` is McNemar's exact
+    two-sided test, which for several answers a probe is the sign-flip test over probes; `p_adjusted` allows for the
+    other checkpoints of the run (Holm). `detectable` is the smallest difference that so many probes find 4 times in 5.
 
-    All this speaks of probes like these, from the same templates; `beyond` of other templates, where there are any.
-    The verdict follows the adjusted test, which on few probes asks for more than the interval does: an interval just
-    clear of 0 may still be "no clear difference".
+    The interval is the test turned round (`scoring.paired`): it leaves out 0 exactly where `p_value` is below 5%. At
+    another confidence it is that of `at`. All this speaks of probes like these, from the same templates; `beyond` of
+    other templates, where there are any.
     """
 
     paired: int
@@ -58,7 +89,14 @@ class Comparison:
     p_value: float
     p_adjusted: float
     detectable: float
+    differences: Differences = field(repr=False, compare=False)
     beyond: BeyondTemplates | None = None
+
+    def at(self, confidence: float) -> Comparison:
+        """The same with the intervals of another confidence: at 1 - 0.05 / k the interval leaves out 0 exactly where
+        the test does that allows for k looks (Bonferroni)."""
+        low, high = self.differences.interval(confidence)
+        return replace(self, low=low, high=high, beyond=self.beyond and self.beyond.at(confidence))
 
     @property
     def verdict(self) -> Verdict:
@@ -99,27 +137,29 @@ class MeanComparison:
     high: float
 
 
-def compare(reference: Passes, candidate: Passes, templates: Templates | None = None) -> Comparison | None:
-    """Compare the passes of two checkpoints by probe id; None when no probe was scored for both."""
+def compare(
+    reference: Passes, candidate: Passes, templates: Templates | None = None, confidence: float = 0.95
+) -> Comparison | None:
+    """Compare the passes of two checkpoints by probe id, with intervals of this confidence; None when no probe was
+    scored for both."""
     shared = sorted(reference.keys() & candidate.keys())
     if not shared:
         return None
     differences = [candidate[probe] - reference[probe] for probe in shared]
-    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    asked_once = all(difference.denominator == 1 for difference in differences)
-    p_value = exact_mcnemar(better, worse) if asked_once else _sign_flips(differences)
-    interval = difference_interval(better, worse, len(shared)) if asked_once else _bootstrap(differences)
+    alone = _in_units(differences)
+    p_value, (low, high) = alone.p_value, alone.interval(confidence)
     return Comparison(
         paired=len(shared),
-        better=better,
-        worse=worse,
+        better=sum(d > 0 for d in differences),
+        worse=sum(d < 0 for d in differences),
         delta=float(sum(differences) / len(shared)),
-        low=interval[0],
-        high=interval[1],
+        low=low,
+        high=high,
         p_value=p_value,
         p_adjusted=p_value,
         detectable=detectable_difference(_discordance(differences), len(shared)),
-        beyond=_beyond(shared, differences, templates or {}),
+        differences=alone,
+        beyond=_beyond(shared, alone, templates or {}, confidence),
     )
 
 
@@ -139,7 +179,7 @@ def compare_run(reference: Passes, candidates: Sequence[Passes]) -> RunCompariso
         for probe in sorted(shared)
     ]
     delta = float(sum(differences) / (len(candidates) * len(shared)))
-    return RunComparison(paired=len(shared), delta=delta, p_value=_sign_flips(differences))
+    return RunComparison(paired=len(shared), delta=delta, p_value=sign_flip_test(_in_units(differences).sums))
 
 
 def compare_means(
@@ -152,30 +192,30 @@ def compare_means(
     return interval and MeanComparison(len(shared), math.fsum(differences) / len(shared), *interval)
 
 
-def _sign_flips(differences: Sequence[Difference]) -> float:
-    whole = math.lcm(*(difference.denominator for difference in differences))
-    return sign_flip_test([int(difference * whole) for difference in differences])
-
-
-def _bootstrap(differences: Sequence[Difference], clusters: Sequence[str] | None = None) -> tuple[float, float]:
-    return mean_interval([float(difference) for difference in differences], clusters) or (-1.0, 1.0)
+def _in_units(differences: Sequence[Difference]) -> Differences:
+    unit = math.lcm(*(difference.denominator for difference in differences))
+    return Differences([int(difference * unit) for difference in differences], unit)
 
 
 def _discordance(differences: Sequence[Difference]) -> float:
     """The mean square of the differences: the share of discordant probes where each was asked once, and as in
-    `difference_interval` with one more on either side, so that a few alike probes claim no perfect eye."""
+    Bonett and Price (2012) with one more on either side, so that a few alike probes claim no perfect eye."""
     return min(1.0, (float(sum(d * d for d in differences)) + 2) / (len(differences) + 2))
 
 
-def _beyond(probes: Sequence[str], differences: Sequence[Difference], templates: Templates) -> BeyondTemplates | None:
-    clusters = [templates.get(probe, probe) for probe in probes]
-    sums: dict[str, Difference] = defaultdict(int)
-    for cluster, difference in zip(clusters, differences, strict=True):
-        sums[cluster] += difference
+def _beyond(
+    probes: Sequence[str], alone: Differences, templates: Templates, confidence: float
+) -> BeyondTemplates | None:
+    sums: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
+    for probe, difference in zip(probes, alone.sums, strict=True):
+        template = templates.get(probe, probe)
+        sums[template] += difference
+        sizes[template] += 1
     if not 1 < len(sums) < len(probes):
         return None
-    low, high = _bootstrap(differences, clusters)
-    return BeyondTemplates(len(sums), low, high, _sign_flips(list(sums.values())))
+    clustered = Differences(list(sums.values()), alone.unit, list(sizes.values()))
+    return BeyondTemplates(len(sums), *clustered.interval(confidence), clustered.p_value, clustered)
 
 
 def _verdict(p_value: float, delta: float) -> Verdict:
