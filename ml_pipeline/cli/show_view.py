@@ -19,12 +19,21 @@ from ml_pipeline.cli.view_parts import (
 from ml_pipeline.printable import printable
 from ml_pipeline.reports.checkpoint_page import CheckpointPage, Loss, SuitePage
 from ml_pipeline.reports.comparison import Comparison
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.pairs import pair_table
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.score_table import JUDGE_PREFIX, SIGNAL_METRICS
 from ml_pipeline.reports.terminal import interval_bar, terminal_text
-from ml_pipeline.reports.wording import NONE, difference, gain, mean_difference, mean_name, percent_interval
+from ml_pipeline.reports.wording import (
+    NONE,
+    difference,
+    gain,
+    limit_words,
+    mean_difference,
+    mean_name,
+    percent_interval,
+)
 from ml_pipeline.scoring.degeneration import SIGNALS
 from ml_pipeline.scoring.statistics import OVERALL
 
@@ -81,6 +90,8 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
     if (found := _against(page, suite)) is not None:
         told = f"{found.verdict} than" if found.verdict in VERDICT_STYLES else "no clear difference from"
         words = f"{told[0].upper()}{told[1:]} {_other(page)}: {gain(found)}."
+        if found.verdict == LIMIT_DECIDES:
+            words = f"The token limit decides the difference from {_other(page)}: {limit_words(found)}."
         yield terminal_text(f"\n{words}", options, VERDICT_STYLES.get(found.verdict, ""))
     if pair is not None and pair.differs:
         told = ", ".join(pair.differs)
@@ -112,7 +123,7 @@ def _place(suite: SuitePage) -> str:
     if not isinstance(rank, int):
         return ""
     tied = ", tied" if row["tied"] else ""
-    near = ", which these probes cannot tell from the best" if row["near_best"] else ""
+    near = ", which may be the truly best as well" if row["near_best"] else ""
     return f" · rank {rank} of {suite.ranked} in its run{tied}{near}"
 
 

@@ -38,7 +38,7 @@ LEADERBOARD_MEANINGS: Mapping[str, str] = {
     "base_partition_key": "Partition of the bare base model of the same protocol.",
     "base_accuracy": "Accuracy of that base, 0..1.",
     "delta": "Accuracy less the base's, on the probes that both have a score for (with `cut`: that both finished).",
-    "delta_low": "Lower end of its interval (Bonett and Price): with 95% those of all checkpoints of the run are right.",
+    "delta_low": "Lower end of its interval: with 95% those of all checkpoints of the run hold the truth.",
     "delta_high": "Upper end of that.",
     "paired": "Probes that both have a score for.",
     "better": "Of those, probes on which the checkpoint did better.",
@@ -52,7 +52,8 @@ LEADERBOARD_MEANINGS: Mapping[str, str] = {
     "beyond_low": "Lower end of the 95% interval of the difference on other templates.",
     "beyond_high": "Upper end of that.",
     "beyond_p_value": "Sign-flip test over whole templates.",
-    "verdict": "better, worse or no clear difference from the base; the token limit decides; base; or why that cannot be said.",
+    "verdict": "better, worse or no clear difference from the base, or that the token limit decides; base; or why that "
+    "cannot be said.",
     "trend": "Where the run's accuracy goes.",
     "previous_partition_key": "Partition of the checkpoint before it in the run.",
     "previous_delta": "Accuracy less that of the checkpoint before, on the probes that both have a score for.",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from statistics import NormalDist
 
 import numpy as np
 
@@ -19,12 +18,11 @@ from ml_pipeline.reports.conclusions import (
     simultaneous_confidence,
     verdict_of,
 )
-from ml_pipeline.reports.intervals import difference_interval
 from ml_pipeline.scoring.exchange import Values, exchange_test
 from ml_pipeline.scoring.means import mean_interval
+from ml_pipeline.scoring.paired import counts_interval, differences_interval
 from ml_pipeline.scoring.power import detectable_change
 from ml_pipeline.scoring.statistics import exact_mcnemar, holm, sign_flip_test
-from ml_pipeline.scoring.student import Z_95
 
 Probes = frozenset[str]
 NO_PROBES: Probes = frozenset()
@@ -37,6 +35,32 @@ Templates = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Differences:
+    """The differences of the probes that were scored for both, or of whole templates of them (`sums`), in multiples of
+    1 / `unit`; `sizes` says how many probes each sum has, None where it is one."""
+
+    sums: Sequence[int]
+    unit: int
+    sizes: Sequence[int] | None = None
+
+    @property
+    def p_value(self) -> float:
+        """The exact two-sided sign-flip test; McNemar's where each probe was asked once."""
+        if self.unit == 1 and self.sizes is None:
+            return exact_mcnemar(*self._counts())
+        return sign_flip_test(self.sums)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The interval, -1..1, which leaves out 0 exactly where `p_value` is below 1 - confidence."""
+        if self.unit == 1 and self.sizes is None:
+            return counts_interval(*self._counts(), len(self.sums), confidence)
+        return differences_interval(self.sums, self.unit, self.sizes, confidence)
+
+    def _counts(self) -> tuple[int, int]:
+        return sum(one > 0 for one in self.sums), sum(one < 0 for one in self.sums)
+
+
+@dataclass(frozen=True, slots=True)
 class BeyondTemplates:
     """The same difference asked of templates that nobody wrote yet: `count` templates instead of their probes are the
     sample. `low` and `high` are its 95% interval, `p_value` the sign-flip test over whole templates."""
@@ -45,6 +69,12 @@ class BeyondTemplates:
     low: float
     high: float
     p_value: float
+    differences: Differences = field(repr=False, compare=False)
+
+    def at(self, confidence: float) -> BeyondTemplates:
+        """The same with the interval of another confidence."""
+        low, high = self.differences.interval(confidence)
+        return replace(self, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +99,8 @@ class Comparison:
     those of them that both finished.
 
     `better` and `worse` count the probes on which the candidate did better and worse. `delta` is the difference of the
-    shares passed (candidate minus reference, -1..1), `low` and `high` its interval (Bonett and Price's; for several
-    answers a probe the paired bootstrap's). `p_value` is McNemar's exact two-sided test, which for several answers is
+    shares passed (candidate minus reference, -1..1), `low` and `high` its interval, the test turned
+    round (`scoring.paired`). `p_value` is McNemar's exact two-sided test, which for several answers is
     the sign-flip test over probes. `p_adjusted` and the interval allow for the `tests` comparisons of which this is
     one (Holm; Bonferroni): all intervals together hold the truth with 95%. `detectable` is the smallest true difference
     that so many probes find 4 times in 5, with that allowance.
@@ -88,9 +118,20 @@ class Comparison:
     p_value: float
     p_adjusted: float
     detectable: float
+    differences: Differences = field(repr=False, compare=False)
     tests: int = 1
     beyond: BeyondTemplates | None = None
     limit: Limit | None = None
+
+    def at(self, confidence: float) -> Comparison:
+        """The same with the intervals of another confidence: at 1 - 0.05 / k the interval leaves out 0 exactly where
+        the test does that allows for k looks (Bonferroni)."""
+        low, high = self.differences.interval(confidence)
+        return replace(self, low=low, high=high, beyond=self.beyond and self.beyond.at(confidence))
+
+    def detectable_at(self, significance: float) -> float:
+        """The smallest true difference that so many probes find 4 times in 5 with a test at this level."""
+        return detectable_change(_discordance(self.differences), self.paired, significance=significance)
 
     @property
     def verdict(self) -> Verdict:
@@ -103,8 +144,9 @@ class RunComparison:
     """All checkpoints of a run together against a reference, on the `paired` probes that were scored for all of them.
 
     `delta` is the mean difference of the shares passed (-1..1), `p_value` the exact two-sided test of
-    `scoring.exchange`: without a difference the base's answers are as likely any checkpoint's. It sees what every checkpoint shares and no single one can prove on few probes; it says nothing
-    about which of them is best.
+    `scoring.exchange`: without a difference the base's answers are as likely any checkpoint's. It sees what every
+    checkpoint shares and no single one can prove on few probes; it says nothing about which of them is best.
+    `decided_by_limit`: the token limit cut the two sides so differently that nothing can be said.
     """
 
     paired: int
@@ -214,26 +256,22 @@ def _compared(
     reference: Passes, candidate: Passes, probes: Sequence[str], templates: Templates, tests: int
 ) -> Comparison:
     differences = [candidate[probe] - reference[probe] for probe in probes]
-    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    asked_once = all(difference.denominator == 1 for difference in differences)
-    p_value = exact_mcnemar(better, worse) if asked_once else _sign_flips(differences)
-    confidence = simultaneous_confidence(tests)
-    if asked_once:
-        interval = difference_interval(better, worse, len(probes), confidence)
-    else:
-        interval = _bootstrap(differences, confidence=confidence)
+    alone = _in_units(differences)
+    p_value, confidence = alone.p_value, simultaneous_confidence(tests)
+    low, high = alone.interval(confidence)
     found = Comparison(
         paired=len(probes),
-        better=better,
-        worse=worse,
+        better=sum(d > 0 for d in differences),
+        worse=sum(d < 0 for d in differences),
         delta=float(sum(differences) / len(probes)),
-        low=interval[0],
-        high=interval[1],
+        low=low,
+        high=high,
         p_value=p_value,
         p_adjusted=p_value,
-        detectable=detectable_change(_discordance(differences), len(probes), tests),
+        detectable=detectable_change(_discordance(alone), len(probes), tests),
+        differences=alone,
         tests=tests,
-        beyond=_beyond(probes, differences, templates),
+        beyond=_beyond(probes, alone, templates, confidence),
     )
     return _with_p(found, min(1.0, tests * p_value))
 
@@ -241,7 +279,15 @@ def _compared(
 def _nothing_in_common(everything: Comparison) -> Comparison:
     """The comparison on no probe at all: it is not known to be anything."""
     return replace(
-        everything, paired=0, better=0, worse=0, low=-1.0, high=1.0, p_value=1.0, p_adjusted=1.0, detectable=1.0,
+        everything,
+        paired=0,
+        better=0,
+        worse=0,
+        low=-1.0,
+        high=1.0,
+        p_value=1.0,
+        p_adjusted=1.0,
+        detectable=1.0,
         beyond=None,
     )
 
@@ -257,34 +303,28 @@ def _whole_numbers(passes: Sequence[Passes], probes: Sequence[str]) -> tuple[Val
     return np.array([[int(one[probe] * unit) for probe in probes] for one in passes], dtype=np.int64), unit
 
 
-def _sign_flips(differences: Sequence[Difference]) -> float:
-    whole = math.lcm(*(difference.denominator for difference in differences))
-    return sign_flip_test([int(difference * whole) for difference in differences])
+def _in_units(differences: Sequence[Difference]) -> Differences:
+    unit = math.lcm(*(difference.denominator for difference in differences))
+    return Differences([int(difference * unit) for difference in differences], unit)
 
 
-def _bootstrap(
-    differences: Sequence[Difference], clusters: Sequence[str] | None = None, confidence: float = 0.95
-) -> tuple[float, float]:
-    low, high = mean_interval([float(difference) for difference in differences], clusters) or (-1.0, 1.0)
-    centre = float(sum(differences) / len(differences))
-    wider = NormalDist().inv_cdf((1 + confidence) / 2) / Z_95
-    return max(-1.0, centre - wider * (centre - low)), min(1.0, centre + wider * (high - centre))
-
-
-def _discordance(differences: Sequence[Difference]) -> float:
+def _discordance(differences: Differences) -> float:
     """The mean square of the differences: the share of discordant probes where each was asked once, and as in
-    `difference_interval` with one more on either side, so that a few alike probes claim no perfect eye."""
-    return min(1.0, (float(sum(d * d for d in differences)) + 2) / (len(differences) + 2))
+    Bonett and Price (2012) with one more on either side, so that a few alike probes claim no perfect eye."""
+    squares = sum(one * one for one in differences.sums) / differences.unit**2
+    return min(1.0, (squares + 2) / (len(differences.sums) + 2))
 
 
-def _beyond(probes: Sequence[str], differences: Sequence[Difference], templates: Templates) -> BeyondTemplates | None:
-    clusters = [templates.get(probe, probe) for probe in probes]
-    sums: dict[str, Difference] = defaultdict(int)
-    for cluster, difference in zip(clusters, differences, strict=True):
-        sums[cluster] += difference
+def _beyond(
+    probes: Sequence[str], alone: Differences, templates: Templates, confidence: float
+) -> BeyondTemplates | None:
+    sums: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
+    for probe, difference in zip(probes, alone.sums, strict=True):
+        template = templates.get(probe, probe)
+        sums[template] += difference
+        sizes[template] += 1
     if not 1 < len(sums) < len(probes):
         return None
-    low, high = _bootstrap(differences, clusters)
-    return BeyondTemplates(len(sums), low, high, _sign_flips(list(sums.values())))
-
-
+    clustered = Differences(list(sums.values()), alone.unit, list(sizes.values()))
+    return BeyondTemplates(len(sums), *clustered.interval(confidence), clustered.p_value, clustered)

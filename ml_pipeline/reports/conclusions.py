@@ -1,4 +1,4 @@
-"""What may be called better, worse, best, tied, falling or in trouble: the rules of every report, view, check and alert.
+"""What may be called better, worse, best, tied, falling or in trouble: the rules of every report, check and alert.
 
 Each statement has an error that is known, and simulations in the tests that hold it:
 
@@ -342,9 +342,7 @@ def _below_earlier(table: AnswerTable, suites: int) -> list[tuple[int, Fall]]:
     return found
 
 
-def _fall(
-    table: AnswerTable, at: int, window: int, earlier: int | None, before: Sequence[int], probes: Masks
-) -> Fall:
+def _fall(table: AnswerTable, at: int, window: int, earlier: int | None, before: Sequence[int], probes: Masks) -> Fall:
     rows = list(range(at - window + 1, at + 1))
     return Fall(at, window, earlier, _share(table, list(before), probes), _share(table, rows, probes))
 

@@ -18,7 +18,7 @@ from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.wording import NONE
 from ml_pipeline.scoring.means import mean_interval
 from ml_pipeline.scoring.statistics import wilson_interval
-from ml_pipeline.scoring.student import t_quantile_95
+from ml_pipeline.scoring.student import t_quantile
 from ml_pipeline.stores.duckdb import DuckDBStore
 
 Floats = npt.NDArray[np.float64]
@@ -184,7 +184,7 @@ def _welch_interval(before: Floats, after: Floats) -> tuple[float, float] | None
     if not variance:
         return delta, delta
     freedom = variance**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (before, after), strict=True))
-    margin = t_quantile_95(max(1, math.floor(freedom))) * math.sqrt(variance)
+    margin = t_quantile(max(1, math.floor(freedom))) * math.sqrt(variance)
     return delta - margin, delta + margin
 
 
@@ -198,7 +198,7 @@ def _estimate(row: dict[str, Any]) -> Estimate | None:
         return Estimate(mean, low, high, count, row["unscored"])
     if count < 2:
         return Estimate(mean, None, None, count, row["unscored"])
-    margin = t_quantile_95(count - 1) * deviation / math.sqrt(count)
+    margin = t_quantile(count - 1) * deviation / math.sqrt(count)
     return Estimate(mean, mean - margin, mean + margin, count, row["unscored"])
 
 

@@ -28,7 +28,7 @@ from ml_pipeline.reports.comparison import (
     compare_means,
     compare_run,
 )
-from ml_pipeline.reports.conclusions import AnswerTable, Fall, Share
+from ml_pipeline.reports.conclusions import AnswerTable, Fall, Share, base_fall_level
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.judge_scale import Scale, judge_scales
 from ml_pipeline.reports.losses import RunLosses, losses_by_run
@@ -202,9 +202,10 @@ class RunCurve:
         found = []
         for metric in _SIGNS:
             before, now = self.reference.share(metric), point.share(metric)
-            if before is not None and now is not None:
-                if conclusions.more_broken(before, now, position, self.suites, first=first):
-                    found.append(metric)
+            if before is None or now is None:
+                continue
+            if conclusions.more_broken(before, now, position, self.suites, first=first):
+                found.append(metric)
         return tuple(found)
 
     @cached_property
@@ -276,6 +277,12 @@ class RunCurve:
         """The difference from the base that its probes find 4 times in 5: the median over the checkpoints."""
         found = [point.vs_base.detectable for point in self.points if point.vs_base is not None]
         return statistics.median(found) if found else None
+
+    @cached_property
+    def detectable_fall(self) -> float | None:
+        """The fall below the base at the newest checkpoint that is called trouble 4 times in 5; None without a base."""
+        found = next((point.vs_base for point in reversed(self.points) if point.vs_base is not None), None)
+        return None if found is None else found.detectable_at(2 * base_fall_level(len(self.points), self.suites))
 
     @cached_property
     def trend(self) -> str:
@@ -357,9 +364,7 @@ def _against(references: Sequence[Point | None], points: Sequence[Point]) -> lis
 
 def compared(reference: Point, point: Point, tests: int) -> Comparison | None:
     """One of so many comparisons: a checkpoint's passes against another's."""
-    return compare(
-        reference.passed, point.passed, point.templates, tests=max(1, tests), cut=(reference.cut, point.cut)
-    )
+    return compare(reference.passed, point.passed, point.templates, tests=max(1, tests), cut=(reference.cut, point.cut))
 
 
 def scored_points(scores: Scores) -> list[Point]:

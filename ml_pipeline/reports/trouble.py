@@ -81,10 +81,9 @@ def _first_trouble(curve: RunCurve, *, named: bool) -> Trouble | None:
     persistent = bool(rest) and all(rest)
     iteration = curve.points[first].iteration
     where = f"from iteration {iteration}" if persistent else f"at iteration {iteration}"
-    said = {sign.text: sign for sign in (*sure, *every)}
-    shown = [sign for sign in (every if len(every) >= len(said) else said.values())]
+    shown = dict.fromkeys(sign.text for sign in (*every, *sure))
     suite = f" on {curve.suite}" if named else ""
-    text = f"{_verb(sure)} {where}{suite}: {', '.join(sign.text for sign in shown)}"
+    text = f"{_verb(sure)} {where}{suite}: {', '.join(shown)}"
     return Trouble(iteration, persistent, text, curve.suite)
 
 

@@ -10,10 +10,11 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.scoring.student import Z_95, t_quantile_95
+from ml_pipeline.scoring.student import t_quantile, z_quantile
 
 RESAMPLES = 2000
 _FEWEST, _MOST = 8, 1000
+_PRIOR = 1.0
 Floats = npt.NDArray[np.float64]
 Clusters = Sequence[Hashable]
 
@@ -35,21 +36,42 @@ def _error(sums: Floats, sizes: Floats) -> float | None:
     return float(sqrt((residuals @ residuals) * len(sums) / (len(sums) - 1)) / sizes.sum())
 
 
-def effective_count(values: Sequence[float] | Floats, clusters: Clusters) -> float:
-    """How many values that stand alone tell as much about the mean as these clustered ones: at most as many.
+def effective_count(values: Sequence[float] | Floats, clusters: Clusters, confidence: float = 0.95) -> float:
+    """How many values (0..1) that stand alone tell as much about the mean as these clustered ones.
 
-    Clusters widen by their design effect, and once more because a few of them tell it only roughly. One cluster, or
-    values that are all equal, tell nothing about it: the plain count then.
-    Source: E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998).
+    It is at most their number, and at least that of the clusters (of unequal ones Kish's: L. Kish, Survey Sampling,
+    1965), which is what it is where nothing says more: for one cluster, and for values that are all alike. In between
+    it is the number less the design effect, and a little less again since few clusters tell that only roughly
+    (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998).
     """
-    count, groups = len(values), len(set(clusters))
-    alone, together = clustered_error(values), clustered_error(values, clusters)
-    if groups in (1, count) or not alone or not together:
-        return float(count)
-    return count * min(1.0, (alone / together) ** 2) * (Z_95 / t_quantile_95(groups - 1)) ** 2
+    sums, sizes = _grouped(values, clusters)
+    return min(float(len(values)), spread_count(sums, sizes, confidence))
 
 
-def mean_interval(values: Sequence[float] | Floats, clusters: Clusters | None = None) -> tuple[float, float] | None:
+def spread_count(sums: Floats, sizes: Floats, confidence: float = 0.95) -> float:
+    """The effective count of clusters of values 0..1 out of the sum and the size of each: see `effective_count`.
+
+    It may be more than there are values: of shares, such as those of several answers, one tells more than one yes or
+    no.
+    """
+    total, groups = float(sizes.sum()), len(sums)
+    fewest = total**2 / float(sizes @ sizes)
+    if groups < 2:
+        return fewest
+    mean = float(sums.sum()) / total
+    residuals = sums - sizes * mean
+    together = float(residuals @ residuals) * groups / (groups - 1)
+    alone = total * mean * (1 - mean) * total / (total - 1)
+    # A few values unlike the others say little about how clusters hang together: until there are more, they count as
+    # if they did wholly.
+    design = (together + _PRIOR * total / fewest) / (alone + _PRIOR)
+    unsure = 1.0 if groups == total else (z_quantile(confidence) / t_quantile(groups - 1, confidence)) ** 2
+    return max(fewest, total / design * unsure)
+
+
+def mean_interval(
+    values: Sequence[float] | Floats, clusters: Clusters | None = None, confidence: float = 0.95
+) -> tuple[float, float] | None:
     """95% interval of a mean; None with fewer than two values (or clusters). Equal values give one of no width.
 
     From 8 to 1000 clusters (values, where there are none) it is a bootstrap of whole clusters: bias-corrected and
@@ -62,7 +84,7 @@ def mean_interval(values: Sequence[float] | Floats, clusters: Clusters | None = 
     if error is None:
         return None
     mean, groups = float(sums.sum() / sizes.sum()), len(sums)
-    t = t_quantile_95(groups - 1)
+    t = t_quantile(groups - 1, confidence)
     if error <= 1e-12 * abs(mean) or not _FEWEST <= groups <= _MOST:
         return mean - t * error, mean + t * error
     weights = _weights(groups)

@@ -11,7 +11,7 @@ from ml_pipeline.scoring.means import effective_count
 from ml_pipeline.scoring.results import ProbeResult
 
 OVERALL = "overall"
-_EXACT_STEPS = 3_000_000
+EXACT_STEPS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def sign_flip_test(differences: Sequence[int]) -> float:
     make it McNemar's exact test. Source: R. A. Fisher, The Design of Experiments (1935).
     """
     sizes = [abs(difference) for difference in differences if difference]
-    if len(sizes) * sum(sizes) > _EXACT_STEPS:
+    if len(sizes) * sum(sizes) > EXACT_STEPS:
         return 2 * NormalDist(sigma=sqrt(sum(size * size for size in sizes))).cdf(-abs(sum(differences)))
     total, seen = sum(sizes), abs(sum(differences))
     if seen == 0:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ml_pipeline.scoring.means import clustered_error, effective_count, mean_interval
-from ml_pipeline.scoring.student import Z_95, t_quantile_95
+from ml_pipeline.scoring.student import t_quantile, z_quantile
 
 VALUES = [1.0, 0.0, 1.0, 1.0, 0.0, 0.5, 3.0, 2.0]
 CLUSTERS = ["a", "a", "b", "b", "b", "c", "d", "d"]
@@ -42,7 +42,7 @@ def test_copies_count_once() -> None:
     # Every value five times: as good as the 40 different ones that it is, less what few clusters leave unsure.
     values = [float(i % 3 == 0) for i in range(40) for _ in range(5)]
     clusters = [i for i in range(40) for _ in range(5)]
-    assert effective_count(values, clusters) == pytest.approx(40 * (Z_95 / t_quantile_95(39)) ** 2, rel=0.03)
+    assert effective_count(values, clusters) == pytest.approx(40 * (z_quantile() / t_quantile(39)) ** 2, rel=0.03)
     assert effective_count(values, range(200)) == 200
     assert effective_count([1.0] * 6, "aabbcc") == 6
     assert effective_count(values, ["a"] * 200) == 200
@@ -51,7 +51,7 @@ def test_copies_count_once() -> None:
 @pytest.mark.parametrize("count", [2, 7])
 def test_few_values_have_students_interval(count: int) -> None:
     values = VALUES[:count]
-    margin = t_quantile_95(count - 1) * np.std(values, ddof=1) / sqrt(count)
+    margin = t_quantile(count - 1) * np.std(values, ddof=1) / sqrt(count)
     assert mean_interval(values) == pytest.approx((np.mean(values) - margin, np.mean(values) + margin))
 
 
