@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.scoring.degeneration import NOTABLE_SHARE
+from ml_pipeline.scoring.degeneration import NOTABLE_SHARE, is_notable
 from ml_pipeline.scoring.exchange import Values, exchange_test, exchange_z, share_rose
 from ml_pipeline.scoring.power import SIGNIFICANCE
 from ml_pipeline.scoring.statistics import sign_flip_test
@@ -143,12 +143,11 @@ def more_broken(
     the level of a watched run; with `first` false, where a run is known to be in trouble, at 5%. Without a reference
     the share alone counts.
     """
-    if not now.answers or now.value < least:
+    known = before is not None and bool(before.answers)
+    if not is_notable(now.value, now.low, before.high if known and before else None, least):
         return False
-    if before is None or not before.answers:
+    if before is None or not known:
         return True
-    if now.low is None or before.high is None or now.low <= before.high:
-        return False
     level = watched_level(position, _MORE_BROKEN_ANSWERS) / (_BROKEN_SIGNS * suites) if first else SIGNIFICANCE
     return share_rose(before.hits, before.answers, now.hits, now.answers) <= level
 

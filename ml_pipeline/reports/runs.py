@@ -52,8 +52,8 @@ class Point:
     its passes by probe id.
 
     `means` are the figures of single probes whose means are compared, each the mean of the probe's samples: by metric
-    ("lek", "judge:<dimension>"), then by probe id. `cut` are the probes of which the token limit cut an answer,
-    `samples` is how often each was asked.
+    ("lek", "judge:<dimension>"), then by probe id. `cut` are the probes of which the token limit cut an answer
+    before its end, `samples` is how often each was asked.
     """
 
     identity: Mapping[str, Any]
@@ -397,11 +397,21 @@ def scored_points(scores: Scores) -> list[Point]:
             {probe: _share(passed) for probe, passed in answers.get(_key(row), {}).items()},
             templates.get(_key(row), {}),
             means.get(_key(row), {}),
-            frozenset(cut.get(_key(row), ())),
+            _unfinished(cut.get(_key(row), ()), figures.get(_key(row), {})),
             int(asked.get(_key(row), 1)),
         )
         for row in _records(scores.identities())
     ]
+
+
+def _unfinished(cut: Iterable[str], figures: Mapping[str, Mapping[str, Estimate]]) -> Probes:
+    """The probes whose answers the token limit cut before their end: none where most of what it cut goes round in
+    circles, for which no limit would be enough."""
+    shares = {name: figures.get(f"{name}_share", {}).get(OVERALL) for name in ("truncated", "looping", "repetitive")}
+    value = {name: 0.0 if found is None else found.value for name, found in shares.items()}
+    if 2 * max(value["looping"], value["repetitive"]) > value["truncated"]:
+        return frozenset()
+    return frozenset(cut)
 
 
 def _share(passed: Sequence[bool]) -> bool | Fraction:
