@@ -36,11 +36,11 @@ Masks = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 # How the 5% of a watched run are divided among its signs. Each is tested one-sided: a rise is no trouble.
-_BELOW_BASE_AT_ONCE = 0.01
+_BELOW_BASE_AT_ONCE = 0.02
 _BELOW_BASE_LASTING = 0.01
-_BELOW_EARLIER = 0.015
-_MORE_BROKEN_ANSWERS = 0.01
-_JUDGED_LOWER = 0.005
+_BELOW_EARLIER = 0.01
+_MORE_BROKEN_ANSWERS = 0.006
+_JUDGED_LOWER = 0.004
 _BROKEN_SIGNS = 7
 _LONGEST_WINDOW = 8
 # Of the error of a sign the k-th checkpoint may use up k ** -1.4 / zeta(1.4): a sum of 1 however long the run becomes,

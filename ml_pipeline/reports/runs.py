@@ -327,7 +327,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
     losses, scales = losses_by_run(scores.training_loss), judge_scales(scores.judgements)
     groups: dict[tuple[str, ...], RunGroup] = defaultdict(RunGroup)
     made = [
-        _curve(
+        build_curve(
             names,
             curves[names].values(),
             bases.get((names[0], names[-1])),
@@ -342,7 +342,9 @@ def run_curves(scores: Scores) -> list[RunCurve]:
     return made
 
 
-def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, **beside: Any) -> RunCurve:
+def build_curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, **beside: Any) -> RunCurve:
+    """The curve of points of one suite, base model, source, run and protocol (`names`), each compared with the base and
+    with the one before; `beside` are the other fields of `RunCurve`."""
     suite, base_model, source, run, protocol_id = names
     ordered = sorted(points, key=lambda point: (point.iteration, point.key))
     before: list[Point | None] = [None, *ordered][: len(ordered)]

@@ -25,10 +25,10 @@ def detectable_difference(discordance: float, pairs: float, significance: float 
 
 def detectable_change(noise: float, pairs: float, tests: int = 1, significance: float = SIGNIFICANCE) -> float:
     """As `detectable_difference`, for one of `tests` comparisons (Bonferroni), where `noise` is the share of probes
-    that two equal checkpoints pass differently: what a checkpoint gains or loses comes on top of that."""
+    that two equal checkpoints pass differently: what a checkpoint gains or loses wholly comes on top of that."""
     if not 0 <= noise <= 1 or pairs <= 0 or tests < 1:
         raise ValueError(f"noise must be within 0..1, pairs and tests above 0, not {noise}, {pairs} and {tests}.")
-    return _least(lambda change: min(1.0, noise + change), pairs, significance / tests)
+    return _least(lambda change: noise * (1 - change) + change, pairs, significance / tests)
 
 
 def _least(discordance: Callable[[float], float], pairs: float, significance: float) -> float:
