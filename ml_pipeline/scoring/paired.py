@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ml_pipeline.scoring.means import Floats, spread_count
-from ml_pipeline.scoring.statistics import EXACT_STEPS, wilson_interval
+from ml_pipeline.scoring.means import Floats, bounded_by_sums
+from ml_pipeline.scoring.statistics import EXACT_STEPS
 
 _NORMAL = NormalDist()
 _SMALL = 16
@@ -47,12 +47,12 @@ def differences_interval(
     how many probes each has), in whole multiples of 1 / `unit`. The interval leaves out 0 exactly where the sign-flip
     test of the sums (`statistics.sign_flip_test`) has p < 1 - confidence, and never leaves -1..1.
 
-    Whether 0 is in it says the test, turned round: its distribution, tilted exponentially towards one side, gives
-    limits for the direction, which is the share of all differences that points up less that which points down (for
-    whole differences they are Clopper and Pearson's). Where the test tells the sign, the end next to 0 is the limit of
-    direction times mean size; the other ends are those of what was gained less what was lost, moved to 0 where they
-    would leave it out against the test. Sizes, gains and losses have Wilson's limits with the effective count; limits
-    are combined by the method of variance estimates recovery.
+    The sign comes from the inverted test: the distribution of its sum, tilted exponentially towards one side, gives
+    limits for the direction, which is the share of the differences that points up less the share that points down (for
+    whole differences they are Clopper and Pearson's). Where these say that the sign is sure, the end next to 0 is the
+    limit of direction times mean size. All other ends are the limits of gains less losses, moved to 0 where they would
+    leave it out although the test does not. Sizes, gains and losses have Wilson's limits with the effective count, and
+    limits are combined by the method of variance estimates recovery.
     Sources: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934); R. G. Newcombe, Statistics in Medicine 17 (1998),
     2635, for the difference; A. Donner and G. Y. Zou, Statistical Methods in Medical Research 21 (2012), for the
     product (a ratio to the inverse of the size).
@@ -89,8 +89,7 @@ class _Correlations(NamedTuple):
 
 
 def _share(sums: Floats, sizes: Floats, confidence: float) -> _Share:
-    count, value = spread_count(sums, sizes, confidence), float(sums.sum() / sizes.sum())
-    return _Share(value, *wilson_interval(value * count, count, confidence))
+    return _Share(float(sums.sum() / sizes.sum()), *bounded_by_sums(sums, sizes, confidence))
 
 
 def _correlation(one: Floats, other: Floats) -> float:
@@ -105,7 +104,7 @@ def _ends(
     mirrored = _Correlations(together.gained_lost, -together.direction_size)
     return (
         _low_end(gained, lost, either, signs[0], together),
-        -_low_end(lost, gained, either, -signs[1], mirrored),
+        0.0 - _low_end(lost, gained, either, -signs[1], mirrored),
     )
 
 
@@ -132,8 +131,6 @@ def _nearest(direction: float, limit: float, inverse: float, largest: float, tog
 
 def _sign_limits(sizes: Sequence[int], total: int, confidence: float) -> tuple[float, float]:
     """Limits, -1..1, of the share of the sizes that points up less that which points down."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
     if not sizes:
         return -1.0, 1.0
     tilted = _Tilted(sizes)
