@@ -165,13 +165,18 @@ class MeanComparison:
     """The mean of a figure, such as LEK or a judge's, against a reference's on the `paired` probes that have both.
 
     `delta` is the difference (candidate minus reference), `low` and `high` its 95% interval, the paired bootstrap's
-    over whole templates.
+    over whole templates (`means.mean_interval`); None where all differences are equal, which is no proof of anything.
     """
 
     paired: int
     delta: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether there is an interval and it leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
 def compare(
@@ -243,13 +248,22 @@ def _run_compared(reference: Passes, candidates: Sequence[Passes], probes: Seque
 
 
 def compare_means(
-    reference: Mapping[str, float], candidate: Mapping[str, float], templates: Templates
+    reference: Mapping[str, float], candidate: Mapping[str, float], templates: Templates, confidence: float = 0.95
 ) -> MeanComparison | None:
-    """Compare a figure of two checkpoints by probe id; None with fewer than two probes (or templates) in common."""
+    """Compare a figure of two checkpoints by probe id, with an interval of this confidence; None with fewer than two
+    probes (or templates) in common."""
     shared = sorted(reference.keys() & candidate.keys())
-    differences = [candidate[probe] - reference[probe] for probe in shared]
-    interval = mean_interval(differences, [templates.get(probe, probe) for probe in shared])
-    return interval and MeanComparison(len(shared), math.fsum(differences) / len(shared), *interval)
+    clusters = [templates.get(probe, probe) for probe in shared]
+    if len(set(clusters)) < 2:
+        return None
+    differences = [_difference(reference[probe], candidate[probe]) for probe in shared]
+    low, high = mean_interval(differences, clusters, confidence) or (None, None)
+    return MeanComparison(len(shared), math.fsum(differences) / len(shared), low, high)
+
+
+def _difference(old: float, new: float) -> float:
+    """Equal figures may differ by what rounding left: a mean of three is not always to the last bit that of six."""
+    return 0.0 if math.isclose(old, new, rel_tol=1e-12) else new - old
 
 
 def _compared(

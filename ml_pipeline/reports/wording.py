@@ -47,9 +47,11 @@ def signed(figures: str) -> str:
 
 
 def mean_difference(comparison: MeanComparison | None) -> str:
-    """A difference of means with its interval: '+0.4 [-0.2 to +1.1]'."""
+    """A difference of means with its interval, where there is one: '+0.4 [-0.2 to +1.1]'."""
     if comparison is None:
         return NONE
+    if comparison.low is None or comparison.high is None:
+        return signed(f"{comparison.delta:+.1f}")
     return signed(f"{comparison.delta:+.1f} [{comparison.low:+.1f} to {comparison.high:+.1f}]")
 
 
@@ -187,7 +189,7 @@ def _means(curve: RunCurve) -> str:
     if base is None:
         return ""
     found = {name: one for name in newest.means if (one := newest.mean_against(base, name)) is not None}
-    clear = [name for name, one in found.items() if one.low > 0 or one.high < 0]
+    clear = [name for name, one in found.items() if one.clear]
     if not found:
         return ""
     clear.sort(key=lambda name: -abs(found[name].delta))

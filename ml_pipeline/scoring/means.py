@@ -1,4 +1,4 @@
-"""Means with honest error bars: bootstrap intervals, and standard errors of values that come in clusters."""
+"""Shares and means with honest error bars, also of values that come in clusters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 from ml_pipeline.scoring.student import t_quantile, z_quantile
 
 RESAMPLES = 2000
-_FEWEST, _MOST = 8, 1000
+_FEWEST, _MOST = 20, 1000
+_FEWEST_BEYOND = 20
+"""So many resampled means must lie beyond an interval for its ends to be known."""
 _PRIOR = 1.0
 Floats = npt.NDArray[np.float64]
 Clusters = Sequence[Hashable]
@@ -72,25 +74,69 @@ def spread_count(sums: Floats, sizes: Floats, confidence: float = 0.95) -> float
 def mean_interval(
     values: Sequence[float] | Floats, clusters: Clusters | None = None, confidence: float = 0.95
 ) -> tuple[float, float] | None:
-    """95% interval of a mean; None with fewer than two values (or clusters). Equal values give one of no width.
+    """Interval of a mean; None with fewer than two values (or clusters), and where all are equal, which says nothing
+    about how far others would be. Of values between known bounds take `bounded_interval`.
 
-    From 8 to 1000 clusters (values, where there are none) it is a bootstrap of whole clusters: bias-corrected and
-    accelerated (B. Efron, JASA 82, 1987), its quantiles widened to Student's t (T. Hesterberg, The American
-    Statistician 69, 2015), which keeps its coverage on a few lopsided values. The same values give the same
-    interval. Fewer are too few to resample, and of more the mean is normal: Student's t, with the clustered error.
+    It is made for values as lopsided as an exponential variable, of which 95% intervals hold the mean 19 times in 20
+    from two values on: Student's t with the clustered error, widened by 1 + 4 / (count + 2), which that takes. (Of
+    normal values they hold it more often. Of values that are mostly the same with a rare one far off, no interval does
+    before there are some of those.) From 20 to 1000 clusters (values, where there are none) it is a bootstrap of whole
+    clusters: bias-corrected and accelerated (B. Efron, JASA 82, 1987), its quantiles widened to that t (T. Hesterberg,
+    The American Statistician 69, 2015), unless the confidence asks for more resamples than there are. The same values
+    give the same interval.
     """
     sums, sizes = _grouped(values, clusters)
     error = _error(sums, sizes)
-    if error is None:
+    if error is None or error <= 1e-12 * float(np.abs(sums / sizes).max()):
         return None
     mean, groups = float(sums.sum() / sizes.sum()), len(sums)
-    t = t_quantile(groups - 1, confidence)
-    if error <= 1e-12 * abs(mean) or not _FEWEST <= groups <= _MOST:
+    t = t_quantile(groups - 1, confidence) * (1 + 4 / (groups + 2))
+    if not _FEWEST <= groups <= _MOST or (1 - confidence) * RESAMPLES < _FEWEST_BEYOND:
         return mean - t * error, mean + t * error
     weights = _weights(groups)
     means = (weights @ sums) / (weights @ sizes)
     low, high = np.quantile(means, _levels(means, mean, sums, sizes, t))
     return float(low), float(high)
+
+
+def bounded_interval(
+    values: Sequence[float] | Floats, clusters: Clusters | None = None, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Interval, within 0..1, of the mean of values that cannot leave 0..1: Wilson's, with the effective count of
+    `spread_count`; None for no values.
+
+    Of values that are all equal it is as wide as for as many yes or no answers as there are clusters.
+    """
+    sums, sizes = _grouped(values, clusters)
+    return bounded_by_sums(sums, sizes, confidence) if len(sums) else None
+
+
+def bounded_by_sums(sums: Floats, sizes: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """`bounded_interval` out of the sum and the size of each cluster."""
+    count = spread_count(sums, sizes, confidence)
+    return wilson_interval(min(count, float(sums.sum() / sizes.sum()) * count), count, confidence)
+
+
+def wilson_interval(correct: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share, as (low, high) within 0..1; (0, 1) where nothing was counted.
+
+    Unlike the textbook interval it stays within 0..1 and keeps its width at 0 of n and n of n. Counts need not be
+    whole: answers that are not independent count as fewer, see `effective_count`.
+    Source: E. B. Wilson, Probable Inference, JASA 22 (1927).
+    """
+    if not 0 <= correct <= total:
+        raise ValueError(f"correct must be within 0..{total}, not {correct}.")
+    z = z_quantile(confidence)
+    if total == 0:
+        return 0.0, 1.0
+    share = correct / total
+    centre = share + z * z / (2 * total)
+    spread = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    # At the edges the exact bound is 0 or 1, which rounding would miss by a hair.
+    low = 0.0 if correct == 0 else (centre - spread) / scale
+    high = 1.0 if correct == total else (centre + spread) / scale
+    return low, high
 
 
 def _levels(means: Floats, mean: float, sums: Floats, sizes: Floats, t: float) -> list[float]:

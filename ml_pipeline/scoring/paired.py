@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import lgamma, log, sqrt
+from math import log, sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
-from ml_pipeline.scoring.means import Floats, spread_count
-from ml_pipeline.scoring.statistics import EXACT_STEPS, wilson_interval
+from ml_pipeline.scoring.means import Floats, bounded_by_sums
+from ml_pipeline.scoring.statistics import EXACT_STEPS
 
 _NORMAL = NormalDist()
+_SMALL = 16
+"""Up to this size of a difference a convolution is quicker than adding one difference after the other."""
 
 
 def counts_interval(better: int, worse: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -31,11 +34,8 @@ def counts_interval(better: int, worse: int, total: int, confidence: float = 0.9
 
 @lru_cache(maxsize=65536)
 def _counts(better: int, worse: int, total: int, confidence: float) -> tuple[float, float]:
-    changed = better + worse
-    signs = _sign_limits([1] * changed, better - worse, confidence)
-    low, high = wilson_interval(changed, total, confidence)
-    size = changed / total
-    return _product((better - worse) / max(1, changed), signs, size, (low, high), 0.0)
+    same = total - better - worse
+    return differences_interval([1] * better + [-1] * worse + [0] * same, 1, confidence=confidence)
 
 
 def differences_interval(
@@ -47,13 +47,15 @@ def differences_interval(
     how many probes each has), in whole multiples of 1 / `unit`. The interval leaves out 0 exactly where the sign-flip
     test of the sums (`statistics.sign_flip_test`) has p < 1 - confidence, and never leaves -1..1.
 
-    The mean is the product of two figures: how much the checkpoints differ at all (the mean size of the differences),
-    and how much of that points one way. The limits of the latter invert the sign-flip test: its distribution, tilted
-    exponentially towards one side, which for whole differences is Clopper and Pearson's interval of the share gained.
-    Those of the former are Wilson's with the effective count. They are combined by the method of variance estimates
-    recovery, which for a product of figures is Fieller's: the sign of a limit is that of the tilted test's.
-    Sources: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934); A. Donner and G. Y. Zou, Statistical Methods in
-    Medical Research 21 (2012), equation 9, for a ratio (here to the inverse of the mean size), with their correlation.
+    The sign comes from the inverted test: the distribution of its sum, tilted exponentially towards one side, gives
+    limits for the direction, which is the share of the differences that points up less the share that points down (for
+    whole differences they are Clopper and Pearson's). Where these say that the sign is sure, the end next to 0 is the
+    limit of direction times mean size. All other ends are the limits of gains less losses, moved to 0 where they would
+    leave it out although the test does not. Sizes, gains and losses have Wilson's limits with the effective count, and
+    limits are combined by the method of variance estimates recovery.
+    Sources: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934); R. G. Newcombe, Statistics in Medicine 17 (1998),
+    2635, for the difference; A. Donner and G. Y. Zou, Statistical Methods in Medical Research 21 (2012), for the
+    product (a ratio to the inverse of the size).
 
     Raises:
         ValueError: no sums, a sum larger than its size, or a confidence outside 0..1.
@@ -63,48 +65,72 @@ def differences_interval(
     far = np.abs(signed)
     if not len(signed) or np.any(far > asked * (1 + 1e-12)):
         raise ValueError(f"differences must be there and within -1..1 of their probes: {len(signed)} sums.")
-    changed = [abs(one) for one in sums if one]
-    signs = _sign_limits(changed, sum(sums), confidence)
-    size = float(far.sum() / asked.sum())
-    count = spread_count(far, asked, confidence)
-    within = wilson_interval(size * count, count, confidence)
-    if not changed:
-        return _product(0.0, signs, 0.0, within, 0.0)
-    direction = float(signed.sum() / far.sum())
-    # Large differences may point one way more than small ones: then direction and size rise and fall together.
-    turned, sized = signed - direction * far, far - size * asked
-    spread = float((turned @ turned) * (sized @ sized))
-    together = float(turned @ sized) / sqrt(spread) if spread > 1e-18 else 0.0
-    together *= len(changed) / (len(changed) + 1)
-    return _product(direction, signs, size, within, together)
+    signs = _sign_limits([abs(one) for one in sums if one], sum(sums), confidence)
+    parts = (np.maximum(signed, 0), np.maximum(-signed, 0), far)
+    gained, lost, either = (_share(part, asked, confidence) for part in parts)
+    direction = signed - float(signed.sum() / max(far.sum(), 1e-12)) * far
+    shares = [part - share.value * asked for part, share in zip(parts, (gained, lost, either), strict=True)]
+    # Large differences may point one way more than small ones: then direction and size rise and fall together. Few of
+    # them say little about that.
+    changed = int(np.count_nonzero(far))
+    together = _Correlations(_correlation(*shares[:2]), _correlation(direction, shares[2]) * changed / (changed + 1))
+    return _ends(gained, lost, either, signs, together)
 
 
-def _product(
-    direction: float, signs: tuple[float, float], size: float, within: tuple[float, float], together: float
+class _Share(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+class _Correlations(NamedTuple):
+    gained_lost: float
+    direction_size: float
+
+
+def _share(sums: Floats, sizes: Floats, confidence: float) -> _Share:
+    return _Share(float(sums.sum() / sizes.sum()), *bounded_by_sums(sums, sizes, confidence))
+
+
+def _correlation(one: Floats, other: Floats) -> float:
+    """Of two figures, by how much each probe moves them."""
+    spread = float((one @ one) * (other @ other))
+    return float(one @ other) / sqrt(spread) if spread > 1e-18 else 0.0
+
+
+def _ends(
+    gained: _Share, lost: _Share, either: _Share, signs: tuple[float, float], together: _Correlations
 ) -> tuple[float, float]:
-    """The limits of direction * size out of the limits of either."""
-    if not size:
-        return -within[1], within[1]
-    low = _lower_limit(direction, signs[0], size, within, together)
-    high = -_lower_limit(-direction, -signs[1], size, within, -together)
-    return max(-1.0, low), min(1.0, high)
+    mirrored = _Correlations(together.gained_lost, -together.direction_size)
+    return (
+        _low_end(gained, lost, either, signs[0], together),
+        0.0 - _low_end(lost, gained, either, -signs[1], mirrored),
+    )
 
 
-def _lower_limit(direction: float, limit: float, size: float, within: tuple[float, float], together: float) -> float:
-    inverse = 1 / size
-    away = (1 / max(within[0], 1e-9) - inverse) if limit > 0 else (inverse - 1 / within[1])
-    squared = inverse**2 - away**2
-    half = direction * inverse + together * (direction - limit) * away
+def _low_end(gained: _Share, lost: _Share, either: _Share, sign: float, together: _Correlations) -> float:
+    difference = gained.value - lost.value
+    if sign > 0:
+        largest = 1 / max(either.low, 1e-9)
+        return _nearest(difference / either.value, sign, 1 / either.value, largest, together.direction_size)
+    down, up = gained.value - gained.low, lost.high - lost.value
+    away = sqrt(down**2 + up**2 - 2 * together.gained_lost * down * up)
+    return max(-1.0, min(0.0, difference - away))
+
+
+def _nearest(direction: float, limit: float, inverse: float, largest: float, together: float) -> float:
+    """The limit above 0 of a direction (its own limit being above 0) over the inverse of a size: where direction -
+    ratio * inverse is as far from 0 as the limits of the two allow together."""
+    away = largest - inverse
+    squared, half = inverse**2 - away**2, direction * inverse + together * (direction - limit) * away
     rest = limit * (2 * direction - limit)
     if abs(squared) < 1e-12 * inverse**2:
-        return rest / (2 * half) if half else 0.0
+        return rest / (2 * half)
     return (half - sqrt(max(0.0, half**2 - squared * rest))) / squared
 
 
 def _sign_limits(sizes: Sequence[int], total: int, confidence: float) -> tuple[float, float]:
     """Limits, -1..1, of the share of the sizes that points up less that which points down."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
     if not sizes:
         return -1.0, 1.0
     tilted = _Tilted(sizes)
@@ -128,10 +154,14 @@ class _Tilted:
     def _log_distribution(self) -> Floats:
         """Logarithm of the share of all choices of signs that give each sum, from the lowest."""
         if len(self._sizes) == 1:
-            n = self._whole
-            return np.array([lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) - n * log(2) for k in range(n + 1)])
+            return _log_binomial(self._whole)
         shares = np.ones(1)
         for size, count in zip(self._sizes.astype(int), self._counts.astype(int), strict=True):
+            if size <= _SMALL:
+                sparse = np.zeros(count * size + 1)
+                sparse[::size] = np.exp(_log_binomial(count))
+                shares = np.convolve(shares, sparse)
+                continue
             for _ in range(count):
                 moved = np.zeros(len(shares) + size)
                 moved[: len(shares)] += shares
@@ -168,6 +198,12 @@ class _Tilted:
             return log(max(1e-300, _NORMAL.cdf((mean - total) / max(deviation, 1e-9))))
         weights = self._log_ways + tilt * self._sums
         return _log_sum(weights[(total + self._whole) // 2 :]) - _log_sum(weights)
+
+
+def _log_binomial(count: int) -> Floats:
+    """Logarithm of the chance of 0, 1 ... `count` heads of a fair coin."""
+    ways = np.concatenate(([0.0], np.cumsum(np.log(np.arange(count, 0, -1) / np.arange(1, count + 1)))))
+    return ways - count * log(2)
 
 
 def _log_sum(weights: Floats) -> float:

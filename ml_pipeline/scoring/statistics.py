@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
-from ml_pipeline.scoring.means import effective_count
+from ml_pipeline.scoring.means import effective_count, wilson_interval
 from ml_pipeline.scoring.results import ProbeResult
 
 OVERALL = "overall"
@@ -26,30 +26,6 @@ class CategoryScore:
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
-
-
-def wilson_interval(correct: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share, as (low, high) within 0..1; (0, 1) where nothing was counted.
-
-    Unlike the textbook interval it stays within 0..1 and keeps its width at 0 of n and n of n. Counts need not be
-    whole: answers that are not independent count as fewer, see `means.effective_count`.
-    Source: E. B. Wilson, Probable Inference, JASA 22 (1927).
-    """
-    if not 0 <= correct <= total:
-        raise ValueError(f"correct must be within 0..{total}, not {correct}.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
-    if total == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = correct / total
-    centre = share + z * z / (2 * total)
-    spread = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    # At the edges the exact bound is 0 or 1, which rounding would miss by a hair.
-    low = 0.0 if correct == 0 else (centre - spread) / scale
-    high = 1.0 if correct == total else (centre + spread) / scale
-    return low, high
 
 
 def exact_mcnemar(better: int, worse: int) -> float:
@@ -103,16 +79,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def share_interval(passed: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float] | None:
-    """Wilson's 95% interval of the share passed; None for nothing.
+def share_interval(
+    passed: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Wilson's interval of the share passed; None for nothing.
 
     Answers of one cluster (probes of one template, several answers to one probe) count as the fewer independent ones
     that they are worth: C. Dean and M. Pagano, Survey Methodology 41 (2015).
     """
     if not passed:
         return None
-    count = effective_count(passed, clusters)
-    return wilson_interval(sum(passed) / len(passed) * count, count)
+    count = effective_count(passed, clusters, confidence)
+    return wilson_interval(sum(passed) / len(passed) * count, count, confidence)
 
 
 def accuracy_by_category(results: Iterable[ProbeResult]) -> list[CategoryScore]:
