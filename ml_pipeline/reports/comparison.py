@@ -21,7 +21,7 @@ from ml_pipeline.reports.conclusions import (
 from ml_pipeline.scoring.exchange import Values, exchange_test
 from ml_pipeline.scoring.means import mean_interval
 from ml_pipeline.scoring.paired import counts_interval, differences_interval
-from ml_pipeline.scoring.power import detectable_change
+from ml_pipeline.scoring.power import SIGNIFICANCE, detectable_change
 from ml_pipeline.scoring.statistics import exact_mcnemar, holm, sign_flip_test
 
 Probes = frozenset[str]
@@ -130,8 +130,10 @@ class Comparison:
         return replace(self, low=low, high=high, beyond=self.beyond and self.beyond.at(confidence))
 
     def detectable_at(self, significance: float) -> float:
-        """The smallest true difference that so many probes find 4 times in 5 with a test at this level."""
-        return detectable_change(_discordance(self.differences), self.paired, significance=significance)
+        """The smallest true difference that so many probes find 4 times in 5 with a test at this level; 1.0 for none."""
+        if not self.paired:
+            return 1.0
+        return detectable_change(_noise(self.differences, self.p_value), self.paired, significance=significance)
 
     @property
     def verdict(self) -> Verdict:
@@ -282,7 +284,7 @@ def _compared(
         high=high,
         p_value=p_value,
         p_adjusted=p_value,
-        detectable=detectable_change(_discordance(alone), len(probes), tests),
+        detectable=detectable_change(_noise(alone, p_value), len(probes), tests),
         differences=alone,
         tests=tests,
         beyond=_beyond(probes, alone, templates, confidence),
@@ -322,10 +324,13 @@ def _in_units(differences: Sequence[Difference]) -> Differences:
     return Differences([int(difference * unit) for difference in differences], unit)
 
 
-def _discordance(differences: Differences) -> float:
-    """The mean square of the differences: the share of discordant probes where each was asked once, and as in
+def _noise(differences: Differences, p_value: float) -> float:
+    """The share of probes on which two equal checkpoints like these would differ: the mean square of the differences
+    (the share of discordant probes where each was asked once), less a true difference where there is one, and as in
     Bonett and Price (2012) with one more on either side, so that a few alike probes claim no perfect eye."""
     squares = sum(one * one for one in differences.sums) / differences.unit**2
+    if p_value < SIGNIFICANCE:
+        squares = max(0.0, squares - abs(sum(differences.sums)) / differences.unit)
     return min(1.0, (squares + 2) / (len(differences.sums) + 2))
 
 

@@ -68,7 +68,7 @@ def p_value(value: float) -> str:
 
 def difference(comparison: Comparison | None) -> str:
     """A difference in points with its interval: '+22 [+4 to +38]'."""
-    if comparison is None:
+    if comparison is None or not comparison.paired:
         return NONE
     return f"{points(comparison.delta)} {_ends(comparison)}"
 
@@ -89,8 +89,8 @@ def _ends(comparison: Comparison) -> str:
 def resolution(curve: RunCurve) -> str:
     """What the suite can find at all: '41 probes find a difference from the base of 21 points 4 times in 5, of which a
     fall is called trouble from 30 on.'"""
-    paired = [point.vs_base.paired for point in curve.points if point.vs_base is not None]
-    if curve.detectable is None:
+    paired = [point.vs_base.paired for point in curve.points if point.vs_base is not None and point.vs_base.paired]
+    if curve.detectable is None or not paired:
         return ""
     if curve.detectable >= 1:
         return f"{min(paired)} probes are too few to find any difference from the base reliably."
@@ -159,8 +159,8 @@ def best_right(curve: RunCurve) -> str:
     if accuracy is None or ends is None:
         return _right(best)
     chosen = Estimate(accuracy.value, *ends, accuracy.count)
-    luck = "" if curve.luck is None else f" (as the highest of {_scored(curve)} about {_size(curve.luck)} too high)"
-    return f"{percent_interval(chosen)}{luck} of {_asked(best)} right"
+    luck = "" if curve.luck is None else f", as the highest of {_scored(curve)} about {_size(curve.luck)} too high"
+    return f"{percent_interval(chosen)} of {_asked(best)} right{luck}"
 
 
 def _size(share: float) -> str:
@@ -252,4 +252,6 @@ def _together(curve: RunCurve) -> str:
         return ""
     words = {"better": "better than the base", "worse": "worse than the base"}.get(found.verdict, found.verdict)
     certainty = f"{points(found.delta)} points on average, {p_value(found.p_value)}"
+    if found.verdict == LIMIT_DECIDES:
+        certainty = f"{points(found.delta)} points on average over all {found.paired} probes"
     return f" All {len(curve.points)} checkpoints together: {words} ({certainty})."

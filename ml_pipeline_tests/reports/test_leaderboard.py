@@ -132,7 +132,7 @@ def test_the_newest_scores_of_a_checkpoint_count() -> None:
         ([16, 8], "no clear change"),
         ([40, 12], "peaked at 10, then fell"),
         ([40, 32], "rising"),
-        ([28, 0], "falling"),
+        ([28, 0], "peaked at 10, then fell"),
         ([12, 0], "falling"),
     ],
 )

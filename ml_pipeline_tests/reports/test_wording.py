@@ -57,16 +57,18 @@ def test_gain() -> None:
 def test_headline_of_a_better_run() -> None:
     words = spoken(checkpoint("base", 0, ""), checkpoint("mac", 10, "a"), checkpoint("mac", 20, PROBES))
     assert words.startswith(
-        "Best: iteration 20, 100% [72\u2013100] of 10 probes right. Better than the base (0%): +100 points"
+        "Best: iteration 20, 100% [67\u2013100] of 10 probes right, as the highest of 2 about 1 point too high. "
+        "Better than the base (0%): +100 points"
     )
-    assert "p = 0.002" in words
+    # 2 / 2**10, of two checkpoints.
+    assert "p = 0.004" in words
 
 
 def test_headline_says_ties_and_neighbours() -> None:
     words = spoken(*(checkpoint("mac", step, "abc") for step in (10, 20)), checkpoint("mac", 30, "ab"))
     assert words.startswith("Best: iterations 10 and 20, equal, 30%")
     assert "There is no base scored in the same way" in words
-    assert words.endswith("These probes cannot tell it from iteration 30.")
+    assert words.endswith("The truly best may as well be iteration 30.")
 
 
 def test_headline_without_checkpoints() -> None:
@@ -95,7 +97,11 @@ def test_what_the_suite_can_find_is_told() -> None:
     base = Checkpoint("tiny", 0, dict.fromkeys(probes, False), source="base")
     few = Checkpoint("r", 10, {probe: index < 4 for index, probe in enumerate(probes)})
     (curve,) = run_curves(scores_of(base, few))
-    # Discordance (4 + 2) / (41 + 2) = 0.14, less than the least difference that 41 probes can prove.
-    assert resolution(curve) == "41 probes find a difference from the base of 20 points 4 times in 5."
+    # Noise (4 + 2) / (41 + 2) = 0.14, of which a change of 0.27 leaves 0.10: 0.37 of 41 probes differ. A fall must pass
+    # 0.64% on its side, a third of the 2% of all looks at the run.
+    assert resolution(curve) == (
+        "41 probes find a difference from the base of 27 points 4 times in 5; "
+        "a fall from 34 points on is called trouble as often."
+    )
     (alone,) = run_curves(scores_of(base))
     assert resolution(alone) == ""
