@@ -130,7 +130,7 @@ class Comparison:
         return replace(self, low=low, high=high, beyond=self.beyond and self.beyond.at(confidence))
 
     def detectable_at(self, significance: float) -> float:
-        """The smallest true difference that so many probes find 4 times in 5 with a test at this level; 1.0 for none."""
+        """The smallest true difference that so many probes find 4 times in 5 at this level; 1.0 where none."""
         if not self.paired:
             return 1.0
         return detectable_change(_noise(self.differences, self.p_value), self.paired, significance=significance)

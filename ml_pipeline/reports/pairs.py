@@ -52,7 +52,8 @@ _PROVENANCE = {
 @dataclass(frozen=True, slots=True)
 class CategoryPair:
     """A category, or all together ('overall'): the two accuracies, each on all its own probes, and their difference on
-    those that both have; None where no probe is scored for both. The p value of a category allows for the others."""
+    those that both have; None where no probe is scored for both. P value and interval of a category allow for the others.
+    """
 
     category: str
     a: Estimate | None
@@ -185,15 +186,16 @@ def _suite_pair(
 def _by_category(
     a: Point, b: Point, templates: Mapping[str, str], categories: Mapping[str, str]
 ) -> Sequence[CategoryPair]:
-    overall = CategoryPair(OVERALL, a.accuracy, b.accuracy, compare(a.passed, b.passed, templates))
+    overall = CategoryPair(OVERALL, a.accuracy, b.accuracy, compare(a.passed, b.passed, templates, cut=(a.cut, b.cut)))
     names = sorted(set(categories.values()))
     if len(names) < 2:
         return [overall]
+    of_name = [{probe for probe, category in categories.items() if category == name} for name in names]
+    tests = sum(bool(probes & a.passed.keys() & b.passed.keys()) for probes in of_name)
     parts = []
-    for name in names:
-        probes = {probe for probe, category in categories.items() if category == name}
+    for probes in of_name:
         of_a, of_b = ({p: v for p, v in point.passed.items() if p in probes} for point in (a, b))
-        parts.append(compare(of_a, of_b, templates))
+        parts.append(compare(of_a, of_b, templates, tests=max(1, tests), cut=(a.cut, b.cut)))
     return [
         overall,
         *(

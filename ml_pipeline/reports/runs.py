@@ -101,9 +101,11 @@ class Point:
         probes = max(1, found.count // self.samples)
         return Share(round(found.value * probes), probes, found.low, found.high)
 
-    def mean_against(self, reference: Point, metric: str) -> MeanComparison | None:
-        """A figure of `means` against the reference's; None with fewer than two probes in common."""
-        return compare_means(reference.means.get(metric, {}), self.means.get(metric, {}), self.templates)
+    def mean_against(self, reference: Point, metric: str, tests: int = 1) -> MeanComparison | None:
+        """A figure of `means` against the reference's, one of so many such comparisons; None with fewer than two probes
+        in common."""
+        confidence = conclusions.simultaneous_confidence(tests)
+        return compare_means(reference.means.get(metric, {}), self.means.get(metric, {}), self.templates, confidence)
 
     @property
     def unscored(self) -> int:

@@ -188,7 +188,9 @@ def _means(curve: RunCurve) -> str:
     newest, base = curve.points[-1], curve.base
     if base is None:
         return ""
-    found = {name: one for name in newest.means if (one := newest.mean_against(base, name)) is not None}
+    found = {
+        name: one for name in newest.means if (one := newest.mean_against(base, name, len(newest.means))) is not None
+    }
     clear = [name for name, one in found.items() if one.clear]
     if not found:
         return ""

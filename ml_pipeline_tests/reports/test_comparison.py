@@ -59,8 +59,8 @@ def test_several_checkpoints_prove_together_what_none_proves_alone() -> None:
     assert found is not None
     assert all(one is not None and one.p_value == 2 / 2**5 for one in (compare(passes("abcdefghi"), h) for h in halves))
     assert found.delta == pytest.approx(-0.5)
-    # Of three answers each, the base alone passes d and e, and with one other a, b, c, f, g and h: twice the chance that
-    # it is the base which passes all of them.
+    # Of three answers each, the base alone passes d and e, and with one other a, b, c, f, g and h: twice the chance
+    # that it is the base which passes all of them.
     assert found.p_value == pytest.approx(2 * (1 / 3) ** 2 * (2 / 3) ** 6)
     assert found.verdict == "worse"
 
