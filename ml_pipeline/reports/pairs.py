@@ -52,8 +52,7 @@ _PROVENANCE = {
 @dataclass(frozen=True, slots=True)
 class CategoryPair:
     """A category, or all together ('overall'): the two accuracies, each on all its own probes, and their difference on
-    those that both have; None where no probe is scored for both. P value and interval of a category allow for the others.
-    """
+    those that both have; None where no probe is scored for both. That of a category allows for the others."""
 
     category: str
     a: Estimate | None
