@@ -250,11 +250,22 @@ def _run_compared(reference: Passes, candidates: Sequence[Passes], probes: Seque
 
 
 def compare_means(
-    reference: Mapping[str, float], candidate: Mapping[str, float], templates: Templates, confidence: float = 0.95
+    reference: Mapping[str, float],
+    candidate: Mapping[str, float],
+    templates: Templates,
+    confidence: float = 0.95,
+    *,
+    cut: tuple[Probes, Probes] = (NO_PROBES, NO_PROBES),
 ) -> MeanComparison | None:
     """Compare a figure of two checkpoints by probe id, with an interval of this confidence; None with fewer than two
-    probes (or templates) in common."""
+    probes (or templates) in common.
+
+    Where the token limit `cut` the answers of the two very differently, those that both finished are compared: that an
+    answer breaks off shows in its figures.
+    """
     shared = sorted(reference.keys() & candidate.keys())
+    if shared and limit_may_decide(0.0, *(len(probes.intersection(shared)) / len(shared) for probes in cut)):
+        shared = [probe for probe in shared if probe not in cut[0] and probe not in cut[1]]
     clusters = [templates.get(probe, probe) for probe in shared]
     if len(set(clusters)) < 2:
         return None

@@ -169,7 +169,7 @@ def _suite_pair(
     templates = {**a.templates, **b.templates}
     means = []
     for metric in sorted(a.means.keys() & b.means.keys()):
-        if found := compare_means(a.means[metric], b.means[metric], templates):
+        if found := compare_means(a.means[metric], b.means[metric], templates, cut=(a.cut, b.cut)):
             means.append(MeanPair(metric, a.overall(metric), b.overall(metric), found))
     return SuitePair(
         suite=b.key[1],

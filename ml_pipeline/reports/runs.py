@@ -105,7 +105,8 @@ class Point:
         """A figure of `means` against the reference's, one of so many such comparisons; None with fewer than two probes
         in common."""
         confidence = conclusions.simultaneous_confidence(tests)
-        return compare_means(reference.means.get(metric, {}), self.means.get(metric, {}), self.templates, confidence)
+        figures = reference.means.get(metric, {}), self.means.get(metric, {})
+        return compare_means(*figures, self.templates, confidence, cut=(reference.cut, self.cut))
 
     @property
     def unscored(self) -> int:

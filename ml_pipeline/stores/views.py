@@ -49,7 +49,8 @@ LATEST_LEADERBOARD = View(
 
 BEST_CHECKPOINT = View(
     "best_checkpoint",
-    "The best checkpoint of every training run by suite and protocol; of equals, the earliest.",
+    "The checkpoint of the highest accuracy of every training run by suite and protocol; of equals, the earliest. "
+    "Whether it may be called best is in `leaderboard`.",
     """
     SELECT source, run, suite, protocol_id, label, iteration, accuracy, accuracy_low, accuracy_high,
         base_accuracy, delta_to_base, correct, total, unscored, partition_key, scored_at

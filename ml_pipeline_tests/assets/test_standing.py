@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow.compute as pc
 import pytest
 
-from ml_pipeline.assets.standing import standing_metadata
+from ml_pipeline.assets.standing import position_in_run, standing_metadata
 from ml_pipeline.checkpoints.checkpoint import Checkpoint as Found
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline_tests.evaluation.rows import CHECKPOINT
@@ -105,3 +105,9 @@ def test_a_database_that_cannot_be_read_costs_the_comparison_and_nothing_else(tm
 def test_values_that_are_figures_can_be_plotted_over_partitions(store: DuckDBStore) -> None:
     metadata = standing_metadata(store, found(200), print)
     assert isinstance(metadata["capability_delta_base"], dg.FloatMetadataValue)
+
+
+def test_a_checkpoint_knows_its_place_in_its_run(store: DuckDBStore, tmp_path: Path) -> None:
+    places = [position_in_run(store, found(iteration)) for iteration in (50, 100, 200, 300, 400)]
+    assert places == [1, 1, 2, 3, 4]
+    assert position_in_run(DuckDBStore(tmp_path / "none.duckdb", 1), found(100)) == 1

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from ml_pipeline.reports import conclusions
-from ml_pipeline.reports.comparison import compare, compare_run
+from ml_pipeline.reports.comparison import compare, compare_means, compare_run
 from ml_pipeline.reports.conclusions import AnswerTable, Share
+from ml_pipeline.reports.runs import run_curves
 from ml_pipeline.reports.trouble import run_standing
+from ml_pipeline.reports.wording import headline
 from ml_pipeline_tests.reports import simulated_runs as simulated
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of
 from ml_pipeline_tests.reports.simulated_runs import ALL_SIGNS, Kind, SimulatedRun, grown, rate, runs_of
 
 Event = Callable[[SimulatedRun], bool]
@@ -285,3 +288,65 @@ def test_one_run_has_one_standing() -> None:
     assert first is second
     assert first.trouble is not None
     assert not first.calm
+
+
+def test_figures_of_answers_that_the_limit_cut_on_one_side_are_not_compared() -> None:
+    before = {f"p{index}": 2.0 + (index % 3) for index in range(41)}
+    after = {name: value + 5 * (index < 20) for index, (name, value) in enumerate(before.items())}
+    cut = frozenset(f"p{index}" for index in range(20))
+    found = compare_means(before, after, {}, cut=(cut, frozenset()))
+    assert found is not None
+    assert (found.paired, found.delta) == (21, 0.0)
+    assert compare_means(before, after, {}, cut=(CUT, frozenset())) is None
+    alike = compare_means(before, after, {}, cut=(cut, cut))
+    assert alike is not None
+    assert alike.paired == 41
+
+
+def test_a_talkative_base_and_a_terse_run_get_a_warning_and_no_calm() -> None:
+    probes = [f"p{index}" for index in range(41)]
+    ended = dict.fromkeys(probes, "length")
+    base = Checkpoint("tiny", 0, dict.fromkeys(probes, False), source="base", finish_reasons=ended)
+    terse = Checkpoint("r", 10, {probe: index < 25 for index, probe in enumerate(probes)})
+    (curve,) = run_curves(scores_of(base, terse))
+    standing = run_standing(curve)
+    assert (standing.trouble, standing.calm) == (None, False)
+    assert standing.limits == (
+        "on capability the token limit cuts 100% of the base's answers and 0% of iteration 10's: "
+        "raise max_tokens before comparing them",
+    )
+    assert "Better than" not in headline(curve)
+    assert curve.trend == "no clear change"
+
+
+def test_answers_that_go_round_in_circles_are_not_the_limits_doing() -> None:
+    probes = [f"p{index}" for index in range(41)]
+    base = Checkpoint("tiny", 0, {probe: index < 25 for index, probe in enumerate(probes)}, source="base")
+    loops = "the sun the sun. " * 60
+    hot = Checkpoint(
+        "r",
+        10,
+        dict.fromkeys(probes, False),
+        responses=dict.fromkeys(probes, loops),
+        finish_reasons=dict.fromkeys(probes, "length"),
+    )
+    (curve,) = run_curves(scores_of(base, hot))
+    assert curve.points[0].vs_base is not None
+    assert curve.points[0].vs_base.verdict == "worse"
+    assert run_standing(curve).trouble is not None
+
+
+def test_broken_answers_are_not_called_best() -> None:
+    probes = [f"p{index}" for index in range(41)]
+    base = Checkpoint("tiny", 0, {probe: index < 5 for index, probe in enumerate(probes)}, source="base")
+    # By chance right more often than the others, in loops.
+    loops = Checkpoint(
+        "r",
+        10,
+        {probe: index < 9 for index, probe in enumerate(probes)},
+        responses=dict.fromkeys(probes, "the sun the sun. " * 60),
+    )
+    sound = Checkpoint("r", 20, {probe: index < 7 for index, probe in enumerate(probes)})
+    (curve,) = run_curves(scores_of(base, loops, sound))
+    assert [point.iteration for point in curve.best] == [20]
+    assert curve.near_best == ()
