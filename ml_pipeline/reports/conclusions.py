@@ -36,10 +36,10 @@ Masks = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 # How the 5% of a watched run are divided among its signs. Each is tested one-sided: a rise is no trouble.
-_BELOW_BASE_AT_ONCE = 0.02
-_BELOW_BASE_LASTING = 0.01
-_BELOW_EARLIER = 0.01
-_MORE_BROKEN_ANSWERS = 0.006
+_BELOW_BASE_AT_ONCE = 0.025
+_BELOW_BASE_LASTING = 0.008
+_BELOW_EARLIER = 0.008
+_MORE_BROKEN_ANSWERS = 0.005
 _JUDGED_LOWER = 0.004
 _BROKEN_SIGNS = 7
 _LONGEST_WINDOW = 8
@@ -229,9 +229,10 @@ class AnswerTable:
 def falls(table: AnswerTable, suites: int = 1) -> list[Fall | None]:
     """Where the accuracy of a run fell, by checkpoint: the first test that says so at the level of a watched run.
 
-    What is told of a checkpoint rests on it and those before it alone, so that a report of a longer run repeats it. The
-    tests: the checkpoint, and the mean of the last 2, 4 and 8, against the reference (`exchange_test`); the same
-    against every as long stretch of earlier checkpoints (flips of the signs of their differences).
+    `suites` are those of the run that have accuracies. What is told of a checkpoint rests on it and those before it
+    alone, so that a report of a longer run repeats it. The tests: the checkpoint, and the mean of the last 2, 4 and 8,
+    against the reference (`exchange_test`); the same against every as long stretch of earlier checkpoints (flips of the
+    signs of their differences).
     """
     found: list[Fall | None] = [None] * table.checkpoints
     for at, fall in _below_reference(table, suites) if table.has_reference else ():

@@ -176,6 +176,11 @@ class RunCurve:
         return max(1, len(self.group))
 
     @cached_property
+    def ranked_suites(self) -> int:
+        """How many of them have accuracies, which may fall."""
+        return max(1, sum(curve.ranked for curve in self.group))
+
+    @cached_property
     def ranked(self) -> bool:
         """Whether any checkpoint has an accuracy."""
         return any(point.accuracy is not None for point in self.points)
@@ -190,7 +195,7 @@ class RunCurve:
     @cached_property
     def falls(self) -> tuple[Fall | None, ...]:
         """Where the accuracy fell, by checkpoint."""
-        return tuple(conclusions.falls(self.answers, self.suites))
+        return tuple(conclusions.falls(self.answers, self.ranked_suites))
 
     @property
     def reference(self) -> Point | None:
@@ -285,7 +290,7 @@ class RunCurve:
     def detectable_fall(self) -> float | None:
         """The fall below the base at the newest checkpoint that is called trouble 4 times in 5; None without a base."""
         found = next((point.vs_base for point in reversed(self.points) if point.vs_base is not None), None)
-        return None if found is None else found.detectable_at(2 * base_fall_level(len(self.points), self.suites))
+        return None if found is None else found.detectable_at(2 * base_fall_level(len(self.points), self.ranked_suites))
 
     @cached_property
     def trend(self) -> str:

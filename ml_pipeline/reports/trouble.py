@@ -78,8 +78,11 @@ def _first_trouble(curve: RunCurve, *, named: bool) -> Trouble | None:
     # From here on the run is known to be in trouble: what else there is, and whether it lasts, is told at 5%.
     sure, every = _signs(curve, first, first=True), _signs(curve, first, first=False)
     rest = [_signs(curve, index, first=False) for index in range(first + 1, len(curve.points))]
-    persistent = bool(rest) and all(rest)
-    iteration = curve.points[first].iteration
+    # A stretch of checkpoints is lower from its first one on, where nothing else is the sign.
+    fall = curve.falls[first]
+    window = fall.window if fall is not None and len(sure) == 1 else 1
+    persistent = (bool(rest) or window > 1) and all(rest)
+    iteration = curve.points[first + 1 - window].iteration
     where = f"from iteration {iteration}" if persistent else f"at iteration {iteration}"
     shown = dict.fromkeys(sign.text for sign in (*every, *sure))
     suite = f" on {curve.suite}" if named else ""
@@ -108,7 +111,9 @@ def _signs(curve: RunCurve, index: int, *, first: bool) -> list[_Sign]:
     fall = curve.falls[index] or (None if first else conclusions.still_fallen(curve.answers, index + 1))
     if fall is not None:
         signs.append(_Sign("worse", _fall(curve, fall)))
-    if point is not reference and (judged := _judged_lower(reference, point, index + 1, curve.suites, first, against)):
+    if point is not reference and (
+        judged := _judged_lower(reference, point, index + 1, curve.ranked_suites, first, against)
+    ):
         signs.append(_Sign("worse", judged))
     return [*signs, *(sign for sign in shares if sign.kind == "unscored")]
 

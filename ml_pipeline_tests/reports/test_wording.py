@@ -98,10 +98,10 @@ def test_what_the_suite_can_find_is_told() -> None:
     few = Checkpoint("r", 10, {probe: index < 4 for index, probe in enumerate(probes)})
     (curve,) = run_curves(scores_of(base, few))
     # Noise (4 + 2) / (41 + 2) = 0.14, of which a change of 0.27 leaves 0.10: 0.37 of 41 probes differ. A fall must pass
-    # 0.64% on its side, a third of the 2% of all looks at the run.
+    # 0.8% on its side, a third of the 2.5% of all looks at the run.
     assert resolution(curve) == (
         "41 probes find a difference from the base of 27 points 4 times in 5; "
-        "a fall from 34 points on is called trouble as often."
+        "a fall from 33 points on is called trouble as often."
     )
     (alone,) = run_curves(scores_of(base))
     assert resolution(alone) == ""
