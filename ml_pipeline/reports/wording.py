@@ -90,6 +90,13 @@ def resolution(curve: RunCurve) -> str:
     )
 
 
+def asked(point: Point) -> str:
+    """What an accuracy is made of: '41 probes', and of several answers to each '41 probes, 205 answers'."""
+    answers = point.accuracy.count if point.accuracy else 0
+    probes = len(point.passed) or answers
+    return f"{probes} probes" if probes == answers else f"{probes} probes, {answers} answers"
+
+
 def sparkline(values: Sequence[float | None], width: int = 40, *, ascii_only: bool = False) -> str:
     """Shares 0..1 as a line of blocks, on the fixed scale 0 to 100% so that noise looks like noise.
 
@@ -128,7 +135,7 @@ def headline(curve: RunCurve) -> str:
     if not curve.best or curve.best[0].accuracy is None:
         return f"Not ranked: no probe of this suite has a pass or fail for these checkpoints.{_means(curve)}"
     best = curve.best[0]
-    right = f"{percent_interval(best.accuracy)} of {best.accuracy.count if best.accuracy else 0} probes right"
+    right = f"{percent_interval(best.accuracy)} of {asked(best)} right"
     many = (
         f"Best: {iterations(curve.best)}, equal, {right}"
         if len(curve.best) > 1
@@ -165,7 +172,7 @@ def _against_base(curve: RunCurve, best: Point) -> str:
         "no clear difference": f"No clear difference from {base}",
     }
     partly = ""
-    if best.accuracy is not None and best.vs_base.paired < best.accuracy.count:
+    if best.vs_base.paired < len(best.passed):
         partly = f", on the {best.vs_base.paired} probes scored for both"
     return f"{words[best.vs_base.verdict]}: {gain(best.vs_base)}{partly}.{_beyond(best.vs_base)}"
 
