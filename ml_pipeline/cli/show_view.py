@@ -132,9 +132,11 @@ def _accuracies(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions)
     against = {} if suite.pair is None else {one.category: one for one in suite.pair.categories}
     columns = ["accuracy", "", "right", "95% interval", *([f"vs {_short_other(page)}"] if against else [])]
     table = table_of(columns, options, right="right", folded="accuracy")
+    overall = suite.point.accuracy
+    of_answers = " answers" if overall is not None and overall.count > len(suite.point.passed) > 0 else ""
     for category in sorted(by_category, key=lambda name: (name != OVERALL, name)):
         estimate = by_category[category]
-        right = f"{round(estimate.value * estimate.count)} of {estimate.count}"
+        right = f"{round(estimate.value * estimate.count)} of {estimate.count}{of_answers}"
         if estimate.unscored:
             right += f", {estimate.unscored} n/a"
         bar = interval_bar(estimate, ascii_only=options.ascii_only)

@@ -21,7 +21,16 @@ from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.reports.trouble import run_standing
-from ml_pipeline.reports.wording import NO_SCORES, NONE, difference, headline, mean_difference, percent_interval, points
+from ml_pipeline.reports.wording import (
+    NO_SCORES,
+    NONE,
+    asked,
+    difference,
+    headline,
+    mean_difference,
+    percent_interval,
+    points,
+)
 
 _JUDGE = "judge:avg"
 _ITERATIONS = 2
@@ -50,7 +59,7 @@ def top_view(ranked: Sequence[Ranking], most: int, options: ConsoleOptions) -> R
 def _block(ranking: Ranking, most: int, options: ConsoleOptions) -> Iterator[RenderableType]:
     base = ""
     if ranking.base is not None and ranking.base.accuracy is not None:
-        base = f" {percent_interval(ranking.base.accuracy)} of {ranking.base.accuracy.count}"
+        base = f" {percent_interval(ranking.base.accuracy)} of {asked(ranking.base)}"
     yield heading(f"{ranking.suite} · base {printable(ranking.base_model, 60)}{base}", options)
     shown = ranking.standings[:most]
     if any(standing.rank for standing in shown):

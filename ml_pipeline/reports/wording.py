@@ -104,6 +104,13 @@ def resolution(curve: RunCurve) -> str:
     return f"{found}{trouble}."
 
 
+def asked(point: Point) -> str:
+    """What an accuracy is made of: '41 probes', and of several answers to each '41 probes, 205 answers'."""
+    answers = point.accuracy.count if point.accuracy else 0
+    probes = len(point.passed) or answers
+    return f"{probes} probes" if probes == answers else f"{probes} probes, {answers} answers"
+
+
 def sparkline(values: Sequence[float | None], width: int = 40, *, ascii_only: bool = False) -> str:
     """Shares 0..1 as a line of blocks, on the fixed scale 0 to 100% so that noise looks like noise.
 
@@ -160,7 +167,7 @@ def best_right(curve: RunCurve) -> str:
         return _right(best)
     chosen = Estimate(accuracy.value, *ends, accuracy.count)
     luck = "" if curve.luck is None else f", as the highest of {_scored(curve)} about {_size(curve.luck)} too high"
-    return f"{percent_interval(chosen)} of {_asked(best)} right{luck}"
+    return f"{percent_interval(chosen)} of {asked(best)} right{luck}"
 
 
 def _size(share: float) -> str:
@@ -173,14 +180,7 @@ def _scored(curve: RunCurve) -> int:
 
 
 def _right(point: Point) -> str:
-    return f"{percent_interval(point.accuracy)} of {_asked(point)} right"
-
-
-def _asked(point: Point) -> str:
-    """'41 probes', and of several answers to each how many there are: '41 probes, 205 answers'."""
-    answers = point.accuracy.count if point.accuracy else 0
-    probes = len(point.passed) or answers
-    return f"{probes} probes" if probes == answers else f"{probes} probes, {answers} answers"
+    return f"{percent_interval(point.accuracy)} of {asked(point)} right"
 
 
 def _means(curve: RunCurve) -> str:

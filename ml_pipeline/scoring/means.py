@@ -28,14 +28,22 @@ def clustered_error(values: Sequence[float] | Floats, clusters: Clusters | None 
     the ordinary standard error. Source: E. Miller, Adding Error Bars to Evals, arXiv 2411.00640 (2024), equation 4,
     with the usual factor G / (G - 1) for G clusters.
     """
-    return _error(*_grouped(values, clusters))
+    return error_by_sums(*_grouped(values, clusters))
 
 
-def _error(sums: Floats, sizes: Floats) -> float | None:
+def error_by_sums(sums: Floats, sizes: Floats) -> float | None:
+    """`clustered_error` out of the sum and the size of each cluster; 0 where only rounding tells the values apart."""
     if len(sums) < 2:
         return None
     residuals = sums - sizes * (sums.sum() / sizes.sum())
-    return float(sqrt((residuals @ residuals) * len(sums) / (len(sums) - 1)) / sizes.sum())
+    error = float(sqrt((residuals @ residuals) * len(sums) / (len(sums) - 1)) / sizes.sum())
+    return error if error > 1e-12 * float(np.abs(sums / sizes).max()) else 0.0
+
+
+def lopsided(groups: int) -> float:
+    """How much wider Student's interval of so many values must be to hold the mean of values that are as lopsided as
+    an exponential variable 19 times in 20."""
+    return 1 + 4 / (groups + 2)
 
 
 def effective_count(values: Sequence[float] | Floats, clusters: Clusters, confidence: float = 0.95) -> float:
@@ -78,19 +86,23 @@ def mean_interval(
     about how far others would be. Of values between known bounds take `bounded_interval`.
 
     It is made for values as lopsided as an exponential variable, of which 95% intervals hold the mean 19 times in 20
-    from two values on: Student's t with the clustered error, widened by 1 + 4 / (count + 2), which that takes. (Of
+    from two values on: Student's t with the clustered error, widened as `lopsided` says. (Of
     normal values they hold it more often. Of values that are mostly the same with a rare one far off, no interval does
     before there are some of those.) From 20 to 1000 clusters (values, where there are none) it is a bootstrap of whole
     clusters: bias-corrected and accelerated (B. Efron, JASA 82, 1987), its quantiles widened to that t (T. Hesterberg,
     The American Statistician 69, 2015), unless the confidence asks for more resamples than there are. The same values
     give the same interval.
     """
-    sums, sizes = _grouped(values, clusters)
-    error = _error(sums, sizes)
-    if error is None or error <= 1e-12 * float(np.abs(sums / sizes).max()):
+    return mean_by_sums(*_grouped(values, clusters), confidence)
+
+
+def mean_by_sums(sums: Floats, sizes: Floats, confidence: float = 0.95) -> tuple[float, float] | None:
+    """`mean_interval` out of the sum and the size of each cluster."""
+    error = error_by_sums(sums, sizes)
+    if not error:
         return None
     mean, groups = float(sums.sum() / sizes.sum()), len(sums)
-    t = t_quantile(groups - 1, confidence) * (1 + 4 / (groups + 2))
+    t = t_quantile(groups - 1, confidence) * lopsided(groups)
     if not _FEWEST <= groups <= _MOST or (1 - confidence) * RESAMPLES < _FEWEST_BEYOND:
         return mean - t * error, mean + t * error
     weights = _weights(groups)

@@ -65,9 +65,9 @@ def differences_interval(
     far = np.abs(signed)
     if not len(signed) or np.any(far > asked * (1 + 1e-12)):
         raise ValueError(f"differences must be there and within -1..1 of their probes: {len(signed)} sums.")
-    signs = _sign_limits([abs(one) for one in sums if one], sum(sums), confidence)
     parts = (np.maximum(signed, 0), np.maximum(-signed, 0), far)
     gained, lost, either = (_share(part, asked, confidence) for part in parts)
+    signs = _sign_limits([abs(one) for one in sums if one], sum(sums), confidence)
     direction = signed - float(signed.sum() / max(far.sum(), 1e-12)) * far
     shares = [part - share.value * asked for part, share in zip(parts, (gained, lost, either), strict=True)]
     # Large differences may point one way more than small ones: then direction and size rise and fall together. Few of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -77,6 +77,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
         adjusted[index] = largest
     return adjusted
+
+
+def holm_confidence(tests: int, found: Callable[[float], int]) -> float:
+    """The confidence at which the intervals of several figures leave out 0 just where Holm's procedure at 5% finds a
+    difference, if they are inverted tests; `found` says how many of them leave out 0 at a confidence. 0.95 for one.
+
+    So one statement is printed: an interval, and whether it is a find. The chance that any of the intervals at this
+    confidence leaves out a true 0 is at most 5%.
+    """
+    several = 0
+    while several < tests and (now := found(1 - 0.05 / (tests - several))) > several:
+        several = now
+    return 1 - 0.05 / max(1, tests - several)
 
 
 def share_interval(

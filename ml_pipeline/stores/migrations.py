@@ -111,6 +111,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(7, "files of responses", files_of_responses),
     Migration(8, "imports", imports),
     Migration(9, "views of what is there and what changed, comments on every column", tuple),
+    Migration(10, "views compare on the probes that both have a score for", tuple),
 )
 
 

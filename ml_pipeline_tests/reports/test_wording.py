@@ -2,13 +2,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from ml_pipeline.reports.comparison import compare
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import run_curves
-from ml_pipeline.reports.wording import evenly, gain, headline, p_value, percent_interval, points, resolution, sparkline
-from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of
+from ml_pipeline.reports.scores import Scores
+from ml_pipeline.reports.wording import (
+    asked,
+    evenly,
+    gain,
+    headline,
+    p_value,
+    percent_interval,
+    points,
+    resolution,
+    sparkline,
+)
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of, tables_of
 
 PROBES = "abcdefghij"
 
@@ -51,7 +63,7 @@ def test_evenly_keeps_the_ends(count: int, most: int, expected: list[int]) -> No
 def test_gain() -> None:
     found = compare({p: p in "abc" for p in PROBES}, {p: p in "abdefghi" for p in PROBES})
     assert found is not None
-    assert gain(found).replace("\u00a0", " ") == "+50 points [\u22121 to +85], p = 0.12"
+    assert gain(found).replace("\u00a0", " ") == "+50 points [0 to +78], p = 0.12"
 
 
 def test_headline_of_a_better_run() -> None:
@@ -80,16 +92,36 @@ def test_headline_when_nothing_was_scored() -> None:
 
 
 def judged(source: str, iteration: int, judge: float, lek: float) -> Checkpoint:
-    figures, leks = dict.fromkeys(PROBES, judge), dict(zip(PROBES, (lek, -lek) * 5, strict=True))
+    leks = dict(zip(PROBES, (lek, -lek) * 5, strict=True))
+    figures = {probe: judge + figure / 10 for probe, figure in leks.items()}
     return replace(checkpoint(source, iteration, ""), suite="content", judge=figures, lek=leks)
 
 
 def test_headline_of_a_suite_that_is_judged_alone() -> None:
     words = spoken(judged("base", 0, 2.0, 0.0), judged("mac", 10, 9.0, 0.0), judged("mac", 20, 5.0, 3.0))
     assert words.endswith(
-        "iteration 20, against the base: judge: avg +3.0 [+3.0 to +3.0]; no clear difference in 1 of 2 means."
+        "iteration 20, against the base: judge: avg +3.0 [+2.7 to +3.3]; no clear difference in 1 of 2 means."
     )
     assert spoken(judged("mac", 10, 9.0, 0.0)).endswith("pass or fail for these checkpoints.")
+
+
+def test_figures_that_all_differ_by_the_same_are_no_clear_difference() -> None:
+    words = spoken(judged("base", 0, 2.0, 0.0), judged("mac", 10, 5.0, 0.0))
+    assert words.endswith("iteration 10, against the base: no clear difference in 2 of 2 means.")
+
+
+def test_several_answers_to_a_probe_are_told_apart_from_probes() -> None:
+    base, best = checkpoint("base", 0, ""), checkpoint("mac", 10, "abcde")
+    tables = {name: pa.concat_tables([table] * 5) for name, table in tables_of([base, best]).items()}
+    scores = tables["checkpoint_scores"].to_pandas().drop_duplicates("partition_key")
+    scores = scores.assign(correct=scores["correct"] * 5, total=scores["total"] * 5)
+    schema = tables["checkpoint_scores"].schema
+    tables["checkpoint_scores"] = pa.Table.from_pandas(scores, schema=schema, preserve_index=False)
+    (curve,) = run_curves(Scores.from_tables(tables))
+    assert asked(curve.points[0]) == "10 probes, 50 answers"
+    words = headline(curve)
+    assert "of 10 probes, 50 answers right" in words
+    assert "scored for both" not in words
 
 
 def test_what_the_suite_can_find_is_told() -> None:

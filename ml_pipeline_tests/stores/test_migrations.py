@@ -42,6 +42,7 @@ def test_the_first_use_makes_everything_and_records_it_once(store: DuckDBStore) 
         {"version": 7, "name": "files of responses"},
         {"version": 8, "name": "imports"},
         {"version": 9, "name": "views of what is there and what changed, comments on every column"},
+        {"version": 10, "name": "views compare on the probes that both have a score for"},
     ]
     tables = store.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")["table_name"].to_pylist()
     assert tables == sorted([*TABLES, "schema_migrations"])
