@@ -17,6 +17,7 @@ _FEWEST, _MOST = 20, 1000
 _FEWEST_BEYOND = 20
 """So many resampled means must lie beyond an interval for its ends to be known."""
 _PRIOR = 1.0
+"""So many values unlike the others are taken to be wholly bound to their cluster before any is seen."""
 Floats = npt.NDArray[np.float64]
 Clusters = Sequence[Hashable]
 
@@ -86,9 +87,9 @@ def mean_interval(
     about how far others would be. Of values between known bounds take `bounded_interval`.
 
     It is made for values as lopsided as an exponential variable, of which 95% intervals hold the mean 19 times in 20
-    from two values on: Student's t with the clustered error, widened as `lopsided` says. (Of
-    normal values they hold it more often. Of values that are mostly the same with a rare one far off, no interval does
-    before there are some of those.) From 20 to 1000 clusters (values, where there are none) it is a bootstrap of whole
+    from two values on: Student's t with the clustered error, widened as `lopsided` says. Of normal values they hold it
+    more often; of values that are mostly the same and rarely far off, less often until some of those are seen, for
+    which only known bounds help. From 20 to 1000 clusters (values, where there are none) it is a bootstrap of whole
     clusters: bias-corrected and accelerated (B. Efron, JASA 82, 1987), its quantiles widened to that t (T. Hesterberg,
     The American Statistician 69, 2015), unless the confidence asks for more resamples than there are. The same values
     give the same interval.
