@@ -108,7 +108,7 @@ def ranks(values: Sequence[float | None]) -> list[tuple[int | None, bool]]:
 def watched_level(position: int, error: float) -> float:
     """The level of a test at the `position`-th checkpoint (from 1), so that a run that is looked at after each of them
     errs with a chance of `error` at most, however long it becomes."""
-    return error * position**-_DECAY / _ALL_DECAYED
+    return error * math.pow(position, -_DECAY) / _ALL_DECAYED
 
 
 def base_fall_level(position: int, suites: int, error: float = _BELOW_BASE_AT_ONCE) -> float:
