@@ -85,11 +85,13 @@ def compare(a: str, b: str, *, suite: str | None = None, config: Config | None =
         suite, config: as in `load_scores`.
 
     Returns:
-        One row a suite, metric and category. For the metric "accuracy" (category "overall" first): a and b with their
-        Wilson 95% intervals (a_low, a_high, b_low, b_high), delta = b - a on the `paired` probes with its interval
-        (delta_low, delta_high: Bonett and Price's), how many probes are better and worse, p_value (McNemar's exact
-        test), p_adjusted (Holm's, for the categories of a suite) and the verdict. For "lek" and "judge:<dimension>" the
-        means and their difference with the paired bootstrap's interval. Suites whose probes are not the same for both
+        One row a suite, metric and category. For the metric "accuracy" (category "overall" first): a and b, shares of
+        the answers of each, with their Wilson 95% intervals (a_low, a_high, b_low, b_high), delta = b - a on the
+        `paired` probes (of several answers to a probe, the shares that passed) with its interval (delta_low,
+        delta_high), which is the test turned round, how many probes are better and worse, p_value (McNemar's exact
+        test, or the sign-flip test where probes have several answers), p_adjusted (Holm's, for the categories of a
+        suite) and the verdict. For "lek" and "judge:<dimension>" the means and their difference with the paired
+        bootstrap's interval, empty where all differences are equal. Suites whose probes are not the same for both
         are left out.
 
     Raises:

@@ -55,8 +55,8 @@ NOT_WORSE_THAN_BASE = _spec(
     "not_worse_than_base",
     "checkpoint_scores",
     "regression",
-    "The checkpoint does not do clearly worse than the bare base model on the same probes (McNemar's exact test of "
-    "this checkpoint alone; the leaderboard's verdict also allows for the number of checkpoints in the run).",
+    "The checkpoint does not do clearly worse than the bare base model on the same probes (McNemar's exact test, which "
+    "allows for all checkpoints of the run, those still to come among them, and for all suites).",
 )
 ANSWERS_ARE_JUDGED = _spec(
     "answers_are_judged",

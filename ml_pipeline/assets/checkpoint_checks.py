@@ -28,6 +28,7 @@ class CheckpointChecks:
     """The checks of one run of the scoring op; `selected` are those that the run is to evaluate.
 
     `stored_rows(table, partition_key)` gives what is stored; `warn` is told what could not be kept to be told.
+    `position` says the how manieth of its run a checkpoint is, from 1.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class CheckpointChecks:
         stored_rows: Callable[[str, str], list[Row]],
         selected: Collection[dg.AssetCheckKey],
         warn: Callable[[str], None],
+        position: Callable[[Checkpoint], int] = lambda checkpoint: 1,
     ) -> None:
         self._settings = settings
         self._stored_rows = stored_rows
         self._selected = selected
         self._warn = warn
+        self._position = position
 
     def after(self, checkpoint: Checkpoint, result: StageResult) -> Iterator[dg.AssetCheckEvaluation]:
         """The verdicts that follow from a stage that has just been stored."""
@@ -59,10 +62,12 @@ class CheckpointChecks:
             return [unscored_check(ANSWERS_ARE_SCORED, key, rows, "passed", checks.unscored)]
         if result.stage == "degeneration":
             rows = result.tables["degeneration"]
-            return degeneration_checks(key, rows, self._base_rows("degeneration", checkpoint) or [], checks)
+            return degeneration_checks(
+                key, rows, self._base_rows("degeneration", checkpoint) or [], checks, self._position(checkpoint)
+            )
         if result.stage == "checkpoint_scores":
             results, base = self._stored_rows("probe_results", key), self._base_rows("probe_results", checkpoint)
-            return [regression_check(key, results, base, checks.regression)]
+            return [regression_check(key, results, base, checks.regression, self._position(checkpoint))]
         if result.stage == "judgements":
             return [unscored_check(ANSWERS_ARE_JUDGED, key, result.tables["judgements"], "score", checks.unscored)]
         return []

@@ -24,13 +24,15 @@ from ml_pipeline.monitoring_settings import (
     Severity,
     UnscoredCheck,
 )
-from ml_pipeline.reports.comparison import Comparison, compare
-from ml_pipeline.reports.passes import passes_by_protocol
-from ml_pipeline.reports.wording import gain, percent
-from ml_pipeline.scoring.degeneration import SIGNALS, is_notable
+from ml_pipeline.reports.comparison import NO_PROBES, Comparison, compare
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES, Share, base_fall_level, more_broken
+from ml_pipeline.reports.passes import cut_by_protocol, passes_by_protocol
+from ml_pipeline.reports.wording import gain, limit_words, percent
+from ml_pipeline.scoring.degeneration import SIGNALS
 
 Row = Mapping[str, Any]
 _CUT = "truncated"
+_NONE = Share(0, 0, None, None)
 _SHOWN_REASONS = 5
 _REASON_CHARACTERS = 120
 
@@ -60,13 +62,13 @@ def adapter_not_applied(key: str, settings: AdapterCheck) -> dg.AssetCheckEvalua
 
 
 def degeneration_checks(
-    key: str, rows: Sequence[Row], base_rows: Sequence[Row], settings: ChecksSettings
+    key: str, rows: Sequence[Row], base_rows: Sequence[Row], settings: ChecksSettings, position: int = 1
 ) -> list[dg.AssetCheckEvaluation]:
     """Judge the rows of `degeneration` of one checkpoint beside those of its base (none where it was not scored; rows
-    of another protocol do not count)."""
+    of another protocol do not count). It is the `position`-th of its run, from 1, for whose growth is allowed."""
     return [
-        _signs(ANSWERS_ARE_WHOLE, key, rows, base_rows, settings.truncation, {_CUT}),
-        _signs(ANSWERS_ARE_SOUND, key, rows, base_rows, settings.degeneration, SIGNALS.keys() - {_CUT}),
+        _signs(ANSWERS_ARE_WHOLE, key, rows, base_rows, settings.truncation, {_CUT}, position),
+        _signs(ANSWERS_ARE_SOUND, key, rows, base_rows, settings.degeneration, SIGNALS.keys() - {_CUT}, position),
     ]
 
 
@@ -98,22 +100,33 @@ def unscored_check(
 
 
 def regression_check(
-    key: str, results: Sequence[Row], base_results: Sequence[Row] | None, settings: RegressionCheck
+    key: str,
+    results: Sequence[Row],
+    base_results: Sequence[Row] | None,
+    settings: RegressionCheck,
+    position: int = 1,
 ) -> dg.AssetCheckEvaluation:
     """Judge the rows of `probe_results` of one checkpoint against those of its base (None: it is the base), suite by
-    suite. Without a base that was scored under the same protocol there is nothing to fail, and the description says
-    so."""
+    suite. It is the `position`-th of its run, from 1: a sound run fails with a chance of `settings.p_value` at most,
+    however long it becomes and over all its suites. Where the token limit decides the difference nothing fails.
+    Without a base that was scored under the same protocol there is nothing to fail, and the description says so."""
     if base_results is None:
         return evaluation(NOT_WORSE_THAN_BASE, key, settings.severity, True, "the bare base model itself")
-    base = passes_by_protocol(base_results)
+    base, ours = passes_by_protocol(base_results), passes_by_protocol(results)
+    cut, base_cut = cut_by_protocol(results), cut_by_protocol(base_results)
+    level = base_fall_level(position, max(1, len(ours)), settings.p_value)
     table, told = [], []
-    for (suite, protocol_id), passes in passes_by_protocol(results).items():
-        found = compare(base.get((suite, protocol_id), {}), passes)
+    for name, passes in ours.items():
+        suite = name[0]
+        both_cut = base_cut.get(name, NO_PROBES), cut.get(name, NO_PROBES)
+        found = compare(base.get(name, {}), passes, cut=both_cut)
         if found is None:
             continue
         fallen = found.delta <= -settings.drop and found.delta < 0
-        worse = fallen and found.p_value < settings.p_value
-        why = f" (a fall fails where p < {settings.p_value:g})" if fallen and not worse else ""
+        worse = fallen and found.p_value / 2 <= level and found.verdict != LIMIT_DECIDES
+        why = f" (a fall fails where p < {2 * level:.2g})" if fallen and not worse else ""
+        if found.limit is not None:
+            why += f" ({limit_words(found)})"
         told.append((worse, f"{suite}: {gain(found)}{why}"))
         table.append({"suite": suite, **_figures(found)})
     failed = [text for worse, text in told if worse]
@@ -150,19 +163,25 @@ def _signs(
     base_rows: Sequence[Row],
     settings: AnswersCheck,
     signals: Collection[str],
+    position: int,
 ) -> dg.AssetCheckEvaluation:
     base = {(row["protocol_id"], row["signal"]): row for row in base_rows}
+    suites = max(1, len({(row["suite"], row["protocol_id"]) for row in rows}))
     table, notable = [], []
     for row in rows:
         if row["signal"] not in signals:
             continue
         before = base.get((row["protocol_id"], row["signal"]), {})
-        if is_notable(row["share"], row["share_low"], before.get("share_high"), settings.share):
+        if more_broken(_share(before), _share(row) or _NONE, position, suites, least=settings.share):
             notable.append(f"{row['suite']}: {percent(row['share'])} {SIGNALS[row['signal']]}{_in_base(before)}")
         shown = {name: row[name] for name in ("suite", "signal", "hits", "answers", "share", "share_low", "share_high")}
         table.append({**shown, "share_in_base": before.get("share")})
     description = "; ".join(notable) or "no more than in the base, or too few to tell"
     return evaluation(spec, key, settings.severity, not notable, description, signs=table)
+
+
+def _share(row: Row) -> Share | None:
+    return Share(row["hits"], row["answers"], row["share_low"], row["share_high"]) if row else None
 
 
 def _in_base(row: Row) -> str:

@@ -13,7 +13,7 @@ from ml_pipeline.assets.checkpoint_checks import CheckpointChecks
 from ml_pipeline.assets.metadata import report_link, stage_metadata
 from ml_pipeline.assets.retries import finished_before, runs_before
 from ml_pipeline.assets.specs import POINT_ASSETS
-from ml_pipeline.assets.standing import standing_metadata
+from ml_pipeline.assets.standing import position_in_run, standing_metadata
 from ml_pipeline.automation.native_crashes import CrashNotes
 from ml_pipeline.automation.run_locks import record_crashes, recorded_crash
 from ml_pipeline.checkpoints.catalogue import Catalogue
@@ -66,7 +66,11 @@ class ScoringRun:
         self._suites = pipeline.suites()
         self._listener = current_listener(context.log.info)
         self._checks = CheckpointChecks(
-            self._settings, self._stored_rows, context.selected_asset_check_keys, context.log.warning
+            self._settings,
+            self._stored_rows,
+            context.selected_asset_check_keys,
+            context.log.warning,
+            lambda checkpoint: position_in_run(store.duckdb, checkpoint),
         )
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         self._stages = [stage for stage in STAGES if stage in chosen]

@@ -14,9 +14,10 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.naming import partition_key
 from ml_pipeline.errors import StoreError
 from ml_pipeline.reports.comparison import Comparison
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
-from ml_pipeline.reports.wording import percent_interval, points
+from ml_pipeline.reports.wording import gain, limit_words, percent_interval
 from ml_pipeline.scoring.statistics import OVERALL
 from ml_pipeline.settings import BASE_SOURCE
 from ml_pipeline.stores.duckdb import DuckDBStore
@@ -27,8 +28,8 @@ _SHOWN_PROBES = 8
 
 
 def standing_metadata(store: DuckDBStore, checkpoint: Checkpoint, warn: Callable[[str], None]) -> Metadata:
-    """By suite: accuracy with its interval, the difference from base and predecessor (each a single test, with no
-    allowance for the run's other checkpoints), the probes lost against the base, and the run's curve so far.
+    """By suite: accuracy with its interval, the difference from base and predecessor (allowing
+    for the run's other checkpoints, as the report does), the probes lost against the base, and the run's curve so far.
 
     It is for the eye: where the database cannot be read, `warn` is told and there is none.
     """
@@ -44,6 +45,19 @@ def standing_metadata(store: DuckDBStore, checkpoint: Checkpoint, warn: Callable
         if found is not None and found.accuracy is not None:
             metadata |= _of_suite(curve, found, scores)
     return metadata
+
+
+def position_in_run(store: DuckDBStore, checkpoint: Checkpoint) -> int:
+    """The how manieth scored checkpoint of its run it is, from 1; 1 where the database cannot be read."""
+    sql = (
+        f"SELECT count(DISTINCT partition_key) AS before FROM {CHECKPOINT_SCORES.name} "
+        "WHERE source = ? AND run = ? AND iteration < ?"
+    )
+    try:
+        (row,) = store.query(sql, [checkpoint.source, checkpoint.run, checkpoint.iteration]).to_pylist()
+    except StoreError:
+        return 1
+    return 1 + int(row["before"])
 
 
 def _scores_around(store: DuckDBStore, checkpoint: Checkpoint) -> Scores:
@@ -83,8 +97,9 @@ def _of_suite(curve: RunCurve, point: Point, scores: Scores) -> Metadata:
 
 
 def _difference(found: Comparison) -> str:
-    interval = f"[{points(found.low)} to {points(found.high)}]"
-    return f"{points(found.delta)} points {interval}, p = {found.p_value:.3g} on {found.paired} probes"
+    if found.verdict == LIMIT_DECIDES:
+        return f"the token limit decides: {limit_words(found)},"
+    return f"{found.verdict}: {gain(found)} on {found.paired} probes,"
 
 
 def _lost(base: Point, point: Point, results: pd.DataFrame) -> list[dict[str, object]]:

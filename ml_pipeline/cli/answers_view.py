@@ -83,7 +83,7 @@ def _verdict(row: Any) -> tuple[str, str]:
     if row["finish_reason"] == "length":
         parts.append("cut at the token limit")
     if isinstance(row["response"], str) and isinstance(row["finish_reason"], str):
-        answer = Answer(str(row["prompt"]), row["response"], row["finish_reason"])
+        answer = Answer(str(row["prompt"]), row["response"], row["finish_reason"], row["probe_id"])
         parts += sorted(sign.replace("_", " ") for sign in signals_of(answer) & UNSOUND_SIGNALS - {"truncated"})
     parts += [f"{name} {row[key]:.1f}" for key, name in (("judge", "judge"), ("lek", "LEK")) if pd.notna(row[key])]
     return ", ".join(parts) or "not marked", style

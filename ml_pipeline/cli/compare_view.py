@@ -35,8 +35,8 @@ from ml_pipeline.reports.wording import (
 
 _READ = 20
 _LEGEND = (
-    "B - A: points on the probes scored for both, with the 95% interval; p: McNemar's exact test, that of a category "
-    "allowing for the others; unclear: p is 0.05 or more."
+    "B - A: points on the probes scored for both, with the 95% interval; p: McNemar's exact test; both allow for the "
+    "other categories; unclear: p is 0.05 or more; limit: the token limit decides."
 )
 
 

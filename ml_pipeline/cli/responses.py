@@ -51,7 +51,8 @@ def score() -> None:
 @click.argument("new")
 @reporting
 def compare(old: str, new: str) -> None:
-    """Compare two scored files of responses, by name or path: old, new, difference and its 95% interval."""
+    """Compare two scored files of responses, by name or path: old, new, difference and its interval, 95% for all
+    figures together."""
     from ml_pipeline.reports.response_files import compare_files, comparison_table
     from ml_pipeline.responses.files import file_partition_key
 

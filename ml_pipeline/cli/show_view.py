@@ -19,6 +19,7 @@ from ml_pipeline.cli.view_parts import (
 from ml_pipeline.printable import printable
 from ml_pipeline.reports.checkpoint_page import CheckpointPage, Loss, SuitePage
 from ml_pipeline.reports.comparison import Comparison
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.pairs import pair_table
 from ml_pipeline.reports.runs import Point
@@ -29,6 +30,7 @@ from ml_pipeline.reports.wording import (
     UNSOUND_NOTE,
     difference,
     gain,
+    limit_words,
     marked,
     mean_difference,
     mean_name,
@@ -90,6 +92,8 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
     if (found := _against(page, suite)) is not None:
         told = f"{found.verdict} than" if found.verdict in VERDICT_STYLES else "no clear difference from"
         words = f"{told[0].upper()}{told[1:]} {_other(page)}: {gain(found)}."
+        if found.verdict == LIMIT_DECIDES:
+            words = f"The token limit decides the difference from {_other(page)}: {limit_words(found)}."
         yield terminal_text(f"\n{words}", options, VERDICT_STYLES.get(found.verdict, ""))
     if pair is not None and pair.differs:
         told = ", ".join(pair.differs)
@@ -123,7 +127,7 @@ def _place(suite: SuitePage) -> str:
     if not isinstance(rank, int):
         return ""
     tied = ", tied" if row["tied"] else ""
-    near = ", which these probes cannot tell from the best" if row["near_best"] else ""
+    near = ", which may be the truly best as well" if row["near_best"] else ""
     return f" · rank {rank} of {suite.ranked} in its run{tied}{near}"
 
 
@@ -132,9 +136,11 @@ def _accuracies(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions)
     against = {} if suite.pair is None else {one.category: one for one in suite.pair.categories}
     columns = ["accuracy", "", "right", "95% interval", *([f"vs {_short_other(page)}"] if against else [])]
     table = table_of(columns, options, right="right", folded="accuracy")
+    overall = suite.point.accuracy
+    of_answers = " answers" if overall is not None and overall.count > len(suite.point.passed) > 0 else ""
     for category in sorted(by_category, key=lambda name: (name != OVERALL, name)):
         estimate = by_category[category]
-        right = f"{round(estimate.value * estimate.count)} of {estimate.count}"
+        right = f"{round(estimate.value * estimate.count)} of {estimate.count}{of_answers}"
         if estimate.unscored:
             right += f", {estimate.unscored} n/a"
         bar = interval_bar(estimate, ascii_only=options.ascii_only)

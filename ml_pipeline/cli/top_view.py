@@ -21,11 +21,12 @@ from ml_pipeline.reports.leaderboard import verdict_of
 from ml_pipeline.reports.runs import Point
 from ml_pipeline.reports.standings import Ranking, Standing
 from ml_pipeline.reports.terminal import failure_lines, terminal_text
-from ml_pipeline.reports.trouble import first_trouble
+from ml_pipeline.reports.trouble import run_standing
 from ml_pipeline.reports.wording import (
     NO_SCORES,
     NONE,
     UNSOUND_NOTE,
+    asked,
     difference,
     headline,
     marked,
@@ -38,9 +39,10 @@ _JUDGE = "judge:avg"
 _ITERATIONS = 2
 _SIGNS = {"better": "▲", "worse": "▼"}
 _LEGEND = (
-    "accuracy with its 95% interval; vs base, vs prev: points on the same probes, with the interval; p: McNemar's "
-    "exact test against the base, all checkpoints of the run allowed for; unclear: p is 0.05 or more; ▲ ▼: clearly "
-    "better or worse than the checkpoint before; =: tied."
+    "accuracy with its 95% interval; vs base, vs prev: points on the same probes; p: McNemar's exact test against the "
+    "base; p and the interval beside it allow for all checkpoints of the run; unclear: p is 0.05 or more; limit: the "
+    "token limit decides; ▲ ▼: clearly better or worse than the checkpoint before; =: tied; the highest of many looks "
+    "better than it is."
 )
 
 
@@ -68,7 +70,7 @@ def top_view(
 def _block(ranking: Ranking, most: int, options: ConsoleOptions) -> Iterator[RenderableType]:
     base = ""
     if ranking.base is not None and ranking.base.accuracy is not None:
-        base = f" {percent_interval(ranking.base.accuracy)} of {ranking.base.accuracy.count}"
+        base = f" {percent_interval(ranking.base.accuracy)} of {asked(ranking.base)}"
     yield heading(f"{ranking.suite} · base {printable(ranking.base_model, 60)}{base}", options)
     shown = ranking.standings[:most]
     if any(standing.rank for standing in shown):
@@ -80,11 +82,14 @@ def _block(ranking: Ranking, most: int, options: ConsoleOptions) -> Iterator[Ren
         yield terminal_text(f"{left} more; `-n {len(ranking.standings)}` shows all", options, "dim")
     curves = dict.fromkeys(standing.curve for standing in ranking.standings)
     for curve in curves:
-        if not ranking.each_run and curve.best:
+        if not ranking.each_run and curve.ranked:
             yield terminal_text(headline(curve), options)
-        if (trouble := first_trouble(curve)) is not None:
+        standing = run_standing(curve)
+        if (trouble := standing.trouble) is not None:
             sign = "!" if options.ascii_only else "▼"
             yield terminal_text(f"{sign} {curve.name} {trouble.text}.", options, "red")
+        for words in standing.limits:
+            yield terminal_text(f"! {curve.name}: {words}.", options, "yellow")
 
 
 def _ranked(ranking: Ranking, standings: Sequence[Standing], options: ConsoleOptions) -> RenderableType:

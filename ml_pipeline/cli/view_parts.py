@@ -14,7 +14,12 @@ from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.reports.wording import NONE, p_value, signed
 
 VERDICT_STYLES = {"better": "bold green", "worse": "bold red"}
-SHORT_VERDICTS = {"no clear difference": "unclear", "no base to compare with": "no base", "not scored": "unscored"}
+SHORT_VERDICTS = {
+    "no clear difference": "unclear",
+    "the token limit decides": "limit",
+    "no base to compare with": "no base",
+    "not scored": "unscored",
+}
 
 
 def table_of(columns: Sequence[str], options: ConsoleOptions, *, right: str = "", folded: str = "") -> Table:

@@ -78,7 +78,7 @@ def changes(moment: Moment, before: Moment | None) -> Iterator[str]:
     for score in reversed(moment.latest):
         if score.key not in known:
             delta = "" if score.delta_to_base is None else f", {points(score.delta_to_base)} against the base"
-            told = f"{score.suite} {percent_interval(score.accuracy)} of {score.accuracy.count}{delta}"
+            told = f"{score.suite} {percent_interval(score.accuracy)} of {score.accuracy.count} answers{delta}"
             yield f"{_clock(score.scored_at)} scored {score.partition_key}: {told}"
     was = set() if old is None else {run.current for run in old.active}
     for run in now.active:

@@ -113,7 +113,9 @@ def degeneration(responses: Sequence[Row]) -> list[Row]:
         of_suite = [response for response in responses if response["suite"] == suite]
         identity = {name: of_suite[0][name] for name in _IDENTITY_NAMES}
         finished = [response for response in of_suite if unfinished_reason(stored_completion(response)) is None]
-        answers = [Answer(r["prompt"], r["response"], r["finish_reason"]) for r in finished]
+        answers = [
+            Answer(r["prompt"], r["response"], r["finish_reason"], r["template"] or r["probe_id"]) for r in finished
+        ]
         lost = len(of_suite) - len(finished)
         rows += [{**identity, **asdict(rate), "unscored": lost} for rate in degeneration_rates(answers)]
     return rows

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ml_pipeline.checkpoints.naming import partition_key, run_id
-from ml_pipeline.scoring.statistics import wilson_interval
+from ml_pipeline.scoring.means import wilson_interval
 from ml_pipeline.settings import IMPORTED_SOURCE
 from ml_pipeline.stores.tables import CHECKPOINT_SCORES, JUDGEMENTS, PROBE_RESULTS
 

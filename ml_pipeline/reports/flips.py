@@ -81,9 +81,9 @@ class AnswerBook:
 
     def flips(self, curve: RunCurve) -> list[FlipSet]:
         """From the base (without one: the first checkpoint) to the best checkpoint, and from there to the last."""
-        if not curve.best:
+        if not curve.highest:
             return []
-        best, last = curve.best[0], curve.points[-1]
+        best, last = curve.highest[0], curve.points[-1]
         pairs = [(curve.base or curve.points[0], best), (best, last)]
         return [self._of_pair(curve, before, after) for before, after in pairs if before is not after]
 

@@ -44,7 +44,7 @@ def category_heat_map(curve: RunCurve) -> HeatMap:
 def _columns(curve: RunCurve) -> list[Point]:
     room = _MOST_COLUMNS - 1 if len(curve.points) > _MOST_COLUMNS else len(curve.points)
     kept = {id(curve.points[index]) for index in evenly(len(curve.points), room)}
-    kept |= {id(point) for point in curve.best[:1]}
+    kept |= {id(point) for point in curve.highest[:1]}
     shown = [point for point in curve.points if id(point) in kept]
     return [point for point in (curve.base, *shown) if point is not None]
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-from ml_pipeline.scoring.student import Z_95
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +21,3 @@ class Estimate:
     def clearly_above(self, other: Estimate) -> bool:
         """Whether the whole interval lies above the other's: stricter than a test at 5%, so it cries wolf rarely."""
         return self.low is not None and other.high is not None and self.low > other.high
-
-
-def difference_interval(better: int, worse: int, total: int) -> tuple[float, float]:
-    """95% interval of a paired difference of shares: of `total` probes, `better` were gained and `worse` were lost.
-
-    The adjusted Wald interval of Bonett and Price (2012, "Adjusted Wald Confidence Interval for a Difference of
-    Binomial Proportions Based on Paired Data"): one probe is added to either side, which keeps its coverage near 95%
-    on a few dozen probes, where the plain Wald interval is too narrow. Cut to -1..1.
-    """
-    gained, lost = (better + 1) / (total + 2), (worse + 1) / (total + 2)
-    difference = gained - lost
-    margin = Z_95 * math.sqrt((gained + lost - difference**2) / (total + 2))
-    return max(-1.0, difference - margin), min(1.0, difference + margin)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ml_pipeline.reports.conclusions import ranks
 from ml_pipeline.reports.runs import EvaluationKey, Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import IDENTITY_COLUMNS, Scores
 
@@ -18,6 +19,9 @@ _COLUMN_TYPES = {
     "tied": "boolean",
     "best": "boolean",
     "near_best": "boolean",
+    "best_luck": "Float64",
+    "best_low": "Float64",
+    "best_high": "Float64",
     "accuracy": "Float64",
     "accuracy_low": "Float64",
     "accuracy_high": "Float64",
@@ -34,6 +38,8 @@ _COLUMN_TYPES = {
     "p_value": "Float64",
     "p_adjusted": "Float64",
     "detectable": "Float64",
+    "base_cut": "Float64",
+    "cut": "Float64",
     "templates": "Int64",
     "beyond_low": "Float64",
     "beyond_high": "Float64",
@@ -57,11 +63,16 @@ def leaderboard(scores: Scores) -> pd.DataFrame:
     """Rank the checkpoints of each run, suite and protocol by overall accuracy; the bases come last.
 
     Shares are 0..1. `rank` 1 is the highest accuracy; equal accuracies share a rank and are `tied`, so a run may have
-    several `best`. `near_best` marks those that the probes cannot tell apart from the best. `delta`, its 95% interval
-    (Bonett and Price), `better`, `worse` and `p_value` (McNemar's exact test) compare with the base of the same
-    `protocol_id` on the `paired` probes that both have a score for; without such a base they are empty. `p_adjusted`
-    allows for the number of checkpoints (Holm), and the verdict follows it; `detectable` is the smallest difference
-    that so many probes find 4 times in 5. `beyond_*` ask the same of other templates than the `templates` of the suite.
+    several `best`, and has none where all are worse than the base, without a right answer or broken. `near_best` marks
+    others that may be the truly best one as well: in 95% of runs it is one of those and the best. `best_luck` is by how
+    much the best accuracy probably lies above its truth, being the highest of several, `best_low` and `best_high` its
+    interval that allows for that. `delta`, its interval (Bonett and Price), `better`, `worse` and `p_value` (McNemar's
+    exact test) compare with the base of the same `protocol_id` on the `paired` probes that both have a score for;
+    without such a base they are empty. `p_adjusted` (Holm) and the interval (Bonferroni) allow for the number of
+    checkpoints, and the verdict follows both; `detectable` is the smallest difference that so many probes find 4 times
+    in 5. Where the token limit cut very different shares of the answers, these are `base_cut` and `cut`, and `delta`
+    and verdict rest on the probes that both finished. `beyond_*` ask the same of other templates than the `templates`
+    of the suite.
     `previous_*` compare with the checkpoint before, `lek_*` and `judge_*` the mean of that figure with the base's
     (paired bootstrap). A checkpoint with no scored probe has no rank. A base has one row of its own, without rank and
     with the verdict 'base'.
@@ -74,7 +85,9 @@ def leaderboard_of(curves: Iterable[RunCurve]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     bases: dict[EvaluationKey, Point] = {}
     for curve in curves:
-        rows.extend(sorted((_row(curve, point) for point in curve.points), key=_standing))
+        places = ranks([point.accuracy.value if point.accuracy else None for point in curve.points])
+        made = (_row(curve, point, place) for point, place in zip(curve.points, places, strict=True))
+        rows.extend(sorted(made, key=_standing))
         if curve.base is not None:
             bases[curve.base.key] = curve.base
     rows.extend(_base_row(base) for base in bases.values())
@@ -91,14 +104,13 @@ def verdict_of(curve: RunCurve, point: Point) -> str:
     return point.vs_base.verdict
 
 
-def _row(curve: RunCurve, point: Point) -> dict[str, Any]:
-    values = sorted((other.accuracy.value for other in curve.points if other.accuracy), reverse=True)
+def _row(curve: RunCurve, point: Point, place: tuple[int | None, bool]) -> dict[str, Any]:
     row = {**point.identity, **_accuracy(point), "verdict": verdict_of(curve, point), "trend": curve.trend}
     row["best"], row["near_best"] = point in curve.best, point in curve.near_best
-    if point.accuracy is not None:
-        better = sum(value > point.accuracy.value for value in values)
-        row["rank"] = better + 1
-        row["tied"] = sum(value == point.accuracy.value for value in values) > 1
+    row["rank"], row["tied"] = place
+    if point in curve.best:
+        row["best_luck"] = curve.luck
+        row["best_low"], row["best_high"] = curve.chosen_interval(point) or (None, None)
     if curve.base is not None:
         row["base_partition_key"] = curve.base.identity["partition_key"]
         row["base_accuracy"] = curve.base.accuracy.value if curve.base.accuracy else None
@@ -124,6 +136,8 @@ def _against_base(base: Point, point: Point) -> dict[str, Any]:
         same = ("delta", "paired", "better", "worse", "p_value", "p_adjusted", "detectable")
         row |= {name: getattr(found, name) for name in same}
         row |= {"delta_low": found.low, "delta_high": found.high}
+        if found.limit is not None:
+            row |= {"base_cut": found.limit.cut_reference, "cut": found.limit.cut_candidate}
         if (beyond := found.beyond) is not None:
             row |= {"templates": beyond.count, "beyond_low": beyond.low, "beyond_high": beyond.high}
             row["beyond_p_value"] = beyond.p_value

@@ -52,7 +52,7 @@ _PROVENANCE = {
 @dataclass(frozen=True, slots=True)
 class CategoryPair:
     """A category, or all together ('overall'): the two accuracies, each on all its own probes, and their difference on
-    those that both have; None where no probe is scored for both. The p value of a category allows for the others."""
+    those that both have; None where no probe is scored for both. That of a category allows for the others."""
 
     category: str
     a: Estimate | None
@@ -169,7 +169,7 @@ def _suite_pair(
     templates = {**a.templates, **b.templates}
     means = []
     for metric in sorted(a.means.keys() & b.means.keys()):
-        if found := compare_means(a.means[metric], b.means[metric], templates):
+        if found := compare_means(a.means[metric], b.means[metric], templates, cut=(a.cut, b.cut)):
             means.append(MeanPair(metric, a.overall(metric), b.overall(metric), found))
     return SuitePair(
         suite=b.key[1],
@@ -185,15 +185,16 @@ def _suite_pair(
 def _by_category(
     a: Point, b: Point, templates: Mapping[str, str], categories: Mapping[str, str]
 ) -> Sequence[CategoryPair]:
-    overall = CategoryPair(OVERALL, a.accuracy, b.accuracy, compare(a.passed, b.passed, templates))
+    overall = CategoryPair(OVERALL, a.accuracy, b.accuracy, compare(a.passed, b.passed, templates, cut=(a.cut, b.cut)))
     names = sorted(set(categories.values()))
     if len(names) < 2:
         return [overall]
+    of_name = [{probe for probe, category in categories.items() if category == name} for name in names]
+    tests = sum(bool(probes & a.passed.keys() & b.passed.keys()) for probes in of_name)
     parts = []
-    for name in names:
-        probes = {probe for probe, category in categories.items() if category == name}
+    for probes in of_name:
         of_a, of_b = ({p: v for p, v in point.passed.items() if p in probes} for point in (a, b))
-        parts.append(compare(of_a, of_b, templates))
+        parts.append(compare(of_a, of_b, templates, tests=max(1, tests), cut=(a.cut, b.cut)))
     return [
         overall,
         *(

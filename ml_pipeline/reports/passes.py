@@ -8,6 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 from ml_pipeline.reports.comparison import Passes
+from ml_pipeline.scoring.degeneration import Answer, signals_of
+
+_ENDLESS = frozenset({"looping", "repetitive"})
 
 
 def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Passes]:
@@ -20,3 +23,15 @@ def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, 
         name: {probe: Fraction(sum(passed), len(passed)) for probe, passed in by_probe.items()}
         for name, by_probe in answers.items()
     }
+
+
+def cut_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], frozenset[str]]:
+    """The probes of which the token limit cut an answer of one checkpoint before its end, by suite and protocol id: an
+    answer that goes round in circles has none."""
+    cut: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in results:
+        if row["finish_reason"] == "length" and not _ENDLESS & signals_of(
+            Answer("", row["response"], "length", row["probe_id"])
+        ):
+            cut[row["suite"], row["protocol_id"]].add(row["probe_id"])
+    return {name: frozenset(probes) for name, probes in cut.items()}

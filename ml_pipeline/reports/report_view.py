@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES, NO_DIFFERENCE
 from ml_pipeline.reports.flips import AnswerBook, FlipSet
 from ml_pipeline.reports.heat_map import HeatMap, category_heat_map
 from ml_pipeline.reports.intervals import Estimate
@@ -15,7 +16,7 @@ from ml_pipeline.reports.provenance import UnscoredBook, UnscoredGroup, provenan
 from ml_pipeline.reports.render import to_svg
 from ml_pipeline.reports.runs import Point, RunCurve
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.reports.trouble import first_trouble
+from ml_pipeline.reports.trouble import run_standing
 from ml_pipeline.reports.wording import (
     NONE,
     difference,
@@ -34,7 +35,7 @@ from ml_pipeline.reports.wording import (
 FEW_ROWS = 24
 _FAILED_SINCE = "newest attempt failed"
 _THINNED_ROWS = 10
-_SIGNS = {"better": "▲", "worse": "▼", "no clear difference": "≈"}
+_SIGNS = {"better": "▲", "worse": "▼", NO_DIFFERENCE: "≈", LIMIT_DECIDES: "✂"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,12 @@ class Section:
     verdict: Verdict | None
     trouble: str
     calm: bool
+    limits: tuple[str, ...]
     spark: str
     trend: str
     base_bar: Estimate | None
     best_bar: Estimate | None
+    best_name: str
     checkpoints: int
     plots: tuple[Plot, ...]
     heat_map: HeatMap | None
@@ -105,10 +108,11 @@ def sections(scores: Scores, curves: Sequence[RunCurve]) -> list[Section]:
 
 
 def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, unscored: UnscoredBook, anchor: str) -> Section:
-    trouble = first_trouble(curve)
-    best = curve.best[0] if curve.best else None
+    standing = run_standing(curve)
+    trouble = standing.trouble
+    best = curve.highest[0] if curve.highest else None
     extra = _extra_columns(curve)
-    rows = _rows(curve, extra, None if trouble is None else trouble.iteration)
+    rows = _rows(curve, extra, None if trouble is None or trouble.suite != curve.suite else trouble.iteration)
     short = () if len(rows) <= FEW_ROWS else _short(rows)
     return Section(
         anchor=anchor,
@@ -120,16 +124,18 @@ def _section(scores: Scores, curve: RunCurve, answers: AnswerBook, unscored: Uns
         ranked=best is not None or (curve.base is not None and curve.base.accuracy is not None),
         verdict=None if best is None else _run_verdict(curve, best),
         trouble="" if trouble is None else f"{trouble.text[0].upper()}{trouble.text[1:]}.",
-        calm=trouble is None and len(curve.points) + (curve.base is not None) > 1,
+        calm=standing.calm,
+        limits=tuple(f"{words[0].upper()}{words[1:]}." for words in standing.limits),
         spark=sparkline([accuracy.value if accuracy else None for _, accuracy in curve.course], 24)
         if len(curve.course) > 1
         else "",
         trend=curve.trend,
         base_bar=curve.base.accuracy if curve.base else None,
         best_bar=best.accuracy if best else None,
+        best_name="best" if curve.best else "highest",
         checkpoints=len(curve.points),
         plots=tuple(_plots(curve, anchor)),
-        heat_map=category_heat_map(curve) if curve.best else None,
+        heat_map=category_heat_map(curve) if curve.ranked else None,
         headings=tuple(extra),
         rows=rows,
         short_rows=short,
@@ -150,14 +156,14 @@ def _failed(curve: RunCurve) -> Iterator[UnscoredGroup]:
 
 def _verdict(curve: RunCurve, point: Point) -> Verdict:
     words = verdict_of(curve, point)
-    style = {NO_BASE: "none", NOT_SCORED: "none", "no clear difference": "same"}.get(words, words)
+    style = {NO_BASE: "none", NOT_SCORED: "none", NO_DIFFERENCE: "same", LIMIT_DECIDES: "none"}.get(words, words)
     return Verdict(words, _SIGNS.get(words, ""), style)
 
 
 def _run_verdict(curve: RunCurve, best: Point) -> Verdict:
     """That of the best checkpoint; where it proves nothing, that of all checkpoints together."""
     of_best, together = _verdict(curve, best), curve.vs_base
-    if of_best.style != "same" or together is None or together.verdict == "no clear difference":
+    if of_best.style != "same" or together is None or together.verdict in (NO_DIFFERENCE, LIMIT_DECIDES):
         return of_best
     return Verdict(f"{together.verdict} as a whole", _SIGNS[together.verdict], together.verdict)
 
@@ -180,7 +186,7 @@ def _rows(curve: RunCurve, extra: dict[str, Callable[[Point], str]], trouble: in
             verdict=None if is_base else _verdict(curve, point),
             p_value="" if point.vs_base is None else p_value(point.vs_base.p_adjusted),
             cells=tuple(cell(point) for cell in extra.values()),
-            notable=is_base or point is (curve.best[0] if curve.best else None) or point.iteration == trouble,
+            notable=is_base or point is (curve.highest[0] if curve.highest else None) or point.iteration == trouble,
         )
         rows.append(row)
     return _with_failures(curve, rows, len(extra))
@@ -211,11 +217,11 @@ def _short(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     """The columns after accuracy that have a figure anywhere in the run: heading -> a checkpoint's cell."""
     judged = curve.judge_metrics
-    shown = {"judge:avg": "avg"} if "judge:avg" in judged and curve.best else judged
+    shown = {"judge:avg": "avg"} if "judge:avg" in judged and curve.ranked else judged
     columns: dict[str, Callable[[Point], str]] = {}
-    if curve.best and curve.base is not None:
+    if curve.ranked and curve.base is not None:
         columns["vs base, points"] = lambda point: difference(point.vs_base)
-    if curve.best and len(curve.points) > 1:
+    if curve.ranked and len(curve.points) > 1:
         columns["vs the one before"] = _step
     for metric in curve.sample_metrics:
         columns[metric] = _share_of(metric)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
@@ -16,22 +19,27 @@ from ml_pipeline.errors import StoreError
 from ml_pipeline.reports.comparison import compare
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.wording import NONE
-from ml_pipeline.scoring.means import mean_interval
-from ml_pipeline.scoring.statistics import wilson_interval
-from ml_pipeline.scoring.student import t_quantile_95
+from ml_pipeline.scoring.means import error_by_sums, lopsided, mean_by_sums, spread_count, wilson_interval
+from ml_pipeline.scoring.statistics import holm_confidence
+from ml_pipeline.scoring.student import t_quantile
 from ml_pipeline.stores.duckdb import DuckDBStore
 
 Floats = npt.NDArray[np.float64]
+_Interval = Callable[[float], tuple[float, float] | None]
 _PASSES = ("passed", "strict_passed", "flexible_passed")
+_FIGURE = ("model", "suite", "dimension")
+_MOST_ANSWERS = 1000
+"""Of so many answers to one prompt the share that passed is told exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class FigureComparison:
     """One figure of two models, or of one model in two files.
 
-    `old` and `new` are its means, `delta` their difference (new minus old), `low` and `high` its 95% interval, None
-    where there are too few responses for one. Where prompts are in both files, only those count, each once, and
-    `paired` says how many; where none is, `paired` is 0 and all responses count. `clear` says that 0 lies outside.
+    `old` and `new` are its means, `delta` their difference (new minus old), `low` and `high` its interval, which allows
+    for all figures that are looked at together: None where there are too few responses for one, or no spread. Where
+    prompts are in both files, only those count, each once, and `paired` says how many; where none is, `paired` is 0 and
+    all responses count. `clear` says that 0 lies outside.
     """
 
     suite: str | None
@@ -53,29 +61,44 @@ class FigureComparison:
 
 @dataclass(frozen=True, slots=True)
 class ModelComparison:
-    """All figures that both have, of a model of the old file and one of the new."""
+    """All figures that both have, of a model of the old file and one of the new.
+
+    The intervals are those of `confidence`, so that of the `looked_at` figures of all models none is clear by chance
+    19 times in 20 (Holm).
+    """
 
     old_model: str
     new_model: str
     figures: Sequence[FigureComparison]
+    confidence: float
+    looked_at: int
 
 
 def averages(store: DuckDBStore, partition_key: str, most: int) -> list[dict[str, Any]]:
     """The first `most` rows of view response_averages of one file, each mean with its 95% interval."""
     rows = store.query(
-        "SELECT model, suite, dimension, mean, standard_deviation, scored, unscored FROM response_averages "
+        "SELECT model, suite, dimension, mean, scored, unscored FROM response_averages "
         "WHERE partition_key = ? ORDER BY model, suite, dimension LIMIT ?",
         [partition_key, most],
     ).to_pylist()
-    return [
-        {
-            **{name: row[name] for name in ("model", "suite", "dimension", "mean")},
-            "low": estimate.low if (estimate := _estimate(row)) else None,
-            "high": estimate.high if estimate else None,
-            **{name: row[name] for name in ("scored", "unscored")},
-        }
-        for row in rows
-    ]
+    by_prompt = store.query(
+        "SELECT model, suite, dimension, sum(score) AS sum, count(score) AS size FROM response_figures "
+        "WHERE partition_key = ? AND score IS NOT NULL GROUP BY model, suite, dimension, prompt_id ORDER BY ALL",
+        [partition_key],
+    )
+    figures: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
+    for place, key in enumerate(zip(*(by_prompt[name].to_pylist() for name in _FIGURE), strict=True)):
+        figures[key].append(place)
+    sums, sizes = _numbers(by_prompt, "sum"), _numbers(by_prompt, "size")
+    shown = []
+    for row in rows:
+        places = figures.get((row["model"], row["suite"], row["dimension"]), [])
+        answers = _Answers(sums[places], sizes[places])
+        estimate = _estimate(row["dimension"], answers, row["unscored"]) if places else None
+        ends = {"low": estimate.low if estimate else None, "high": estimate.high if estimate else None}
+        named = {name: row[name] for name in (*_FIGURE, "mean")}
+        shown.append({**named, **ends, "scored": row["scored"], "unscored": row["unscored"]})
+    return shown
 
 
 def compare_files(store: DuckDBStore, old_key: str, new_key: str) -> list[ModelComparison]:
@@ -93,7 +116,14 @@ def compare_files(store: DuckDBStore, old_key: str, new_key: str) -> list[ModelC
             f"{old_key} and {new_key} have no model in common: {_some(old_models)}; {_some(new_models)}. "
             "Files of one model each are compared whatever it is called: cut them by model."
         )
-    return [ModelComparison(old, new, _figures(store, (old_key, old), (new_key, new))) for old, new in pairs]
+    measured = [_figures(store, (old_key, old), (new_key, new)) for old, new in pairs]
+    # What has no interval at any confidence can be no find, and asks for no allowance.
+    every = [figure for figures in measured for figure in figures if figure.at(0.95).low is not None]
+    confidence = holm_confidence(len(every), lambda level: sum(figure.at(level).clear for figure in every))
+    return [
+        ModelComparison(old, new, [figure.at(confidence) for figure in figures], confidence, len(every))
+        for (old, new), figures in zip(pairs, measured, strict=True)
+    ]
 
 
 def scored_versions(store: DuckDBStore) -> dict[str, tuple[int, int]]:
@@ -106,7 +136,11 @@ def comparison_table(compared: ModelComparison) -> Table:
     """A comparison for the terminal; what is clearly not chance is bold."""
     same = compared.old_model == compared.new_model
     table = Table(title=Text(compared.new_model if same else f"{compared.old_model} -> {compared.new_model}"))
-    for name in ("suite", "figure", "old", "new", "delta", "95% interval", "responses"):
+    if compared.looked_at > 1:
+        table.caption = (
+            f"intervals of {compared.confidence:.2%} each: 95% for all {compared.looked_at} figures together"
+        )
+    for name in ("suite", "figure", "old", "new", "delta", "interval", "responses"):
         table.add_column(name, justify="left" if name in ("suite", "figure") else "right")
     for figure in compared.figures:
         interval = NONE if figure.low is None else f"{figure.low:+.3f} to {figure.high:+.3f}"
@@ -131,7 +165,7 @@ def _models(store: DuckDBStore, partition_key: str) -> list[str]:
     return models
 
 
-def _figures(store: DuckDBStore, old: tuple[str, str], new: tuple[str, str]) -> list[FigureComparison]:
+def _figures(store: DuckDBStore, old: tuple[str, str], new: tuple[str, str]) -> list[_Measured]:
     both = store.query(
         "SELECT suite, dimension FROM response_averages WHERE partition_key = ? AND model = ? AND scored > 0 "
         "INTERSECT SELECT suite, dimension FROM response_averages WHERE partition_key = ? AND model = ? AND scored > 0 "
@@ -143,7 +177,7 @@ def _figures(store: DuckDBStore, old: tuple[str, str], new: tuple[str, str]) -> 
 
 def _figure(
     store: DuckDBStore, old: tuple[str, str], new: tuple[str, str], suite: str | None, dimension: str
-) -> FigureComparison:
+) -> _Measured:
     one = "FROM response_figures WHERE partition_key = ? AND model = ? AND suite IS NOT DISTINCT FROM ? "
     one += "AND dimension = ? AND score IS NOT NULL"
     # One value a prompt. Two prompts of one id count as one only if their texts, where both files have them, agree.
@@ -155,51 +189,105 @@ def _figure(
         [*wanted[0], *wanted[1]],
     )
     if pairs.num_rows:
-        before, after = pairs["old"].to_numpy(), pairs["new"].to_numpy()
-        interval = _paired_interval(dimension, before, after)
-        paired = pairs.num_rows
-    else:
-        before, after = (store.query(f"SELECT score {one}", values)["score"].to_numpy() for values in wanted)
-        interval = _welch_interval(before, after)
-        paired = 0
-    low, high = interval or (None, None)
-    means = float(before.mean()), float(after.mean())
-    return FigureComparison(suite, dimension, *means, means[1] - means[0], low, high, paired, len(before), len(after))
+        before, after = (_Answers(pairs[side].to_numpy(), np.ones(pairs.num_rows)) for side in ("old", "new"))
+        return _Measured(suite, dimension, before, after, pairs.num_rows, _paired(dimension, before.sums, after.sums))
+    by_prompt = f"SELECT sum(score) AS sum, count(score) AS size {one} GROUP BY prompt_id ORDER BY prompt_id"
+    sides = [store.query(by_prompt, values) for values in wanted]
+    before, after = (_Answers(_numbers(side, "sum"), _numbers(side, "size")) for side in sides)
+    return _Measured(suite, dimension, before, after, 0, _independent(dimension, before, after))
 
 
-def _paired_interval(dimension: str, before: Floats, after: Floats) -> tuple[float, float] | None:
-    if dimension in _PASSES and np.isin([before, after], (0, 1)).all():
-        reference, candidate = ({str(i): bool(v) for i, v in enumerate(values)} for values in (before, after))
+@dataclass(frozen=True)
+class _Answers:
+    """Figures of the answers to each prompt: their sum and their number."""
+
+    sums: Floats
+    sizes: Floats
+
+    @property
+    def count(self) -> int:
+        return round(float(self.sizes.sum()))
+
+    @property
+    def mean(self) -> float:
+        return float(self.sums.sum() / self.sizes.sum())
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A figure of the two, before it is known with how many others it is looked at."""
+
+    suite: str | None
+    dimension: str
+    before: _Answers
+    after: _Answers
+    paired: int
+    interval: _Interval
+
+    def at(self, confidence: float) -> FigureComparison:
+        means = self.before.mean, self.after.mean
+        low, high = self.interval(confidence) or (None, None)
+        counts = self.paired, self.before.count, self.after.count
+        return FigureComparison(self.suite, self.dimension, *means, means[1] - means[0], low, high, *counts)
+
+
+def _paired(dimension: str, before: Floats, after: Floats) -> _Interval:
+    if dimension in _PASSES:
+        reference, candidate = (
+            {
+                str(index): Fraction(value).limit_denominator(_MOST_ANSWERS)
+                for index, value in enumerate(values.tolist())
+            }
+            for values in (before, after)
+        )
         if compared := compare(reference, candidate):
-            return compared.low, compared.high
-    return mean_interval(after - before)
+            return compared.differences.interval
+    return lambda confidence: mean_by_sums(after - before, np.ones_like(after), confidence)
 
 
-def _welch_interval(before: Floats, after: Floats) -> tuple[float, float] | None:
-    """95% interval of the difference of two independent means. Source: B. L. Welch, Biometrika 34 (1947)."""
-    if min(len(before), len(after)) < 2:
-        return None
-    parts = [values.var(ddof=1) / len(values) for values in (before, after)]
-    delta, variance = float(after.mean() - before.mean()), float(sum(parts))
-    if not variance:
-        return delta, delta
-    freedom = variance**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (before, after), strict=True))
-    margin = t_quantile_95(max(1, math.floor(freedom))) * math.sqrt(variance)
-    return delta - margin, delta + margin
+def _independent(dimension: str, before: _Answers, after: _Answers) -> _Interval:
+    """Interval of the difference of two means of different prompts. None without two prompts each, or without spread.
+
+    Of passes it is that of A. Agresti and B. Caffo (The American Statistician 54, 2000), two answers of either kind
+    added, with the effective counts and Student's t, and cut to -1..1; of other figures B. L. Welch's (Biometrika 34,
+    1947) with the errors of the prompts' means, widened for lopsided figures as that of one mean.
+    """
+    if min(len(before.sums), len(after.sums)) < 2:
+        return lambda confidence: None
+
+    def of_passes(confidence: float) -> tuple[float, float]:
+        counts = [min(side.count, spread_count(side.sums, side.sizes, confidence)) + 2 for side in (before, after)]
+        shares = [(side.mean * (n - 2) + 1) / n for side, n in zip((before, after), counts, strict=True)]
+        variance = sum(share * (1 - share) / n for share, n in zip(shares, counts, strict=True))
+        margin = t_quantile(len(before.sums) + len(after.sums) - 2, confidence) * math.sqrt(variance)
+        return max(-1.0, shares[1] - shares[0] - margin), min(1.0, shares[1] - shares[0] + margin)
+
+    def of_means(confidence: float) -> tuple[float, float] | None:
+        sides = [(error_by_sums(side.sums, side.sizes) or 0.0, len(side.sums)) for side in (before, after)]
+        variance = sum(error**2 for error, _ in sides)
+        if not variance:
+            return None
+        freedom = variance**2 / sum(error**4 / (groups - 1) for error, groups in sides)
+        wide = lopsided(min(groups for _, groups in sides))
+        margin = wide * t_quantile(max(1, math.floor(freedom)), confidence) * math.sqrt(variance)
+        return after.mean - before.mean - margin, after.mean - before.mean + margin
+
+    return of_passes if dimension in _PASSES else of_means
 
 
-def _estimate(row: dict[str, Any]) -> Estimate | None:
-    """The mean of a row of view response_averages with its interval: Wilson's for shares, else Student's."""
-    count, mean, deviation = row["scored"], row["mean"], row["standard_deviation"]
-    if not count:
-        return None
-    if row["dimension"] in _PASSES:
-        low, high = wilson_interval(round(mean * count), count)
-        return Estimate(mean, low, high, count, row["unscored"])
-    if count < 2:
-        return Estimate(mean, None, None, count, row["unscored"])
-    margin = t_quantile_95(count - 1) * deviation / math.sqrt(count)
-    return Estimate(mean, mean - margin, mean + margin, count, row["unscored"])
+def _estimate(dimension: str, answers: _Answers, unscored: int) -> Estimate:
+    """A mean with its interval, which allows for several answers to one prompt: Wilson's for passes."""
+    if dimension in _PASSES:
+        count = min(float(answers.count), spread_count(answers.sums, answers.sizes))
+        ends: tuple[float | None, float | None] = wilson_interval(answers.mean * count, count)
+    else:
+        ends = mean_by_sums(answers.sums, answers.sizes) or (None, None)
+    return Estimate(answers.mean, *ends, answers.count, unscored)
+
+
+def _numbers(rows: pa.Table, column: str) -> Floats:
+    numbers: Floats = rows[column].to_numpy().astype(np.float64)
+    return numbers
 
 
 def _some(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ml_pipeline.printable import printable
+from ml_pipeline.reports import conclusions
 from ml_pipeline.reports.comparison import (
     Comparison,
     MeanComparison,
     Passes,
+    Probes,
     RunComparison,
     Templates,
     adjusted,
@@ -26,6 +28,7 @@ from ml_pipeline.reports.comparison import (
     compare_means,
     compare_run,
 )
+from ml_pipeline.reports.conclusions import AnswerTable, Fall, Share, base_fall_level
 from ml_pipeline.reports.failures import Failure, current_failures, failures_by_run
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.judge_scale import Scale, judge_scales
@@ -34,11 +37,14 @@ from ml_pipeline.reports.sample_metrics import is_sample_metric
 from ml_pipeline.reports.score_table import FIGURE_COLUMNS, JUDGE_PREFIX, UNSOUND_METRIC, score_table
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
 from ml_pipeline.scoring.degeneration import NOTABLE_SHARE, SIGNALS, UNSOUND_SIGNALS
+from ml_pipeline.scoring.means import effective_count, wilson_interval
 from ml_pipeline.scoring.statistics import OVERALL
 from ml_pipeline.settings import BASE_SOURCE
 
 EvaluationKey = tuple[str, str, str]
-_SAME = 1e-9
+_BROKEN = ("repetitive_share", "looping_share", "empty_share", "off_language_share")
+_CUT = "length"
+_SIGNS = (*(f"{signal}_share" for signal in SIGNALS), "unscored_share")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,8 @@ class Point:
     its passes by probe id.
 
     `means` are the figures of single probes whose means are compared, each the mean of the probe's samples: by metric
-    ("lek", "judge:<dimension>"), then by probe id.
+    ("lek", "judge:<dimension>"), then by probe id. `cut` are the probes of which the token limit cut an answer
+    before its end, `samples` is how often each was asked.
     """
 
     identity: Mapping[str, Any]
@@ -55,6 +62,8 @@ class Point:
     passed: Passes
     templates: Templates
     means: Mapping[str, Mapping[str, float]]
+    cut: Probes = frozenset()
+    samples: int = 1
     vs_base: Comparison | None = None
     vs_previous: Comparison | None = None
     previous: Point | None = None
@@ -99,15 +108,35 @@ class Point:
         """Whether so many of its answers are unsound that figures of their wording, and a judge's, say nothing."""
         return (self.unsound or 0.0) >= NOTABLE_SHARE
 
-    def mean_against(self, reference: Point, metric: str) -> MeanComparison | None:
-        """A figure of `means` against the reference's; None with fewer than two probes in common."""
-        return compare_means(reference.means.get(metric, {}), self.means.get(metric, {}), self.templates)
+    def share(self, metric: str) -> Share | None:
+        """A share of answers or probes that show a sign, as counts of probes: several answers to one probe may be
+        copies of each other. None when there is none."""
+        found = self.overall(metric)
+        if found is None or not found.count:
+            return None
+        probes = max(1, found.count // self.samples)
+        return Share(round(found.value * probes), probes, found.low, found.high)
+
+    def mean_against(self, reference: Point, metric: str, tests: int = 1) -> MeanComparison | None:
+        """A figure of `means` against the reference's, one of so many such comparisons; None with fewer than two probes
+        in common."""
+        confidence = conclusions.simultaneous_confidence(tests)
+        figures = reference.means.get(metric, {}), self.means.get(metric, {})
+        return compare_means(*figures, self.templates, confidence, cut=(reference.cut, self.cut))
 
     @property
     def unscored(self) -> int:
         """Probes of the suite that have no accuracy."""
         share = self.overall("unscored_share")
         return 0 if share is None else round(share.value * share.count)
+
+
+class RunGroup(list["RunCurve"]):
+    """The curves of one run, on all its suites: one run has one standing. `memo` keeps what was concluded from them."""
+
+    def __init__(self, curves: Iterable[RunCurve] = ()) -> None:
+        super().__init__(curves)
+        self.memo: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +158,7 @@ class RunCurve:
     losses: RunLosses
     judge_scale: Scale | None
     failures: tuple[Failure, ...] = ()
+    group: RunGroup = field(default_factory=RunGroup)
 
     @property
     def name(self) -> str:
@@ -166,31 +196,114 @@ class RunCurve:
         }
 
     @cached_property
+    def suites(self) -> int:
+        """How many curves the run has: what is said of it must hold over all of them."""
+        return max(1, len(self.group))
+
+    @cached_property
+    def ranked_suites(self) -> int:
+        """How many of them have accuracies, which may fall."""
+        return max(1, sum(curve.ranked for curve in self.group))
+
+    @cached_property
+    def ranked(self) -> bool:
+        """Whether any checkpoint has an accuracy."""
+        return any(point.accuracy is not None for point in self.points)
+
+    @cached_property
+    def answers(self) -> AnswerTable:
+        """The passes of the base and of all checkpoints, as `conclusions` takes them."""
+        base = None if self.base is None else self.base.passed
+        cut = [frozenset() if self.base is None else self.base.cut, *(point.cut for point in self.points)]
+        return AnswerTable.of(base, [point.passed for point in self.points], cut)
+
+    @cached_property
+    def falls(self) -> tuple[Fall | None, ...]:
+        """Where the accuracy fell, by checkpoint."""
+        return tuple(conclusions.falls(self.answers, self.ranked_suites))
+
+    @property
+    def reference(self) -> Point | None:
+        """What checkpoints are held against: the base, without one the first checkpoint."""
+        return self.base or (self.points[0] if self.points else None)
+
+    def signs(self, point: Point, position: int, *, first: bool = True) -> tuple[str, ...]:
+        """The metrics of broken answers that rose at the checkpoint of this position (from 1) in the run, in the order
+        of `scoring.degeneration.SIGNALS`; `first`: at the level of a run that is not known to be in trouble."""
+        if self.reference is None or point is self.reference:
+            return ()
+        found = []
+        for metric in _SIGNS:
+            before, now = self.reference.share(metric), point.share(metric)
+            if before is None or now is None:
+                continue
+            if conclusions.more_broken(before, now, position, self.suites, first=first):
+                found.append(metric)
+        return tuple(found)
+
+    @cached_property
+    def _eligible(self) -> tuple[Point, ...]:
+        """The checkpoints that may be called best: with an accuracy above 0 that is not worse than the base's, and
+        answers that are not broken."""
+        return tuple(
+            point
+            for position, point in enumerate(self.points, 1)
+            if point.accuracy is not None
+            and point.accuracy.value > 0
+            and not (point.vs_base is not None and point.vs_base.verdict == "worse")
+            and not set(self.signs(point, position)) & set(_BROKEN)
+        )
+
+    @cached_property
     def best(self) -> tuple[Point, ...]:
-        """The checkpoints of the highest accuracy, earliest first: several when they tie, none when none was scored."""
-        scored = [(point, point.accuracy.value) for point in self.points if point.accuracy is not None]
-        top = max((value for _, value in scored), default=math.nan)
-        return tuple(point for point, value in scored if abs(value - top) < _SAME)
+        """The checkpoints of the highest accuracy, earliest first: several when they tie; none where all are worse than
+        the base, without a right answer or broken."""
+        return _highest(self._eligible)
+
+    @cached_property
+    def highest(self) -> tuple[Point, ...]:
+        """The best, and where none may be called so those of the highest accuracy; none when none was scored."""
+        return self.best or _highest([point for point in self.points if point.accuracy is not None])
 
     @cached_property
     def near_best(self) -> tuple[Point, ...]:
-        """Checkpoints below the best that the probes cannot tell apart from it (McNemar's test at 5%)."""
+        """Checkpoints below the best that may be the truly best one as well (see `conclusions.may_be_best`)."""
         if not self.best:
             return ()
-        top = self.best[0]
+        eligible, best = set(map(id, self._eligible)), set(map(id, self.best))
         return tuple(
             point
-            for point in self.points
-            if point not in self.best
-            and (comparison := compare(top.passed, point.passed)) is not None
-            and comparison.verdict == "no clear difference"
+            for point, named in zip(self.points, conclusions.may_be_best(self.answers), strict=True)
+            if named and id(point) in eligible - best
         )
+
+    @cached_property
+    def luck(self) -> float | None:
+        """By how much (0..1) the best accuracy probably lies above its truth, being the highest of several; None for a
+        single checkpoint."""
+        return conclusions.luck_of_the_best(self.answers)
+
+    def chosen_interval(self, point: Point) -> tuple[float, float] | None:
+        """The 95% interval of an accuracy that was chosen for being the highest of the run's: its lower end allows for
+        all of them, so that it holds the truth whichever was chosen."""
+        count = sum(one.accuracy is not None for one in self.points)
+        accuracy = point.accuracy
+        if accuracy is None or not point.passed:
+            return None if accuracy is None or accuracy.low is None else (accuracy.low, accuracy.high or 1.0)
+        shares = [float(share) for share in point.passed.values()]
+        worth = effective_count(shares, [point.templates.get(probe, probe) for probe in point.passed])
+        right = min(1.0, accuracy.value) * worth
+        low, _ = wilson_interval(right, worth, conclusions.simultaneous_confidence(count))
+        _, high = wilson_interval(right, worth)
+        return low, high
 
     @cached_property
     def vs_base(self) -> RunComparison | None:
         """All checkpoints together against the base; None without a base or with fewer than two scored checkpoints."""
-        scored = [point.passed for point in self.points if point.passed]
-        return compare_run(self.base.passed, scored) if self.base is not None and len(scored) > 1 else None
+        scored = [point for point in self.points if point.passed]
+        if self.base is None or len(scored) < 2:
+            return None
+        return compare_run(self.base.passed, [p.passed for p in scored], cut=(self.base.cut, [p.cut for p in scored]))
 
     @cached_property
     def detectable(self) -> float | None:
@@ -199,18 +312,32 @@ class RunCurve:
         return statistics.median(found) if found else None
 
     @cached_property
+    def detectable_fall(self) -> float | None:
+        """The fall below the base at the newest checkpoint that is called trouble 4 times in 5; None without a base."""
+        found = next((point.vs_base for point in reversed(self.points) if point.vs_base is not None), None)
+        return None if found is None else found.detectable_at(2 * base_fall_level(len(self.points), self.ranked_suites))
+
+    @cached_property
     def trend(self) -> str:
-        """The course from the base (without one: from the first checkpoint) to the last, in words."""
+        """The course from the base (without one: from the first checkpoint) to the last, in words. A fall is one of
+        `falls`, so that a run that is sound is rarely called falling however often it is looked at."""
         path = [p for p in (self.base, *self.points) if p is not None and p.passed]
         if len(path) < 2:
             return "too few checkpoints"
-        peak = max(path, key=lambda point: point.accuracy.value if point.accuracy else -1.0)
-        since_start, since_peak = (_verdict(path[0], path[-1]), _verdict(peak, path[-1]))
-        if since_peak == "worse" and _verdict(path[0], peak) == "better":
-            return f"peaked at {peak.iteration}, then fell"
-        if since_start == "worse" or since_peak == "worse":
-            return "falling"
-        return "rising" if since_start == "better" else "no clear change"
+        last = next(index for index in reversed(range(len(self.points))) if self.points[index].passed)
+        point, fall = self.points[last], self.falls[last]
+        if fall is not None:
+            peak = _highest([one for one in self.points[:last] if one.accuracy is not None])
+            rose = peak and peak[0].vs_base is not None and peak[0].vs_base.verdict == "better"
+            return f"peaked at {peak[0].iteration}, then fell" if rose else "falling"
+        since_start = point.vs_base if self.base is not None else compare(path[0].passed, point.passed)
+        rising = since_start is not None and since_start.verdict == "better"
+        return "rising" if rising else "no clear change"
+
+
+def _highest(points: Sequence[Point]) -> tuple[Point, ...]:
+    placed = conclusions.ranks([point.accuracy.value if point.accuracy else None for point in points])
+    return tuple(point for point, (rank, _) in zip(points, placed, strict=True) if rank == 1)
 
 
 def run_curves(scores: Scores) -> list[RunCurve]:
@@ -232,20 +359,27 @@ def run_curves(scores: Scores) -> list[RunCurve]:
             curves[suite, str(identity["base_model"]), BASE_SOURCE, str(identity["run"]), protocol_id] = {}
     losses, scales = losses_by_run(scores.training_loss), judge_scales(scores.judgements)
     failures = failures_by_run(current_failures(scores))
-    return [
-        _curve(
+    groups: dict[tuple[str, ...], RunGroup] = defaultdict(RunGroup)
+    made = [
+        build_curve(
             names,
             curves[names].values(),
             bases.get((names[0], names[-1])),
             losses=losses.get((names[2], names[3]), {}),
             judge_scale=scales.get(names[0]),
             failures=failures.get((names[2], names[3]), ()),
+            group=groups[names[1:4]],
         )
         for names in sorted(curves)
     ]
+    for curve in made:
+        curve.group.append(curve)
+    return made
 
 
-def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, **beside: Any) -> RunCurve:
+def build_curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, **beside: Any) -> RunCurve:
+    """The curve of points of one suite, base model, source, run and protocol (`names`), each compared with the base and
+    with the one before; `beside` are the other fields of `RunCurve`."""
     suite, base_model, source, run, protocol_id = names
     ordered = sorted(points, key=lambda point: (point.iteration, point.key))
     before: list[Point | None] = [None, *ordered][: len(ordered)]
@@ -259,13 +393,15 @@ def _curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, 
 
 
 def _against(references: Sequence[Point | None], points: Sequence[Point]) -> list[Comparison | None]:
-    pairs = zip(references, points, strict=True)
-    return adjusted([None if r is None else compare(r.passed, point.passed, point.templates) for r, point in pairs])
+    pairs = list(zip(references, points, strict=True))
+    # Counted by accuracies: the passes of some may not be at hand, and were compared all the same.
+    tests = sum(r is not None and r.accuracy is not None and point.accuracy is not None for r, point in pairs)
+    return adjusted([None if r is None else compared(r, point, tests) for r, point in pairs])
 
 
-def _verdict(reference: Point, candidate: Point) -> str:
-    comparison = compare(reference.passed, candidate.passed)
-    return "no clear difference" if comparison is None else comparison.verdict
+def compared(reference: Point, point: Point, tests: int) -> Comparison | None:
+    """One of so many comparisons: a checkpoint's passes against another's."""
+    return compare(reference.passed, point.passed, point.templates, tests=max(1, tests), cut=(reference.cut, point.cut))
 
 
 def scored_points(scores: Scores) -> list[Point]:
@@ -286,6 +422,11 @@ def scored_points(scores: Scores) -> list[Point]:
         by_probe = rows.groupby([*EVALUATION_KEY, "probe_id"])[column].mean()
         for key, probe, value in _figures_of(by_probe.reset_index(), column):
             means[key][metric][probe] = value
+    cut: dict[EvaluationKey, set[str]] = defaultdict(set)
+    was_cut = scores.responses[scores.responses["finish_reason"].eq(_CUT)]
+    for key, probe, _ in _figures_of(was_cut, "finish_reason"):
+        cut[key].add(probe)
+    asked = scores.responses.groupby(EVALUATION_KEY)["sample"].max().to_dict()
     return [
         Point(
             row,
@@ -293,9 +434,21 @@ def scored_points(scores: Scores) -> list[Point]:
             {probe: _share(passed) for probe, passed in answers.get(_key(row), {}).items()},
             templates.get(_key(row), {}),
             means.get(_key(row), {}),
+            _unfinished(cut.get(_key(row), ()), figures.get(_key(row), {})),
+            int(asked.get(_key(row), 1)),
         )
         for row in _records(scores.identities())
     ]
+
+
+def _unfinished(cut: Iterable[str], figures: Mapping[str, Mapping[str, Estimate]]) -> Probes:
+    """The probes whose answers the token limit cut before their end: none where most of what it cut goes round in
+    circles, for which no limit would be enough."""
+    shares = {name: figures.get(f"{name}_share", {}).get(OVERALL) for name in ("truncated", "looping", "repetitive")}
+    value = {name: 0.0 if found is None else found.value for name, found in shares.items()}
+    if 2 * max(value["looping"], value["repetitive"]) > value["truncated"]:
+        return frozenset()
+    return frozenset(cut)
 
 
 def _share(passed: Sequence[bool]) -> bool | Fraction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ from ml_pipeline.reports.losses import TRAIN, VALIDATION, losses_by_run
 from ml_pipeline.reports.sample_metrics import MAJORITY, sample_metrics
 from ml_pipeline.reports.scores import EVALUATION_KEY, IDENTITY_COLUMNS, Scores
 from ml_pipeline.scoring.degeneration import SIGNALS, UNSOUND
-from ml_pipeline.scoring.means import mean_interval
-from ml_pipeline.scoring.statistics import OVERALL, share_interval, wilson_interval
+from ml_pipeline.scoring.means import bounded_interval, mean_interval, wilson_interval
+from ml_pipeline.scoring.statistics import OVERALL, share_interval
 from ml_pipeline.settings import BASE_SOURCE
 
 JUDGE_PREFIX = "judge:"
@@ -28,6 +28,7 @@ FIGURE_COLUMNS = ["metric", "category", "value", "low", "high", "count", "unscor
 SCORE_TABLE_COLUMNS = [*IDENTITY_COLUMNS, *_PROVENANCE, *_LOSSES, *FIGURE_COLUMNS, UNSOUND]
 _OF_TEXTS = ("lek", "degeneration")
 _BROKEN_OFF = ("error", "cancelled")
+_Interval = Callable[[npt.NDArray[np.float64], list[int]], tuple[float, float] | None]
 
 
 def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
@@ -43,16 +44,17 @@ def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
     | judge:<dimension> | mean of the judge's figure | bootstrap | answers judged / not |
     | mean_completion_tokens | mean length of the answers, tokens | bootstrap | answers / answers that failed |
     | majority | share of probes whose most frequent answer is right | Wilson | probes / without a score |
-    | pass@k | chance that one of k answers is right | bootstrap | probes / with fewer than k scored answers |
+    | pass@k | chance that one of k answers is right | Wilson | probes / with fewer than k scored answers |
 
     `unsound` stands beside LEK and the judge's figures: the share of the checkpoint's answers that are empty, looping,
     repetitive, cut or word salad (the metric unsound_share), of which such figures say nothing.
     `training_loss` and `validation_loss` are what the training log said of that iteration (`losses.LossCurve.at`).
     `category` is 'overall' or a probe category. A figure that nothing gave has an empty value, never 0. Intervals
     treat probes as a sample of the questions that could have been asked, and those of one template (and the answers to
-    one probe) as a cluster; the bootstrap gives way to Student's t below 8 clusters. The last two are there where a
-    probe was asked several times. Sorted, so that equal scores give an equal table. Without `by_category` only accuracy
-    has its categories, whose intervals are stored: those of all the others are what takes the time.
+    one probe) as a cluster, for which Wilson's interval takes the effective count. The bootstrap gives way to a widened
+    Student's t below 20 clusters, and values that are all equal have no interval: see `scoring.means`. The last two are
+    there where a probe was asked several times. Sorted, so that equal scores give an equal table. Without `by_category`
+    only accuracy has its categories, whose intervals are stored: those of all the others are what takes the time.
     """
     responses = _clustered(scores, scores.responses, ["finish_reason", "completion_tokens"])
     answered = responses[~responses["finish_reason"].isin(_BROKEN_OFF)]
@@ -63,14 +65,15 @@ def score_table(scores: Scores, *, by_category: bool = True) -> pd.DataFrame:
     truncated = answered.assign(truncated=answered["finish_reason"].eq("length"))
     samples = sample_metrics(_clustered(scores, scores.probe_results, ["sample", "passed", "extracted"]))
     parts = [
-        *_accuracies(scores.checkpoint_scores),
+        _accuracies(scores.checkpoint_scores),
+        *_unscored(scores, by_category),
         _shares(truncated, failed, "truncated", "truncated_share", by_category),
         _signals(scores.degeneration),
         _means(heuristic.assign(metric="lek"), "lek", by_category),
         _means(heuristic.assign(metric="degeneration"), "degeneration", by_category),
         _means(judged, "score", by_category),
         _means(answered.assign(metric="mean_completion_tokens"), "completion_tokens", by_category),
-        _means(samples[samples["metric"].ne(MAJORITY)], "value", by_category),
+        _means(samples[samples["metric"].ne(MAJORITY)], "value", by_category, bounded_interval),
         _shares(samples[samples["metric"].eq(MAJORITY)], samples[:0], "value", MAJORITY, by_category),
     ]
     filled = [part for part in parts if not part.empty]
@@ -106,9 +109,7 @@ def _with_losses(scores: Scores) -> pd.DataFrame:
     return identities
 
 
-def _accuracies(checkpoint_scores: pd.DataFrame) -> list[pd.DataFrame]:
-    if checkpoint_scores.empty:
-        return []
+def _accuracies(checkpoint_scores: pd.DataFrame) -> pd.DataFrame:
     accuracy = checkpoint_scores.assign(
         metric="accuracy",
         value=checkpoint_scores["accuracy"],
@@ -116,10 +117,21 @@ def _accuracies(checkpoint_scores: pd.DataFrame) -> list[pd.DataFrame]:
         high=checkpoint_scores["accuracy_high"],
         count=checkpoint_scores["total"],
     )
-    probes = checkpoint_scores["total"] + checkpoint_scores["unscored"]
-    unscored = checkpoint_scores.assign(metric="unscored_share", hits=checkpoint_scores["unscored"], count=probes)
-    unscored["unscored"] = 0
-    return [accuracy[[*EVALUATION_KEY, *FIGURE_COLUMNS]], _with_wilson(unscored)]
+    return accuracy[[*EVALUATION_KEY, *FIGURE_COLUMNS]]
+
+
+def _unscored(scores: Scores, by_category: bool) -> list[pd.DataFrame]:
+    """The share of answers without a score; of an imported checkpoint whose answers were not kept, by its counts."""
+    results = _clustered(scores, scores.probe_results, ["passed"])
+    shares = _shares(results.assign(hit=results["passed"].isna()), results[:0], "hit", "unscored_share", by_category)
+    kept = pd.MultiIndex.from_frame(scores.probe_results[EVALUATION_KEY].drop_duplicates())
+    counted = scores.checkpoint_scores
+    if not by_category:
+        counted = counted[counted["category"].eq(OVERALL)]
+    counted = counted[~pd.MultiIndex.from_frame(counted[EVALUATION_KEY]).isin(kept)]
+    answers = counted["total"] + counted["unscored"]
+    lost = counted.assign(metric="unscored_share", hits=counted["unscored"], count=answers, unscored=0)
+    return [shares, _with_wilson(lost)]
 
 
 def _shares(answers: pd.DataFrame, failed: pd.DataFrame, column: str, metric: str, by_category: bool) -> pd.DataFrame:
@@ -151,7 +163,7 @@ def _signals(degeneration: pd.DataFrame) -> pd.DataFrame:
     return figures[[*EVALUATION_KEY, *FIGURE_COLUMNS]]
 
 
-def _means(rows: pd.DataFrame, column: str, by_category: bool) -> pd.DataFrame:
+def _means(rows: pd.DataFrame, column: str, by_category: bool, interval: _Interval = mean_interval) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
     keys = [*EVALUATION_KEY, "metric", "category"]
@@ -161,7 +173,7 @@ def _means(rows: pd.DataFrame, column: str, by_category: bool) -> pd.DataFrame:
     for key, at in _groups(every, keys):
         scored = at[~np.isnan(figures[at])]
         values = figures[scored]
-        low, high = mean_interval(values, clusters[scored].tolist()) or (math.nan, math.nan)
+        low, high = interval(values, clusters[scored].tolist()) or (math.nan, math.nan)
         mean = float(values.mean()) if len(values) else math.nan
         made.append((*key, mean, low, high, len(values), len(at) - len(values)))
     return pd.DataFrame(made, columns=[*keys, "value", "low", "high", "count", "unscored"])

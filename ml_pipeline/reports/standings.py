@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ml_pipeline.reports.conclusions import ranks
 from ml_pipeline.reports.failures import Failure
 from ml_pipeline.reports.leaderboard import leaderboard_of
 from ml_pipeline.reports.runs import Point, RunCurve
-
-_SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,22 +77,14 @@ def rankings_json(ranked: Sequence[Ranking], most: int, failures: Sequence[Failu
 def _places(curve: RunCurve, *, each_run: bool) -> list[Standing]:
     if not each_run:
         return [Standing(None, False, curve, (point,)) for point in curve.points]
-    points = curve.best or curve.points[-1:]
+    points = curve.highest or curve.points[-1:]
     return [Standing(None, False, curve, points)] if points else []
 
 
 def _ranked(places: Sequence[Standing]) -> list[Standing]:
-    values = [_accuracy(place) for place in places]
-    ranked = []
-    for place, value in zip(places, values, strict=True):
-        if value is None:
-            ranked.append(place)
-            continue
-        others = [other for other in values if other is not None]
-        rank = 1 + sum(other > value + _SAME for other in others)
-        tied = sum(abs(other - value) <= _SAME for other in others) > 1
-        ranked.append(replace(place, rank=rank, tied=tied))
-    return sorted(ranked, key=lambda place: place.rank or len(places) + 1)
+    found = ranks([_accuracy(place) for place in places])
+    placed = [replace(place, rank=rank, tied=tied) for place, (rank, tied) in zip(places, found, strict=True)]
+    return sorted(placed, key=lambda place: place.rank or len(places) + 1)
 
 
 def _accuracy(place: Standing) -> float | None:

@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_pipeline.printable import printable
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES, NO_DIFFERENCE
 from ml_pipeline.reports.failures import Failure, current_failures
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.leaderboard import NO_BASE, NOT_SCORED, verdict_of
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
 from ml_pipeline.reports.score_table import JUDGE_PREFIX
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.reports.trouble import first_trouble
+from ml_pipeline.reports.trouble import first_trouble, run_standing
 from ml_pipeline.reports.wording import (
     NO_SCORES,
     NONE,
@@ -37,13 +38,14 @@ _MOST_FAILURES = 10
 _FULL_WIDTH, _MIDDLE_WIDTH = 78, 56
 _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
-_SHORT = {"no clear difference": "unclear", NO_BASE: "no base", NOT_SCORED: "unscored"}
+_SHORT = {NO_DIFFERENCE: "unclear", LIMIT_DECIDES: "limit", NO_BASE: "no base", NOT_SCORED: "unscored"}
 _FAILED = "✕"
 _SIGNS = {NONE: "-", "\u2212": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v", UNSOUND_MARK: "!", _FAILED: "x"}
 _ASCII = str.maketrans(_SIGNS)
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
-    "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for)."
+    "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for); limit: the token "
+    "limit decides the difference."
 )
 
 
@@ -73,22 +75,25 @@ class ScoreTableView:
         plain = options.ascii_only
         line = sparkline([accuracy.value if accuracy else None for _, accuracy in curve.course], ascii_only=plain)
         yield terminal_text(f"{curve.name} [{curve.suite}, base {printable(curve.base_model)}]", options, "bold")
-        if curve.best and len(curve.points) > 1:
+        if curve.ranked and len(curve.points) > 1:
             yield terminal_text(f"{line}  {curve.trend}", options)
         yield self._table(curve, options)
         yield terminal_text(headline(curve), options)
         if told := resolution(curve):
             yield terminal_text(told, options, "dim")
-        if trouble := first_trouble(curve):
+        standing = run_standing(curve)
+        if (trouble := standing.trouble) is not None:
             yield terminal_text(f"{'!' if plain else '▼'} {trouble.text[0].upper()}{trouble.text[1:]}.", options, "red")
+        for words in standing.limits:
+            yield terminal_text(f"! {words[0].upper()}{words[1:]}.", options, "yellow")
 
     def _table(self, curve: RunCurve, options: ConsoleOptions) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        columns = _columns(options.max_width) if curve.best else ["", "iter", *curve.judge_metrics, "LEK", "cut"]
+        columns = _columns(options.max_width) if curve.ranked else ["", "iter", *curve.judge_metrics, "LEK", "cut"]
         for name in columns:
             justify: JustifyMethod = "left" if name in ("", "95% interval", "verdict") else "right"
             heading = name.removeprefix(JUDGE_PREFIX).replace("_", " ")
-            table.add_column(terminal_text(heading, options), justify=justify, no_wrap=bool(curve.best))
+            table.add_column(terminal_text(heading, options), justify=justify, no_wrap=curve.ranked)
         if curve.base is not None:
             cells = _cells(curve, curve.base, options) | {"iter": "base", "verdict": "", "vs base": ""}
             table.add_row(*(terminal_text(cells[name], options, "dim") for name in columns))
@@ -110,7 +115,7 @@ class ScoreTableView:
 
     def _shown(self, curve: RunCurve) -> set[int]:
         trouble = first_trouble(curve)
-        kept = {index for index, point in enumerate(curve.points) if curve.best and point is curve.best[0]}
+        kept = {index for index, point in enumerate(curve.points) if curve.highest and point is curve.highest[0]}
         kept |= {i for i, point in enumerate(curve.points) if trouble and point.iteration == trouble.iteration}
         room = max(2, self.max_rows - len(kept)) if len(curve.points) > self.max_rows else len(curve.points)
         return kept | set(evenly(len(curve.points), room))
@@ -155,7 +160,7 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
         "iter": str(point.iteration),
         "accuracy": percent_interval(point.accuracy),
         "95% interval": interval_bar(point.accuracy, ascii_only=options.ascii_only),
-        "vs base": NONE if point.vs_base is None else points(point.vs_base.delta),
+        "vs base": NONE if point.vs_base is None or verdict == LIMIT_DECIDES else points(point.vs_base.delta),
         "judge": marked(number(point.overall("judge:avg")), point),
         "LEK": marked(number(point.overall("lek")), point),
         "cut": NONE if truncated is None else percent(truncated.value),

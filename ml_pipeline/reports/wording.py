@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ml_pipeline.printable import printable
 from ml_pipeline.reports.comparison import Comparison, MeanComparison
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import Point, RunCurve
 from ml_pipeline.reports.score_table import JUDGE_PREFIX
@@ -56,9 +57,11 @@ def signed(figures: str) -> str:
 
 
 def mean_difference(comparison: MeanComparison | None) -> str:
-    """A difference of means with its interval: '+0.4 [-0.2 to +1.1]'."""
+    """A difference of means with its interval, where there is one: '+0.4 [-0.2 to +1.1]'."""
     if comparison is None:
         return NONE
+    if comparison.low is None or comparison.high is None:
+        return signed(f"{comparison.delta:+.1f}")
     return signed(f"{comparison.delta:+.1f} [{comparison.low:+.1f} to {comparison.high:+.1f}]")
 
 
@@ -75,27 +78,47 @@ def p_value(value: float) -> str:
 
 def difference(comparison: Comparison | None) -> str:
     """A difference in points with its interval: '+22 [+4 to +38]'."""
-    if comparison is None:
+    if comparison is None or not comparison.paired:
         return NONE
-    return f"{points(comparison.delta)} [{points(comparison.low)} to {points(comparison.high)}]"
+    return f"{points(comparison.delta)} {_ends(comparison)}"
 
 
 def gain(comparison: Comparison) -> str:
     """The difference to the base with its certainty: '+33 points [+14 to +49], p = 0.002'."""
-    interval = f"[{points(comparison.low)} to {points(comparison.high)}]"
-    return f"{points(comparison.delta)} points {interval}, {p_value(comparison.p_adjusted)}"
+    return f"{points(comparison.delta)} points {_ends(comparison)}, {p_value(comparison.p_adjusted)}"
+
+
+def _ends(comparison: Comparison) -> str:
+    """The interval, of which an end beside 0 never looks like 0 where the verdict is clear."""
+    low, high = points(comparison.low), points(comparison.high)
+    low = ">0" if comparison.low > 0 and low == "0" else low
+    high = "<0" if comparison.high < 0 and high == "0" else high
+    return f"[{low} to {high}]"
 
 
 def resolution(curve: RunCurve) -> str:
-    """What the suite can find at all: '41 probes find a difference from the base of 21 points 4 times in 5.'"""
-    paired = [point.vs_base.paired for point in curve.points if point.vs_base is not None]
-    if curve.detectable is None:
+    """What the suite can find at all: '41 probes find a difference from the base of 21 points 4 times in 5, of which a
+    fall is called trouble from 30 on.'"""
+    paired = [point.vs_base.paired for point in curve.points if point.vs_base is not None and point.vs_base.paired]
+    if curve.detectable is None or not paired:
         return ""
     if curve.detectable >= 1:
         return f"{min(paired)} probes are too few to find any difference from the base reliably."
-    return (
-        f"{min(paired)} probes find a difference from the base of {points(curve.detectable)[1:]} points 4 times in 5."
+    fall = curve.detectable_fall
+    trouble = (
+        "" if fall is None or fall >= 1 else f"; a fall from {points(fall)[1:]} points on is called trouble as often"
     )
+    found = (
+        f"{min(paired)} probes find a difference from the base of {points(curve.detectable)[1:]} points 4 times in 5"
+    )
+    return f"{found}{trouble}."
+
+
+def asked(point: Point) -> str:
+    """What an accuracy is made of: '41 probes', and of several answers to each '41 probes, 205 answers'."""
+    answers = point.accuracy.count if point.accuracy else 0
+    probes = len(point.passed) or answers
+    return f"{probes} probes" if probes == answers else f"{probes} probes, {answers} answers"
 
 
 def sparkline(values: Sequence[float | None], width: int = 40, *, ascii_only: bool = False) -> str:
@@ -133,18 +156,41 @@ def headline(curve: RunCurve) -> str:
     if not curve.points:
         base = percent_interval(curve.base.accuracy if curve.base else None)
         return f"Only the base has been scored: {base} of probes right."
-    if not curve.best or curve.best[0].accuracy is None:
+    if not curve.highest:
         return f"Not ranked: no probe of this suite has a pass or fail for these checkpoints.{_means(curve)}"
-    best = curve.best[0]
-    right = f"{percent_interval(best.accuracy)} of {best.accuracy.count if best.accuracy else 0} probes right"
-    many = (
-        f"Best: {iterations(curve.best)}, equal, {right}"
-        if len(curve.best) > 1
-        else f"Best: {iterations([best])}, {right}"
-    )
+    best = curve.highest[0]
+    equal = ", equal" if len(curve.highest) > 1 else ""
     if len(curve.points) == 1:
-        many = f"Only checkpoint: {iterations([best])}, {right}"
+        many = f"Only checkpoint: {iterations([best])}, {_right(best)}"
+    elif curve.best:
+        many = f"Best: {iterations(curve.best)}{equal}, {best_right(curve)}"
+    else:
+        many = f"None is called best: the highest, {iterations(curve.highest)}{equal}, {_right(best)}"
     return f"{many}. {_against_base(curve, best)}{_near(curve)}{_together(curve)}"
+
+
+def best_right(curve: RunCurve) -> str:
+    """The best checkpoint's accuracy, with the interval that allows for the choice and how much of it is luck."""
+    best = curve.highest[0]
+    accuracy, ends = best.accuracy, curve.chosen_interval(best)
+    if accuracy is None or ends is None:
+        return _right(best)
+    chosen = Estimate(accuracy.value, *ends, accuracy.count)
+    luck = "" if curve.luck is None else f", as the highest of {_scored(curve)} about {_size(curve.luck)} too high"
+    return f"{percent_interval(chosen)} of {asked(best)} right{luck}"
+
+
+def _size(share: float) -> str:
+    rounded = round(100 * share)
+    return "1 point" if rounded == 1 else f"{rounded} points"
+
+
+def _scored(curve: RunCurve) -> int:
+    return sum(point.accuracy is not None for point in curve.points)
+
+
+def _right(point: Point) -> str:
+    return f"{percent_interval(point.accuracy)} of {asked(point)} right"
 
 
 def _means(curve: RunCurve) -> str:
@@ -152,8 +198,10 @@ def _means(curve: RunCurve) -> str:
     newest, base = curve.points[-1], curve.base
     if base is None:
         return ""
-    found = {name: one for name in newest.means if (one := newest.mean_against(base, name)) is not None}
-    clear = [name for name, one in found.items() if one.low > 0 or one.high < 0]
+    found = {
+        name: one for name in newest.means if (one := newest.mean_against(base, name, len(newest.means))) is not None
+    }
+    clear = [name for name, one in found.items() if one.clear]
     if not found:
         return ""
     clear.sort(key=lambda name: -abs(found[name].delta))
@@ -180,10 +228,28 @@ def _against_base(curve: RunCurve, best: Point) -> str:
         "worse": f"Worse than {base}",
         "no clear difference": f"No clear difference from {base}",
     }
+    found = best.vs_base
+    if found.verdict == LIMIT_DECIDES:
+        return f"The token limit decides how it differs from {base}: {limit_words(found)}."
     partly = ""
-    if best.accuracy is not None and best.vs_base.paired < best.accuracy.count:
-        partly = f", on the {best.vs_base.paired} probes scored for both"
-    return f"{words[best.vs_base.verdict]}: {gain(best.vs_base)}{partly}.{_beyond(best.vs_base)}"
+    if found.limit is not None:
+        partly = f", on the {found.paired} probes that both finished ({limit_words(found)})"
+    elif found.paired < len(best.passed):
+        partly = f", on the {found.paired} probes scored for both"
+    return f"{words[found.verdict]}: {gain(found)}{partly}.{_beyond(found)}"
+
+
+def limit_words(found: Comparison) -> str:
+    """What the token limit has to do with a difference: whose answers it cut, and the difference over all of them."""
+    limit = found.limit
+    if limit is None:
+        return ""
+    cut = f"it cuts {percent(limit.cut_reference)} of the base's answers and {percent(limit.cut_candidate)} of these"
+    if limit.decides and found.paired:
+        cut += f"; {difference(found)} on the {found.paired} probes that both finished"
+    elif limit.decides:
+        cut += "; no probe was finished by both"
+    return f"{cut}; {points(limit.delta)} points over all {limit.paired} probes"
 
 
 def _beyond(comparison: Comparison) -> str:
@@ -197,7 +263,7 @@ def _beyond(comparison: Comparison) -> str:
 def _near(curve: RunCurve) -> str:
     if not curve.near_best:
         return ""
-    return f" These probes cannot tell it from {iterations(curve.near_best)}."
+    return f" The truly best may as well be {iterations(curve.near_best)}."
 
 
 def _together(curve: RunCurve) -> str:
@@ -206,4 +272,6 @@ def _together(curve: RunCurve) -> str:
         return ""
     words = {"better": "better than the base", "worse": "worse than the base"}.get(found.verdict, found.verdict)
     certainty = f"{points(found.delta)} points on average, {p_value(found.p_value)}"
+    if found.verdict == LIMIT_DECIDES:
+        certainty = f"{points(found.delta)} points on average over all {found.paired} probes"
     return f" All {len(curve.points)} checkpoints together: {words} ({certainty})."

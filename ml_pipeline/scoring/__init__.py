@@ -12,8 +12,9 @@ from ml_pipeline.scoring.judge import (
     unjudgeable_reason,
 )
 from ml_pipeline.scoring.judgement import JudgeReading, read_judgement, unjudged
+from ml_pipeline.scoring.means import wilson_interval
 from ml_pipeline.scoring.results import ProbeResult, score_probe, unfinished_reason
-from ml_pipeline.scoring.statistics import CategoryScore, accuracy_by_category, exact_mcnemar, wilson_interval
+from ml_pipeline.scoring.statistics import CategoryScore, accuracy_by_category, exact_mcnemar
 from ml_pipeline.scoring.thinking import remove_thinking
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml_pipeline.scoring.language import other_language
-from ml_pipeline.scoring.statistics import wilson_interval
+from ml_pipeline.scoring.statistics import share_interval
 from ml_pipeline.scoring.thinking import remove_thinking
 from ml_pipeline.scoring.word_salad import is_word_salad
 
@@ -50,17 +50,21 @@ _OPENING_CHARS = 300
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that a model ended itself or that the token limit cut, with its prompt."""
+    """An answer that a model ended itself or that the token limit cut, with its prompt.
+
+    `cluster` is what it succeeds and fails together with: the template that made its probe, else the probe.
+    """
 
     prompt: str
     text: str
     finish_reason: str
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
 class SignalRate:
-    """How many of a checkpoint's answers show a signal: `share` is 0..1, with its Wilson 95% interval; None without
-    answers."""
+    """How many of a checkpoint's answers show a signal: `share` is 0..1, with its Wilson 95% interval, which allows for
+    probes of one template and several answers to one probe; None without answers."""
 
     signal: str
     hits: int
@@ -73,8 +77,9 @@ class SignalRate:
 def degeneration_rates(answers: Sequence[Answer]) -> list[SignalRate]:
     """The rate of every signal over a checkpoint's answers, and that of answers with any of UNSOUND_SIGNALS."""
     found = [signals_of(answer) for answer in answers]
-    rates = [_rate(signal, sum(signal in one for one in found), len(answers)) for signal in SIGNALS]
-    return [*rates, _rate(UNSOUND, sum(not one.isdisjoint(UNSOUND_SIGNALS) for one in found), len(answers))]
+    clusters = [answer.cluster for answer in answers]
+    rates = [_rate(signal, [signal in one for one in found], clusters) for signal in SIGNALS]
+    return [*rates, _rate(UNSOUND, [not one.isdisjoint(UNSOUND_SIGNALS) for one in found], clusters)]
 
 
 def signals_of(answer: Answer) -> frozenset[str]:
@@ -121,10 +126,10 @@ def is_notable(share: float | None, low: float | None, base_high: float | None, 
     return base_high is None or low > base_high
 
 
-def _rate(signal: str, hits: int, answers: int) -> SignalRate:
-    if not answers:
-        return SignalRate(signal, 0, 0, None, None, None)
-    return SignalRate(signal, hits, answers, hits / answers, *wilson_interval(hits, answers))
+def _rate(signal: str, shown: list[bool], clusters: list[str]) -> SignalRate:
+    hits, answers = sum(shown), len(shown)
+    low, high = share_interval(shown, clusters) or (None, None)
+    return SignalRate(signal, hits, answers, hits / answers if answers else None, low, high)
 
 
 def _loops(text: str) -> bool:

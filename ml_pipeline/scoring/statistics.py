@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
-from ml_pipeline.scoring.means import effective_count
+from ml_pipeline.scoring.means import effective_count, wilson_interval
 from ml_pipeline.scoring.results import ProbeResult
 
 OVERALL = "overall"
-_EXACT_STEPS = 3_000_000
+EXACT_STEPS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +26,6 @@ class CategoryScore:
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
-
-
-def wilson_interval(correct: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share, as (low, high) within 0..1; (0, 1) where nothing was counted.
-
-    Unlike the textbook interval it stays within 0..1 and keeps its width at 0 of n and n of n. Counts need not be
-    whole: answers that are not independent count as fewer, see `means.effective_count`.
-    Source: E. B. Wilson, Probable Inference, JASA 22 (1927).
-    """
-    if not 0 <= correct <= total:
-        raise ValueError(f"correct must be within 0..{total}, not {correct}.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
-    if total == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = correct / total
-    centre = share + z * z / (2 * total)
-    spread = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    # At the edges the exact bound is 0 or 1, which rounding would miss by a hair.
-    low = 0.0 if correct == 0 else (centre - spread) / scale
-    high = 1.0 if correct == total else (centre + spread) / scale
-    return low, high
 
 
 def exact_mcnemar(better: int, worse: int) -> float:
@@ -76,7 +52,7 @@ def sign_flip_test(differences: Sequence[int]) -> float:
     make it McNemar's exact test. Source: R. A. Fisher, The Design of Experiments (1935).
     """
     sizes = [abs(difference) for difference in differences if difference]
-    if len(sizes) * sum(sizes) > _EXACT_STEPS:
+    if len(sizes) * sum(sizes) > EXACT_STEPS:
         return 2 * NormalDist(sigma=sqrt(sum(size * size for size in sizes))).cdf(-abs(sum(differences)))
     total, seen = sum(sizes), abs(sum(differences))
     if seen == 0:
@@ -103,16 +79,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def share_interval(passed: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float] | None:
-    """Wilson's 95% interval of the share passed; None for nothing.
+def holm_confidence(tests: int, found: Callable[[float], int]) -> float:
+    """The confidence at which the intervals of several figures leave out 0 just where Holm's procedure at 5% finds a
+    difference, if they are inverted tests; `found` says how many of them leave out 0 at a confidence. 0.95 for one.
+
+    So one statement is printed: an interval, and whether it is a find. The chance that any of the intervals at this
+    confidence leaves out a true 0 is at most 5%.
+    """
+    several = 0
+    while several < tests and (now := found(1 - 0.05 / (tests - several))) > several:
+        several = now
+    return 1 - 0.05 / max(1, tests - several)
+
+
+def share_interval(
+    passed: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Wilson's interval of the share passed; None for nothing.
 
     Answers of one cluster (probes of one template, several answers to one probe) count as the fewer independent ones
     that they are worth: C. Dean and M. Pagano, Survey Methodology 41 (2015).
     """
     if not passed:
         return None
-    count = effective_count(passed, clusters)
-    return wilson_interval(sum(passed) / len(passed) * count, count)
+    count = effective_count(passed, clusters, confidence)
+    return wilson_interval(sum(passed) / len(passed) * count, count, confidence)
 
 
 def accuracy_by_category(results: Iterable[ProbeResult]) -> list[CategoryScore]:

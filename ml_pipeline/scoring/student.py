@@ -1,30 +1,44 @@
-"""The quantiles that 95% intervals are made with."""
+"""The quantiles that intervals are made with."""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 
-Z_95 = 1.959963984540054
-"""What a standard normal variable stays within (either sign) 95% of the time."""
 _FEW = 1000
 
 
+@lru_cache(maxsize=256)
+def z_quantile(confidence: float = 0.95) -> float:
+    """What a standard normal variable stays within (either sign) with this chance: 1.96 at 95%.
+
+    Raises:
+        ValueError: the confidence is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
 @lru_cache(maxsize=4096)
-def t_quantile_95(degrees: int) -> float:
-    """The t that a Student variable of `degrees` degrees of freedom stays within (either sign) 95% of the time.
+def t_quantile(degrees: int, confidence: float = 0.95) -> float:
+    """The t that a Student variable of `degrees` degrees of freedom stays within (either sign) with this chance.
 
     Solved by bisection of the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4, exact for whole degrees; above
     1000 degrees by their expansion 26.7.5, which is then right to eight places.
     """
     if degrees < 1:
         raise ValueError(f"a t interval needs at least 1 degree of freedom, not {degrees}")
+    z = z_quantile(confidence)
     if degrees > _FEW:
-        return Z_95 + (Z_95**3 + Z_95) / (4 * degrees) + (5 * Z_95**5 + 16 * Z_95**3 + 3 * Z_95) / (96 * degrees**2)
-    low, high = Z_95, 13.0
+        return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    low, high = z, 2 * z
+    while _t_central_share(high, degrees) < confidence:
+        low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_central_share(middle, degrees) < 0.95 else (low, middle)
+        low, high = (middle, high) if _t_central_share(middle, degrees) < confidence else (low, middle)
     return (low + high) / 2
 
 

@@ -226,7 +226,8 @@ CHECKPOINT_SCORES = Table(
 
 DEGENERATION = Table(
     "degeneration",
-    "How many answers of a checkpoint show a sign of degeneration, with the Wilson 95% interval of their share.",
+    "How many answers of a checkpoint show a sign of degeneration, with the Wilson 95% interval of their share, which "
+    "allows for probes of one template and several answers to one probe.",
     (
         *IDENTITY,
         Column(

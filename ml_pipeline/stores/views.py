@@ -7,19 +7,97 @@ from ml_pipeline.stores.tables import CHECKPOINT_SCORES, HEURISTIC_SCORES, JUDGE
 from ml_pipeline.stores.view import View, meanings
 
 _DELTAS = {
-    "base_accuracy": "Accuracy of the bare base model of the same suite and protocol, 0..1; empty without one.",
-    "delta_to_base": "Accuracy less that of the base: 0.05 is five points better.",
+    "base_accuracy": "Accuracy of the bare base model of the same suite and protocol on all its probes, 0..1; empty "
+    "without one.",
+    "delta_to_base": "Mean difference from the base on the `paired` probes that both have a score for, as in the "
+    "leaderboard: 0.05 is five points better; empty where there is none.",
+    "paired": "Probes with a score of both this checkpoint and its base.",
     "previous_iteration": "Iteration of the checkpoint before that has a score.",
-    "previous_accuracy": "Accuracy of the checkpoint before that has a score, 0..1.",
-    "delta_to_previous": "Accuracy less that of the checkpoint before that has a score.",
+    "previous_accuracy": "Accuracy of the checkpoint before that has a score, 0..1, on all its own probes.",
+    "delta_to_previous": "Mean difference from that checkpoint on the probes that both have a score for.",
 }
 _SCORE = "accuracy accuracy_low accuracy_high"
 _COUNTS = "correct total unscored"
 
+PROBE_SHARES = View(
+    "probe_shares",
+    "The share of a checkpoint's answers to each probe that passed: what checkpoints are compared by.",
+    """
+    SELECT partition_key, suite, protocol_id, probe_id, any_value(category) AS category,
+        avg(passed::INTEGER) AS passed_share, count(passed) AS answers
+    FROM probe_results
+    WHERE passed IS NOT NULL
+    GROUP BY partition_key, suite, protocol_id, probe_id
+    """,
+    meanings(
+        "partition_key suite protocol_id probe_id category passed_share answers",
+        PROBE_RESULTS,
+        passed_share="Share of its scored answers that passed, 0..1.",
+        answers="Its answers that have a score.",
+    ),
+)
+
+DELTAS = View(
+    "deltas",
+    "What every checkpoint gained or lost, overall and by category: against the base, and against the checkpoint "
+    "before it in its run that has a score; on the probes that both have a score for.",
+    """
+    WITH base AS (
+        SELECT partition_key, suite, protocol_id, category, accuracy FROM checkpoint_scores
+        WHERE source = 'base'
+        QUALIFY row_number() OVER (
+            PARTITION BY suite, protocol_id, category ORDER BY scored_at DESC, partition_key DESC
+        ) = 1
+    ),
+    course AS (
+        SELECT s.*, b.partition_key AS base_key, b.accuracy AS base_accuracy,
+            lag(CASE WHEN s.accuracy IS NOT NULL THEN s.partition_key END IGNORE NULLS) OVER before AS previous_key,
+            lag(CASE WHEN s.accuracy IS NOT NULL THEN s.iteration END IGNORE NULLS) OVER before AS previous_iteration,
+            lag(s.accuracy IGNORE NULLS) OVER before AS previous_accuracy
+        FROM checkpoint_scores AS s
+        LEFT JOIN base AS b
+            ON b.suite = s.suite AND b.protocol_id = s.protocol_id AND b.category = s.category
+        WHERE s.source <> 'base'
+        WINDOW before AS (PARTITION BY s.source, s.run, s.suite, s.protocol_id, s.category ORDER BY s.iteration)
+    ),
+    compared AS (
+        SELECT c.partition_key, c.suite, c.protocol_id, c.category,
+            avg(p.passed_share - b.passed_share) AS delta_to_base, count(b.passed_share) AS paired,
+            avg(p.passed_share - e.passed_share) AS delta_to_previous
+        FROM course AS c
+        JOIN probe_shares AS p
+            ON p.partition_key = c.partition_key AND p.suite = c.suite AND p.protocol_id = c.protocol_id
+            AND (c.category = 'overall' OR p.category = c.category)
+        LEFT JOIN probe_shares AS b
+            ON b.partition_key = c.base_key AND b.suite = c.suite AND b.protocol_id = c.protocol_id
+            AND b.probe_id = p.probe_id
+        LEFT JOIN probe_shares AS e
+            ON e.partition_key = c.previous_key AND e.suite = c.suite AND e.protocol_id = c.protocol_id
+            AND e.probe_id = p.probe_id
+        GROUP BY ALL
+    )
+    SELECT c.source, c.run, c.suite, c.protocol_id, c.category, c.iteration, c.label,
+        c.accuracy, c.accuracy_low, c.accuracy_high, c.base_accuracy, d.delta_to_base,
+        coalesce(d.paired, 0) AS paired, c.previous_iteration, c.previous_accuracy, d.delta_to_previous,
+        c.correct, c.total, c.unscored, c.partition_key, c.evaluation_id, c.scored_at
+    FROM course AS c
+    LEFT JOIN compared AS d
+        ON d.partition_key = c.partition_key AND d.suite = c.suite AND d.protocol_id = c.protocol_id
+        AND d.category = c.category
+    ORDER BY c.source, c.run, c.suite, c.protocol_id, c.category, c.iteration
+    """,
+    meanings(
+        f"source run suite protocol_id category iteration label {_SCORE} base_accuracy delta_to_base paired "
+        f"previous_iteration previous_accuracy delta_to_previous {_COUNTS} partition_key evaluation_id scored_at",
+        CHECKPOINT_SCORES,
+        **_DELTAS,
+    ),
+)
+
 LATEST_LEADERBOARD = View(
     "latest_leaderboard",
     "Overall accuracy of every checkpoint, best first within a suite and protocol, with its difference from the bare "
-    "base model of the same protocol.",
+    "base model of the same protocol on the probes that both have a score for.",
     """
     SELECT
         s.suite,
@@ -27,20 +105,20 @@ LATEST_LEADERBOARD = View(
         rank() OVER (PARTITION BY s.suite, s.protocol_id ORDER BY s.accuracy DESC NULLS LAST) AS rank,
         s.label, s.source, s.run, s.iteration, s.model, s.base_model,
         s.accuracy, s.accuracy_low, s.accuracy_high,
-        b.accuracy AS base_accuracy,
-        s.accuracy - b.accuracy AS delta_to_base,
+        CASE WHEN s.source = 'base' THEN s.accuracy ELSE d.base_accuracy END AS base_accuracy,
+        CASE WHEN s.source <> 'base' THEN d.delta_to_base WHEN s.accuracy IS NOT NULL THEN 0.0 END AS delta_to_base,
+        d.paired,
         s.correct, s.total, s.unscored,
         s.partition_key, s.run_id, s.evaluation_id, s.scored_at
     FROM checkpoint_scores AS s
-    LEFT JOIN checkpoint_scores AS b
-        ON b.source = 'base' AND b.category = 'overall'
-        AND b.suite = s.suite AND b.protocol_id = s.protocol_id
+    LEFT JOIN deltas AS d
+        ON d.partition_key = s.partition_key AND d.suite = s.suite AND d.category = s.category
     WHERE s.category = 'overall'
     ORDER BY s.suite, s.protocol_id, rank, s.partition_key
     """,
     meanings(
         "suite protocol_id rank label source run iteration model base_model "
-        f"{_SCORE} base_accuracy delta_to_base {_COUNTS} partition_key run_id evaluation_id scored_at",
+        f"{_SCORE} base_accuracy delta_to_base paired {_COUNTS} partition_key run_id evaluation_id scored_at",
         CHECKPOINT_SCORES,
         rank="Place within the suite and protocol, 1 the highest accuracy; equal ones share it.",
         **_DELTAS,
@@ -49,10 +127,11 @@ LATEST_LEADERBOARD = View(
 
 BEST_CHECKPOINT = View(
     "best_checkpoint",
-    "The best checkpoint of every training run by suite and protocol; of equals, the earliest.",
+    "The checkpoint of the highest accuracy of every training run by suite and protocol; of equals, the earliest. "
+    "Whether it may be called best is in `leaderboard`.",
     """
     SELECT source, run, suite, protocol_id, label, iteration, accuracy, accuracy_low, accuracy_high,
-        base_accuracy, delta_to_base, correct, total, unscored, partition_key, scored_at
+        base_accuracy, delta_to_base, paired, correct, total, unscored, partition_key, scored_at
     FROM latest_leaderboard
     WHERE source <> 'base' AND accuracy IS NOT NULL
     QUALIFY row_number() OVER (
@@ -62,36 +141,7 @@ BEST_CHECKPOINT = View(
     """,
     meanings(
         "source run suite protocol_id label iteration "
-        f"{_SCORE} base_accuracy delta_to_base {_COUNTS} partition_key scored_at",
-        CHECKPOINT_SCORES,
-        **_DELTAS,
-    ),
-)
-
-DELTAS = View(
-    "deltas",
-    "What every checkpoint gained or lost, overall and by category: against the base, and against the checkpoint "
-    "before it in its run that has a score.",
-    """
-    SELECT s.source, s.run, s.suite, s.protocol_id, s.category, s.iteration, s.label,
-        s.accuracy, s.accuracy_low, s.accuracy_high,
-        b.accuracy AS base_accuracy,
-        s.accuracy - b.accuracy AS delta_to_base,
-        lag(CASE WHEN s.accuracy IS NOT NULL THEN s.iteration END IGNORE NULLS) OVER course AS previous_iteration,
-        lag(s.accuracy IGNORE NULLS) OVER course AS previous_accuracy,
-        s.accuracy - lag(s.accuracy IGNORE NULLS) OVER course AS delta_to_previous,
-        s.correct, s.total, s.unscored, s.partition_key, s.evaluation_id, s.scored_at
-    FROM checkpoint_scores AS s
-    LEFT JOIN checkpoint_scores AS b
-        ON b.source = 'base' AND b.category = s.category
-        AND b.suite = s.suite AND b.protocol_id = s.protocol_id
-    WHERE s.source <> 'base'
-    WINDOW course AS (PARTITION BY s.source, s.run, s.suite, s.protocol_id, s.category ORDER BY s.iteration)
-    ORDER BY s.source, s.run, s.suite, s.protocol_id, s.category, s.iteration
-    """,
-    meanings(
-        f"source run suite protocol_id category iteration label {_SCORE} base_accuracy delta_to_base "
-        f"previous_iteration previous_accuracy delta_to_previous {_COUNTS} partition_key evaluation_id scored_at",
+        f"{_SCORE} base_accuracy delta_to_base paired {_COUNTS} partition_key scored_at",
         CHECKPOINT_SCORES,
         **_DELTAS,
     ),
@@ -102,7 +152,7 @@ LATEST_SCORE = View(
     "Where every training run stands: its last checkpoint that has a score, by suite and protocol, and what it gained.",
     """
     SELECT source, run, suite, protocol_id, label, iteration, accuracy, accuracy_low, accuracy_high,
-        base_accuracy, delta_to_base, previous_iteration, previous_accuracy, delta_to_previous,
+        base_accuracy, delta_to_base, paired, previous_iteration, previous_accuracy, delta_to_previous,
         correct, total, unscored, partition_key, scored_at
     FROM deltas
     WHERE category = 'overall' AND accuracy IS NOT NULL
@@ -110,7 +160,7 @@ LATEST_SCORE = View(
     ORDER BY source, run, suite, protocol_id
     """,
     meanings(
-        f"source run suite protocol_id label iteration {_SCORE} base_accuracy delta_to_base "
+        f"source run suite protocol_id label iteration {_SCORE} base_accuracy delta_to_base paired "
         f"previous_iteration previous_accuracy delta_to_previous {_COUNTS} partition_key scored_at",
         CHECKPOINT_SCORES,
         **_DELTAS,
@@ -246,9 +296,10 @@ UNSCORED = View(
 )
 
 CHECKPOINT_VIEWS: tuple[View, ...] = (
+    PROBE_SHARES,
+    DELTAS,
     LATEST_LEADERBOARD,
     BEST_CHECKPOINT,
-    DELTAS,
     LATEST_SCORE,
     LEARNING_CURVE,
     PROBE_CHANGES,

@@ -43,7 +43,14 @@ def stored(table: str, key: str) -> Rows:
     passed = key == BASE
     if table == "probe_results":
         return probe_rows(identity(), **dict.fromkeys(NAMES, passed))
-    return degeneration([response("sum", "four", finish_reason="stop" if passed else "length")] * 8)
+    return twelve("stop" if passed else "length")
+
+
+def twelve(finish_reason: str) -> Rows:
+    """The signs of three answers to each of four probes."""
+    return degeneration(
+        [response(name, "four", finish_reason=finish_reason) for name in ("sum", "product", "opposite", "essay") * 3]
+    )
 
 
 def checks(settings: Settings, selected: list[dg.AssetCheckKey] = ALL) -> CheckpointChecks:
@@ -58,7 +65,7 @@ STAGES: dict[str, tuple[dict[str, Rows], dict[str, bool]]] = {
         {"answers_are_scored": False},
     ),
     "degeneration": (
-        {"degeneration": degeneration([response("sum", "four", finish_reason="length")] * 8)},
+        {"degeneration": twelve("length")},
         {"answers_are_whole": False, "answers_are_sound": True},
     ),
     "checkpoint_scores": ({"checkpoint_scores": []}, {"not_worse_than_base": False}),

@@ -34,13 +34,14 @@ from ml_pipeline.monitoring_settings import (
 from ml_pipeline_tests.evaluation.rows import evaluation, response
 from ml_pipeline_tests.stores.samples import identity, probe_rows
 
-PROBES = ("sum", "product", "opposite", "essay")
+PROBES = ("sum", "product", "opposite", "essay") * 3
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 DEFAULTS = ChecksSettings()
 
 
 def signs(cut: int, text: str = "The answer is four.", **changes: Any) -> list[dict[str, Any]]:
-    reasons = ["length"] * cut + ["stop"] * (4 - cut)
+    """Twelve answers, three to each probe, of which three times `cut` are cut."""
+    reasons = ["length"] * (3 * cut) + ["stop"] * (12 - 3 * cut)
     return degeneration(
         [response(probe, text, finish_reason=reason, **changes) for probe, reason in zip(PROBES, reasons, strict=True)]
     )
@@ -84,7 +85,8 @@ def test_share_and_severity_are_settings() -> None:
 @pytest.mark.parametrize(
     ("lost", "passes"),
     [
-        # McNemar's exact two-sided p of 8 losses and no gain is 2 / 2**8 = 0.0078, of 7 it is 0.0156.
+        # McNemar's exact two-sided p of 8 losses and no gain is 2 / 2**8 = 0.0078, of 7 it is 0.0156. The first
+        # checkpoint of a run may use up 32% of the 2% (either side: 1.3%) that are allowed for the whole of it.
         (8, False),
         (7, True),
         (0, True),
@@ -98,7 +100,7 @@ def test_a_fall_counts_only_beyond_noise(lost: int, passes: bool) -> None:
     assert (found.passed, found.severity) == (passes, ERROR)
     assert found.metadata["capability_delta"].value == pytest.approx(-lost / 40)
     told = (found.description or "").replace("\u00a0", " ")
-    assert told.endswith("(a fall fails where p < 0.01)") == (lost == 7)
+    assert told.endswith("(a fall fails where p < 0.013)") == (lost == 7)
     if not passes:
         assert "−20 points" in told  # noqa: RUF001 - a minus sign
         assert told.endswith("p = 0.008")

@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow.compute as pc
 import pytest
 
-from ml_pipeline.assets.standing import standing_metadata
+from ml_pipeline.assets.standing import position_in_run, standing_metadata
 from ml_pipeline.checkpoints.checkpoint import Checkpoint as Found
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline_tests.evaluation.rows import CHECKPOINT
@@ -60,13 +60,19 @@ def test_a_checkpoint_is_shown_against_its_base_and_the_one_before(store: DuckDB
     assert str(metadata["capability"]).startswith("40% [")
     assert str(metadata["capability"]).endswith("] of 20 answers right")
     # 2 of 20 lost against the base, 8 against iteration 100: McNemar's exact two-sided p is 0.5 and 2 / 2**8.
-    assert str(metadata["capability_against_base"]).startswith("−10 points [")  # noqa: RUF001 - a minus sign
-    assert str(metadata["capability_against_base"]).endswith("], p = 0.5 on 20 probes against the base")
+    assert str(metadata["capability_against_base"]).startswith("no clear difference: −10 points [")  # noqa: RUF001
+    # Both allow for three checkpoints (and two steps): 1.5 and 2 * 2 / 2**8.
+    assert _plain(metadata["capability_against_base"]).endswith("], p = 1.00 on 20 probes, against the base")
     assert metadata["capability_delta_base"] == pytest.approx(-0.1)
-    assert str(metadata["capability_against_previous"]).endswith("], p = 0.00781 on 20 probes against iteration 100")
+    assert _plain(metadata["capability_against_previous"]).startswith("worse: −40 points [")  # noqa: RUF001
+    assert _plain(metadata["capability_against_previous"]).endswith("], p = 0.016 on 20 probes, against iteration 100")
     assert metadata["capability_delta_previous"] == pytest.approx(-0.4)
     lost = str(metadata["capability_lost_against_base"]).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lost[2:]] == ["p08", "p09"]
+
+
+def _plain(value: object) -> str:
+    return str(value).replace("\u00a0", " ")
 
 
 def test_the_curve_of_the_run_is_a_small_picture(store: DuckDBStore) -> None:
@@ -99,3 +105,9 @@ def test_a_database_that_cannot_be_read_costs_the_comparison_and_nothing_else(tm
 def test_values_that_are_figures_can_be_plotted_over_partitions(store: DuckDBStore) -> None:
     metadata = standing_metadata(store, found(200), print)
     assert isinstance(metadata["capability_delta_base"], dg.FloatMetadataValue)
+
+
+def test_a_checkpoint_knows_its_place_in_its_run(store: DuckDBStore, tmp_path: Path) -> None:
+    places = [position_in_run(store, found(iteration)) for iteration in (50, 100, 200, 300, 400)]
+    assert places == [1, 1, 2, 3, 4]
+    assert position_in_run(DuckDBStore(tmp_path / "none.duckdb", 1), found(100)) == 1

@@ -118,8 +118,9 @@ def test_compare_in_80_columns(lab: Lab) -> None:
 
 def test_compare_by_hand(scored: Lab) -> None:
     text = words(scored.shown("compare", "lek/a@10", "lek/a@20"))
-    # 2 gained, none lost of 7: the exact test gives 2 / 2**2; Bonett and Price: 2/9 +- 41 points.
-    assert "+29 [−19 to +63] 0.50 unclear +2" in text  # noqa: RUF001 - a minus sign
+    # 2 gained, none lost of 7: the exact test gives 2 / 2**2. Wilson: 2 of 7 is 8.2 to 64.1%, 0 of 7 ends at 35.4%, so
+    # that the ends are 2/7 - sqrt(0.204^2 + 0.354^2) and 0.641.
+    assert "+29 [−12 to +64] 0.50 unclear +2" in text  # noqa: RUF001 - a minus sign
     assert "gained b right (b) The answer is wrong. The answer is right." in text
     told = scored.json("compare", "lek/a@10", "lek/a@20")
     assert told["figures"][0]["p_value"] == 0.5

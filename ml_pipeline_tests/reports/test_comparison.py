@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from ml_pipeline.reports.comparison import adjusted, compare, compare_means, compare_run
+from ml_pipeline.scoring.paired import differences_interval
 from ml_pipeline.scoring.statistics import exact_mcnemar
 
 
@@ -59,7 +60,9 @@ def test_several_checkpoints_prove_together_what_none_proves_alone() -> None:
     assert found is not None
     assert all(one is not None and one.p_value == 2 / 2**5 for one in (compare(passes("abcdefghi"), h) for h in halves))
     assert found.delta == pytest.approx(-0.5)
-    assert found.p_value == 2 / 2**8
+    # Of three answers each, the base alone passes d and e, and with one other a, b, c, f, g and h: twice the chance
+    # that it is the base which passes all of them.
+    assert found.p_value == pytest.approx(2 * (1 / 3) ** 2 * (2 / 3) ** 6)
     assert found.verdict == "worse"
 
 
@@ -80,8 +83,9 @@ def test_several_answers_a_probe_are_compared_by_the_share_that_passed() -> None
     assert found.delta == pytest.approx((1 / 2 + 1 / 2 + 0 + 2 / 3) / 4)
     # All three differences point one way, as in 2 of the 8 ways to flip their signs.
     assert found.p_value == 2 / 8
-    # Student's t of four differences: mean 0.41667, deviation 0.28868, t(3) = 3.1824.
-    assert (found.low, found.high) == pytest.approx((-0.0427, 0.8760), abs=1e-4)
+    # In sixths they are 3, 3, 0 and 4; with p = 0.25 the interval cannot leave out 0.
+    assert (found.low, found.high) == differences_interval([3, 3, 0, 4], 6)
+    assert -1 < found.low < 0 < found.delta < found.high < 1
 
 
 def test_templates_are_the_sample_when_it_comes_to_other_templates() -> None:
@@ -117,8 +121,39 @@ def test_means_are_compared_on_the_probes_that_have_both() -> None:
     reference, candidate = {"a": 1.0, "b": 2.0, "c": 3.0, "x": 9.0}, {"a": 2.0, "b": 4.0, "c": 6.0, "y": 0.0}
     found = compare_means(reference, candidate, {})
     assert found is not None
-    # Differences 1, 2, 3: margin 4.3027 / sqrt(3) = 2.4841.
-    assert (found.paired, found.delta) == (3, 2.0)
-    assert (found.low, found.high) == pytest.approx((-0.4841, 4.4841), abs=1e-4)
+    # Differences 1, 2, 3: Student's margin 4.3027 / sqrt(3) = 2.4841, widened by 1 + 4 / 5.
+    assert (found.paired, found.delta, found.clear) == (3, 2.0, False)
+    assert (found.low, found.high) == pytest.approx((2 - 2.4841 * 1.8, 2 + 2.4841 * 1.8), abs=1e-3)
     assert compare_means({"a": 1.0}, {"a": 2.0}, {}) is None
     assert compare_means(reference, candidate, dict.fromkeys("abc", "t")) is None
+
+
+def test_equal_differences_of_means_are_never_clear() -> None:
+    reference = {probe: float(index) for index, probe in enumerate("abcde")}
+    for shift in (0.0, 2.0, 0.1 + 0.2):
+        found = compare_means(reference, {probe: value + shift for probe, value in reference.items()}, {})
+        assert found is not None
+        assert found.delta == pytest.approx(shift)
+        assert not found.clear
+    same = compare_means(dict.fromkeys("abc", 0.1 + 0.2), dict.fromkeys("abc", 0.3), {})
+    assert same is not None
+    assert (same.delta, same.low, same.high) == (0.0, None, None)
+
+
+def test_an_interval_is_that_of_the_test_at_any_confidence() -> None:
+    # 9 gained and 1 lost: p = 2 * 11 / 2^10 = 0.0215.
+    found = compare(passes("a"), passes("bcdefghij"))
+    assert found is not None
+    assert found.p_value == pytest.approx(22 / 1024)
+    assert (found.low > 0, found.at(0.978).low > 0, found.at(0.979).low > 0) == (True, True, False)
+    assert found.at(0.95) == found
+    assert found.at(0.99).high > found.high
+
+
+def test_templates_all_alike_or_few_stay_on_the_scale() -> None:
+    templates = {probe: "one" if probe < "f" else "other" for probe in "abcdefghij"}
+    for candidate in ("", "abcde", "abcdefghij", "af"):
+        found = compare(passes(""), passes(candidate), templates)
+        assert found is not None
+        assert found.beyond is not None
+        assert -1 <= found.beyond.low <= 0 <= found.beyond.high <= 1

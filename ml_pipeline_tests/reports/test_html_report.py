@@ -58,7 +58,8 @@ def page() -> Page:
 def test_says_what_matters_in_words(page: Page) -> None:
     for words in (
         "10 checkpoints of 2 runs",
-        "Best: iteration 500, 61% [45\u201375] of 36 probes right. Better than the base (25%): +36 points [+16 to +52]",
+        "Best: iteration 500, 61% [40\u201375] of 36 probes right, as the highest of 5 about 3 points too high. "
+        "Better than the base (25%): +36 points [+8 to +58]",
         "Trouble. Degenerates from iteration 20: 100% truncated answers (0% in the base)",
         "1 lost, 14 gained.",
         "backend gave no answer: timed out after 60 s",

@@ -1,19 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from ml_pipeline.reports.intervals import Estimate, difference_interval
-
-
-def test_difference_interval_by_hand() -> None:
-    # 6 gained and 1 lost of 10: (7 - 2) / 12 = 0.41667; margin 1.95996 * sqrt((9/12 - 0.41667^2) / 12) = 0.42955.
-    assert difference_interval(6, 1, 10) == pytest.approx((-0.01289, 0.84622), abs=1e-4)
-
-
-def test_difference_interval_is_symmetric_and_stays_within_one() -> None:
-    low, high = difference_interval(1, 6, 10)
-    assert (-high, -low) == pytest.approx(difference_interval(6, 1, 10))
-    assert difference_interval(5, 0, 5)[1] == 1.0
+from ml_pipeline.reports.intervals import Estimate
 
 
 def test_clearly_above_needs_whole_intervals_apart() -> None:

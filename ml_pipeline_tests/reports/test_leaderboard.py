@@ -36,7 +36,7 @@ def test_delta_interval_and_p_value_by_hand() -> None:
     assert found["accuracy"] == pytest.approx(0.8)
     assert found["base_accuracy"] == pytest.approx(0.3)
     assert found["delta"] == pytest.approx(0.5)
-    assert [found["delta_low"], found["delta_high"]] == pytest.approx([-0.01289, 0.84622], abs=1e-4)
+    assert [found["delta_low"], found["delta_high"]] == pytest.approx([0.0, 0.77573], abs=1e-4)
     assert (found["paired"], found["better"], found["worse"]) == (10, 6, 1)
     assert found["p_value"] == pytest.approx(0.125)
     assert found["verdict"] == "no clear difference"
@@ -48,6 +48,26 @@ def test_ranks_ties_and_best() -> None:
     ranks = table.set_index("partition_key")[["rank", "tied", "best"]].dropna().T.to_dict("list")
     assert ranks == {"mac.r@20": [1, True, True], "mac.r@30": [1, True, True], "mac.r@10": [3, False, False]}
     assert table["partition_key"].tolist() == ["mac.r@20", "mac.r@30", "mac.r@10", "base.tiny@0"]
+
+
+def test_what_has_no_right_answer_or_is_worse_than_the_base_is_not_called_best() -> None:
+    nothing = board(BASE, *(checkpoint("r", 10 * step, "") for step in range(1, 5)))
+    assert nothing["rank"].dropna().tolist() == [1, 1, 1, 1]
+    assert not nothing["best"].any()
+    assert not nothing["near_best"].any()
+    good = checkpoint("tiny", 0, PROBES, source="base")
+    worse = board(good, checkpoint("r", 10, "ab"), checkpoint("r", 20, "a"))
+    assert worse.set_index("partition_key")["verdict"]["mac.r@10"] == "worse"
+    assert not worse["best"].any()
+
+
+def test_the_best_of_several_has_an_interval_that_allows_for_the_choice() -> None:
+    table = board(BASE, *(checkpoint("r", 10 * step, "abcdef"[:step]) for step in range(1, 7)))
+    found = row(table, "mac.r@60")
+    assert found["best_low"] < found["accuracy_low"]
+    assert found["best_high"] == pytest.approx(found["accuracy_high"], abs=1e-4)
+    assert 0 <= found["best_luck"] < 0.3
+    assert pd.isna(row(table, "mac.r@10")["best_low"])
 
 
 def test_near_best_is_what_the_probes_cannot_tell_apart() -> None:
@@ -107,16 +127,21 @@ def test_the_newest_scores_of_a_checkpoint_count() -> None:
     ("right", "trend"),
     [
         ([], "too few checkpoints"),
-        (["abcd"], "no clear change"),
-        (["abcd", PROBES], "rising"),
-        (["abcd", ""], "no clear change"),
-        ([PROBES, "abc"], "peaked at 10, then fell"),
-        (["abcdefg", ""], "falling"),
+        ([16], "no clear change"),
+        ([16, 40], "rising"),
+        ([16, 8], "no clear change"),
+        ([40, 12], "peaked at 10, then fell"),
+        ([40, 32], "rising"),
+        ([28, 0], "peaked at 10, then fell"),
+        ([12, 0], "falling"),
     ],
 )
-def test_trends(right: list[str], trend: str) -> None:
-    points = [checkpoint("r", 10 * step, answers) for step, answers in enumerate(right, 1)]
-    table = board(BASE, *points)
+def test_trends(right: list[int], trend: str) -> None:
+    def of_forty(run: str, iteration: int, count: int, **changes: Any) -> Checkpoint:
+        return Checkpoint(run, iteration, {f"p{index:02}": index < count for index in range(40)}, **changes)
+
+    points = [of_forty("r", 10 * step, count) for step, count in enumerate(right, 1)]
+    table = board(of_forty("tiny", 0, 12, source="base"), *points)
     assert all(found == trend for found in table[table["source"] != "base"]["trend"])
     if not points:
         assert table["verdict"].tolist() == ["base"]
@@ -160,5 +185,9 @@ def test_means_are_compared_with_the_base_on_the_same_probes() -> None:
     lek = {probe: 2.0 + (probe in "ab") for probe in PROBES}
     found = row(board(base, checkpoint("r", 10, "", lek=lek, judge=dict.fromkeys(PROBES, 5.0))), "mac.r@10")
     assert found["lek_delta"] == pytest.approx(1.2)
-    assert 1.0 <= found["lek_low"] < 1.2 < found["lek_high"] < 1.8
-    assert [found["judge_delta"], found["judge_low"], found["judge_high"]] == [1.0, 1.0, 1.0]
+    # Student's t of 10 values, 2.262, widened by 1 + 4 / 12; their error is 0.4 / 3.
+    assert [found["lek_low"], found["lek_high"]] == pytest.approx([1.2 - 0.4022, 1.2 + 0.4022], abs=1e-3)
+    assert found["judge_delta"] == 1.0
+    # All differ by the same: that is no interval.
+    assert pd.isna(found["judge_low"])
+    assert pd.isna(found["judge_high"])

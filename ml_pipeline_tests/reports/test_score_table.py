@@ -4,11 +4,13 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ml_pipeline.reports.score_table import SCORE_TABLE_COLUMNS, score_table
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_scores, scores_of
+from ml_pipeline.scoring.means import wilson_interval
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, sample_scores, scores_of, tables_of
 
 ONE = Checkpoint(
     "a",
@@ -32,23 +34,23 @@ def figure(scores: Scores, metric: str, category: str = "overall") -> dict[str, 
 @pytest.mark.parametrize(
     ("metric", "category", "value", "low", "high", "count", "unscored"),
     [
-        # Wilson of 1/3, 1/2, 1/4 and 0/3; Student's t of (1,2,3), (9,3) and (10,20,30).
+        # Wilson of 1/3, 1/2, 1/4 and 0/3; Student's t of (1,2,3), (9,3) and (10,20,30), widened by 1.8, 2 and 1.8.
         ("accuracy", "overall", 1 / 3, 0.0615, 0.7923, 3, 1),
         ("accuracy", "math", 1 / 2, 0.0945, 0.9055, 2, 0),
         ("unscored_share", "overall", 1 / 4, 0.0456, 0.6994, 4, 0),
         ("truncated_share", "overall", 1 / 3, 0.0615, 0.7923, 3, 1),
         ("truncated_share", "logic", 0, 0, 0.7935, 1, 1),
-        ("lek", "overall", 2, -0.4841, 4.4841, 3, 1),
-        ("judge:avg", "overall", 6, 6 - 12.706 * 3, 6 + 12.706 * 3, 2, 1),
-        ("mean_completion_tokens", "overall", 20, -4.841, 44.841, 3, 0),
-        ("degeneration", "overall", 0, 0, 0, 4, 0),
+        ("lek", "overall", 2, 2 - 2.4841 * 1.8, 2 + 2.4841 * 1.8, 3, 1),
+        ("judge:avg", "overall", 6, 6 - 12.706 * 3 * 2, 6 + 12.706 * 3 * 2, 2, 1),
+        ("mean_completion_tokens", "overall", 20, 20 - 24.841 * 1.8, 20 + 24.841 * 1.8, 3, 0),
+        ("degeneration", "overall", 0, math.nan, math.nan, 4, 0),
     ],
 )
 def test_figures_by_hand(
     metric: str, category: str, value: float, low: float, high: float, count: int, unscored: int
 ) -> None:
     found = figure(scores_of(ONE), metric, category)
-    assert [found["value"], found["low"], found["high"]] == pytest.approx([value, low, high], abs=2e-3)
+    assert [found["value"], found["low"], found["high"]] == pytest.approx([value, low, high], abs=2e-3, nan_ok=True)
     assert (found["count"], found["unscored"]) == (count, unscored)
 
 
@@ -91,9 +93,30 @@ def test_empty_input_gives_an_empty_table() -> None:
     assert list(table.columns) == SCORE_TABLE_COLUMNS
 
 
+def test_unscored_shares_allow_for_repeated_answers_and_templates() -> None:
+    tables = tables_of([ONE])
+    five = {name: pa.concat_tables([tables[name]] * 5) for name in ("responses", "probe_results")}
+    found = figure(Scores.from_tables({**tables, **five}), "unscored_share")
+    # One probe of four has no score, in none of its five answers: as good as one of four.
+    assert (found["value"], found["count"]) == (0.25, 20)
+    assert [found["low"], found["high"]] == pytest.approx(wilson_interval(1, 4), abs=1e-6)
+    responses = tables["responses"].to_pandas().assign(template="t")
+    made = pa.Table.from_pandas(responses, schema=tables["responses"].schema, preserve_index=False)
+    together = figure(Scores.from_tables({**tables, "responses": made}), "unscored_share")
+    # All are of one template: one answer, a quarter of which has no score.
+    assert [together["low"], together["high"]] == pytest.approx(wilson_interval(0.25, 1), abs=1e-6)
+
+
+def test_unscored_share_of_what_was_only_counted() -> None:
+    tables = tables_of([ONE])
+    counted = {name: table.slice(0, 0) for name, table in tables.items() if name != "checkpoint_scores"}
+    found = figure(Scores.from_tables({**tables, **counted}), "unscored_share")
+    assert [found["low"], found["high"]] == pytest.approx(wilson_interval(1, 4))
+
+
 def test_without_categories_all_else_is_the_same() -> None:
     scores = sample_scores(2)
     full, short = score_table(scores), score_table(scores, by_category=False)
-    kept = full[full["category"].eq("overall") | full["metric"].isin(["accuracy", "unscored_share"])]
+    kept = full[full["category"].eq("overall") | full["metric"].eq("accuracy")]
     assert len(short) < len(full)
     assert short.equals(kept.reset_index(drop=True))

@@ -32,19 +32,29 @@ def test_degeneration_that_lasts() -> None:
     assert found == Trouble(
         20,
         True,
-        "degenerates from iteration 20: 100% truncated answers (0% in the base), accuracy 5% (50% in the base)",
+        # That the accuracy is 5% (50% in the base) may be the limit's doing: it cut every answer.
+        "degenerates from iteration 20: 100% truncated answers (0% in the base)",
+        "capability",
     )
 
 
 def test_trouble_that_passes_is_named_at_its_iteration() -> None:
     found = trouble(BASE, checkpoint(10, 1), checkpoint(20, 11))
-    assert found == Trouble(10, False, "gets worse at iteration 10: accuracy 5% (50% in the base)")
+    assert found == Trouble(10, False, "gets worse at iteration 10: accuracy 5% (50% in the base)", "capability")
 
 
 def test_a_fall_from_the_peak_counts_even_above_the_base() -> None:
-    found = trouble(BASE, checkpoint(10, 20), checkpoint(20, 12), checkpoint(30, 12))
+    probes = [f"p{index:02}" for index in range(40)]
+
+    def of_forty(iteration: int, right: int, **changes: Any) -> Checkpoint:
+        return Checkpoint(changes.pop("run", "r"), iteration, {p: i < right for i, p in enumerate(probes)}, **changes)
+
+    base = of_forty(0, 15, source="base", run="tiny")
+    found = trouble(base, of_forty(10, 40), of_forty(20, 24), of_forty(30, 24))
     assert found is not None
     assert found.text == "gets worse from iteration 20: accuracy 60% (down from 100% at iteration 10)"
+    # Eight of twenty lost from the peak are 1 / 2**8: of one look no chance, of all looks at a run it may be.
+    assert trouble(BASE, checkpoint(10, 20), checkpoint(20, 12), checkpoint(30, 12)) is None
 
 
 def test_without_a_base_the_first_checkpoint_is_the_reference() -> None:
@@ -76,3 +86,36 @@ def test_the_sample_night() -> None:
     assert found is not None
     assert (found.iteration, found.persistent) == (20, True)
     assert found.text.startswith("degenerates from iteration 20: 100% truncated answers (0% in the base)")
+
+
+FORTY_ONE = [f"p{index:02}" for index in range(41)]
+
+
+def of_forty_one(iteration: int, right: int, **changes: Any) -> Checkpoint:
+    passed = {probe: index < right for index, probe in enumerate(FORTY_ONE)}
+    return Checkpoint(changes.pop("run", "r"), iteration, passed, **changes)
+
+
+def test_a_run_without_any_right_answer_is_named_at_its_first_checkpoint() -> None:
+    # A base of 7 of 41, as in the sample's hot run, beside a suite that is judged alone: 1 / 2**7 is rare enough.
+    base = of_forty_one(0, 7, source="base", run="tiny")
+    content = [of_forty_one(at, 0, suite="content") for at in (15, 30)]
+    first, *_ = run_curves(scores_of(base, of_forty_one(15, 0), *content))
+    found = first_trouble(first)
+    assert found is not None
+    assert found.text == "gets worse at iteration 15 on capability: accuracy 0% (17% in the base)"
+    every = [of_forty_one(at, 0) for at in (15, 30, 45, 60)]
+    for curve in run_curves(scores_of(base, *every, *content)):
+        found = first_trouble(curve)
+        assert found is not None
+        assert found.text == "gets worse from iteration 15 on capability: accuracy 0% (17% in the base)"
+
+
+def test_a_fall_that_lasts_is_named_from_its_beginning() -> None:
+    # 6 of 41 lost are 1 / 2**6 alone; that the base alone of three passes six, 1 / 3**6; of five, 1 / 5**6.
+    base = of_forty_one(0, 6, source="base", run="tiny")
+    assert trouble(base, of_forty_one(10, 0)) is None
+    found = trouble(base, *(of_forty_one(at, 0) for at in (10, 20, 30, 40)))
+    assert found is not None
+    assert (found.iteration, found.persistent) == (10, True)
+    assert found.text == "gets worse from iteration 10: accuracy 0% over iterations 10 to 40 (15% in the base)"

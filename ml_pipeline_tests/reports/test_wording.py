@@ -2,13 +2,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from ml_pipeline.reports.comparison import compare
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import run_curves
-from ml_pipeline.reports.wording import evenly, gain, headline, p_value, percent_interval, points, resolution, sparkline
-from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of
+from ml_pipeline.reports.scores import Scores
+from ml_pipeline.reports.wording import (
+    asked,
+    evenly,
+    gain,
+    headline,
+    p_value,
+    percent_interval,
+    points,
+    resolution,
+    sparkline,
+)
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of, tables_of
 
 PROBES = "abcdefghij"
 
@@ -51,22 +63,24 @@ def test_evenly_keeps_the_ends(count: int, most: int, expected: list[int]) -> No
 def test_gain() -> None:
     found = compare({p: p in "abc" for p in PROBES}, {p: p in "abdefghi" for p in PROBES})
     assert found is not None
-    assert gain(found).replace("\u00a0", " ") == "+50 points [\u22121 to +85], p = 0.12"
+    assert gain(found).replace("\u00a0", " ") == "+50 points [0 to +78], p = 0.12"
 
 
 def test_headline_of_a_better_run() -> None:
     words = spoken(checkpoint("base", 0, ""), checkpoint("mac", 10, "a"), checkpoint("mac", 20, PROBES))
     assert words.startswith(
-        "Best: iteration 20, 100% [72\u2013100] of 10 probes right. Better than the base (0%): +100 points"
+        "Best: iteration 20, 100% [67\u2013100] of 10 probes right, as the highest of 2 about 1 point too high. "
+        "Better than the base (0%): +100 points"
     )
-    assert "p = 0.002" in words
+    # 2 / 2**10, of two checkpoints.
+    assert "p = 0.004" in words
 
 
 def test_headline_says_ties_and_neighbours() -> None:
     words = spoken(*(checkpoint("mac", step, "abc") for step in (10, 20)), checkpoint("mac", 30, "ab"))
     assert words.startswith("Best: iterations 10 and 20, equal, 30%")
     assert "There is no base scored in the same way" in words
-    assert words.endswith("These probes cannot tell it from iteration 30.")
+    assert words.endswith("The truly best may as well be iteration 30.")
 
 
 def test_headline_without_checkpoints() -> None:
@@ -78,16 +92,36 @@ def test_headline_when_nothing_was_scored() -> None:
 
 
 def judged(source: str, iteration: int, judge: float, lek: float) -> Checkpoint:
-    figures, leks = dict.fromkeys(PROBES, judge), dict(zip(PROBES, (lek, -lek) * 5, strict=True))
+    leks = dict(zip(PROBES, (lek, -lek) * 5, strict=True))
+    figures = {probe: judge + figure / 10 for probe, figure in leks.items()}
     return replace(checkpoint(source, iteration, ""), suite="content", judge=figures, lek=leks)
 
 
 def test_headline_of_a_suite_that_is_judged_alone() -> None:
     words = spoken(judged("base", 0, 2.0, 0.0), judged("mac", 10, 9.0, 0.0), judged("mac", 20, 5.0, 3.0))
     assert words.endswith(
-        "iteration 20, against the base: judge: avg +3.0 [+3.0 to +3.0]; no clear difference in 1 of 2 means."
+        "iteration 20, against the base: judge: avg +3.0 [+2.6 to +3.4]; no clear difference in 1 of 2 means."
     )
     assert spoken(judged("mac", 10, 9.0, 0.0)).endswith("pass or fail for these checkpoints.")
+
+
+def test_figures_that_all_differ_by_the_same_are_no_clear_difference() -> None:
+    words = spoken(judged("base", 0, 2.0, 0.0), judged("mac", 10, 5.0, 0.0))
+    assert words.endswith("iteration 10, against the base: no clear difference in 2 of 2 means.")
+
+
+def test_several_answers_to_a_probe_are_told_apart_from_probes() -> None:
+    base, best = checkpoint("base", 0, ""), checkpoint("mac", 10, "abcde")
+    tables = {name: pa.concat_tables([table] * 5) for name, table in tables_of([base, best]).items()}
+    scores = tables["checkpoint_scores"].to_pandas().drop_duplicates("partition_key")
+    scores = scores.assign(correct=scores["correct"] * 5, total=scores["total"] * 5)
+    schema = tables["checkpoint_scores"].schema
+    tables["checkpoint_scores"] = pa.Table.from_pandas(scores, schema=schema, preserve_index=False)
+    (curve,) = run_curves(Scores.from_tables(tables))
+    assert asked(curve.points[0]) == "10 probes, 50 answers"
+    words = headline(curve)
+    assert "of 10 probes, 50 answers right" in words
+    assert "scored for both" not in words
 
 
 def test_what_the_suite_can_find_is_told() -> None:
@@ -95,7 +129,11 @@ def test_what_the_suite_can_find_is_told() -> None:
     base = Checkpoint("tiny", 0, dict.fromkeys(probes, False), source="base")
     few = Checkpoint("r", 10, {probe: index < 4 for index, probe in enumerate(probes)})
     (curve,) = run_curves(scores_of(base, few))
-    # Discordance (4 + 2) / (41 + 2) = 0.14, less than the least difference that 41 probes can prove.
-    assert resolution(curve) == "41 probes find a difference from the base of 20 points 4 times in 5."
+    # Noise (4 + 2) / (41 + 2) = 0.14, of which a change of 0.27 leaves 0.10: 0.37 of 41 probes differ. A fall must pass
+    # 0.8% on its side, a third of the 2.5% of all looks at the run.
+    assert resolution(curve) == (
+        "41 probes find a difference from the base of 27 points 4 times in 5; "
+        "a fall from 33 points on is called trouble as often."
+    )
     (alone,) = run_curves(scores_of(base))
     assert resolution(alone) == ""

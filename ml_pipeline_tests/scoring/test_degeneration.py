@@ -15,6 +15,7 @@ from ml_pipeline.scoring.degeneration import (
     repeated_share,
     signals_of,
 )
+from ml_pipeline.scoring.means import wilson_interval
 
 PROMPT = "What is the sum of the first four numbers that are even?"
 GOOD = (
@@ -24,7 +25,7 @@ GOOD = (
 
 
 def shown(text: str, finish_reason: str = "stop", prompt: str = PROMPT) -> set[str]:
-    return set(signals_of(Answer(prompt, text, finish_reason)))
+    return set(signals_of(Answer(prompt, text, finish_reason, "probe")))
 
 
 @pytest.mark.parametrize(
@@ -66,10 +67,10 @@ def test_an_answer_in_the_language_of_its_prompt_is_fine() -> None:
 
 def test_an_answer_with_several_signs_is_unsound_once() -> None:
     answers = [
-        Answer(PROMPT, "Answer: = Answer: = = Answer = = 4 = Answer: 4 = = 4 Answer = 4 = Answer", "length"),
-        Answer(PROMPT, "", "stop"),
-        Answer(PROMPT, "I'm sorry, but I cannot help with that.", "stop"),
-        Answer(PROMPT, GOOD, "stop"),
+        Answer(PROMPT, "Answer: = Answer: = = Answer = = 4 = Answer: 4 = = 4 Answer = 4 = Answer", "length", "a"),
+        Answer(PROMPT, "", "stop", "b"),
+        Answer(PROMPT, "I'm sorry, but I cannot help with that.", "stop", "c"),
+        Answer(PROMPT, GOOD, "stop", "d"),
     ]
     rates = {rate.signal: rate.hits for rate in degeneration_rates(answers)}
     assert rates == {
@@ -90,7 +91,8 @@ def test_repeated_share_by_hand() -> None:
 
 def test_rates_have_their_wilson_interval() -> None:
     rates = {
-        rate.signal: rate for rate in degeneration_rates([Answer(PROMPT, GOOD, "length"), Answer(PROMPT, GOOD, "stop")])
+        rate.signal: rate
+        for rate in degeneration_rates([Answer(PROMPT, GOOD, "length", "a"), Answer(PROMPT, GOOD, "stop", "b")])
     }
     assert list(rates) == [*SIGNALS, UNSOUND]
     cut = rates["truncated"]
@@ -98,6 +100,17 @@ def test_rates_have_their_wilson_interval() -> None:
     # Wilson at 1 of 2, worked out in evaluation/test_mark.py
     assert (cut.share_low, cut.share_high) == pytest.approx((0.09453, 0.90547), abs=1e-5)
     assert {rate.share for rate in degeneration_rates([])} == {None}
+
+
+def test_rates_allow_for_templates_and_repeated_answers() -> None:
+    # Ten answers to each of four probes, those to one of them cut: as good as one of four, not as ten of forty.
+    answers = [Answer(PROMPT, GOOD, "length" if probe == "a" else "stop", probe) for probe in "abcd" for _ in range(10)]
+    rates = {rate.signal: rate for rate in degeneration_rates(answers)}
+    cut, none = rates["truncated"], rates["empty"]
+    assert (cut.hits, cut.answers, cut.share) == (10, 40, 0.25)
+    assert (cut.share_low, cut.share_high) == pytest.approx(wilson_interval(1, 4), abs=1e-6)
+    # What no answer shows is as unsure as of four, too.
+    assert (none.share_low, none.share_high) == pytest.approx(wilson_interval(0, 4), abs=1e-6)
 
 
 @pytest.mark.parametrize(

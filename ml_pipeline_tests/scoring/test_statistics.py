@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_pipeline.scoring.means import wilson_interval
 from ml_pipeline.scoring.results import ProbeResult
 from ml_pipeline.scoring.statistics import (
     CategoryScore,
     accuracy_by_category,
     exact_mcnemar,
     holm,
+    holm_confidence,
     share_interval,
     sign_flip_test,
-    wilson_interval,
 )
 
 
@@ -130,6 +131,32 @@ def test_holm_by_hand() -> None:
     assert holm([0.9, 0.6]) == [1.0, 1.0]
     assert holm([0.03]) == [0.03]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("p_values", "level", "finds"),
+    # Holm (1979) of 4: 0.05 / 4, then / 3, / 2, / 1, until one is not below; the level is that of the next.
+    [
+        ([0.01, 0.016, 0.024, 0.3], 0.05, 3),
+        ([0.013, 0.02, 0.3, 0.3], 0.05 / 4, 0),
+        ([0.01, 0.02, 0.3, 0.3], 0.05 / 3, 1),
+        ([0.04], 0.05, 1),
+        ([0.001, 0.002], 0.05, 2),
+        ([], 0.05, 0),
+    ],
+)
+def test_the_confidence_of_holm(p_values: list[float], level: float, finds: int) -> None:
+    confidence = holm_confidence(len(p_values), lambda one: sum(p < 1 - one for p in p_values))
+    assert confidence == pytest.approx(1 - level)
+    found = [p < 1 - confidence for p in p_values]
+    assert found == [p < 0.05 for p in holm(p_values)]
+    assert sum(found) == finds
+
+
+@given(st.lists(st.floats(0.0001, 1), max_size=8))
+def test_the_confidence_of_holm_finds_what_holm_does(p_values: list[float]) -> None:
+    confidence = holm_confidence(len(p_values), lambda one: sum(p < 1 - one for p in p_values))
+    assert [p < 1 - confidence for p in p_values] == [p < 0.05 for p in holm(p_values)]
 
 
 def test_share_interval_of_probes_that_stand_alone_is_wilsons() -> None:
