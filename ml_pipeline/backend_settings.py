@@ -19,6 +19,11 @@ class LlamaCppSettings(Section):
     context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
+    priority: Literal["normal", "low"] = Field(
+        "normal",
+        description="`low`: the run gives way to whatever else the machine does, such as a training, and takes what is "
+        "left.",
+    )
     extra_buffers: bool = Field(
         True,
         description="Let llama.cpp repack weights for this CPU. Kernels that crash in a trial are left out by "
@@ -46,6 +51,11 @@ class LlamaServerSettings(Section):
     context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one slot, in tokens.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default all cores of this process.")
     gpu_layers: int = Field(0, ge=-1, description="Layers put on the GPU; -1 for all.")
+    priority: Literal["normal", "low"] = Field(
+        "normal",
+        description="`low`: the run gives way to whatever else the machine does, such as a training, and takes what is "
+        "left.",
+    )
     arguments: tuple[str, ...] = Field((), description="More arguments of llama-server, such as --flash-attn on.")
     attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a lost server did not answer.")
     start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
@@ -59,6 +69,11 @@ class MlxSettings(Section):
     sequences: int = Field(8, ge=1, le=256, description="Sequences decoded together.")
     context_tokens: int = Field(2048, ge=256, description="Longest prompt plus answer of one sequence, in tokens.")
     prefill_tokens: int = Field(512, ge=16, description="Tokens of each prompt that are read in one step.")
+    priority: Literal["normal", "low"] = Field(
+        "normal",
+        description="`low`: the run gives way to whatever else the machine does, such as a training, and takes what is "
+        "left.",
+    )
     memory_limit_bytes: int | None = Field(
         None, ge=1, description="mlx's memory limit, a guideline that it ignores on a CPU; default mlx's own."
     )

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+_LOW_PRIORITY = 10
+
 
 def patient_threads() -> dict[str, str]:
     """Environment variables that llama.cpp's OpenMP threads need, none where the user has chosen already.
@@ -14,6 +16,15 @@ def patient_threads() -> dict[str, str]:
     factor of 6 to 30 (measured: 3-16 tokens/s by default, 100 so, 2 threads on 2 cores).
     """
     return {"GOMP_SPINCOUNT": "20000"} if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}.isdisjoint(os.environ) else {}
+
+
+def give_way() -> None:
+    """Let other programs go first from now on: this process, and whatever it starts, runs in the time that they leave.
+
+    There is no way back for a process without privileges. One that gives way already stays as it is.
+    """
+    if os.getpriority(os.PRIO_PROCESS, 0) < _LOW_PRIORITY:
+        os.setpriority(os.PRIO_PROCESS, 0, _LOW_PRIORITY)
 
 
 def physical_cores() -> int:

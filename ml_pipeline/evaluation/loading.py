@@ -18,6 +18,7 @@ from ml_pipeline.backend_settings import (
     MlxSettings,
 )
 from ml_pipeline.backends.completion_cache import CachedBackend, CompletionCache
+from ml_pipeline.backends.cpu_threads import give_way
 from ml_pipeline.backends.http import HttpBackend
 from ml_pipeline.backends.interface import Backend
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
@@ -71,11 +72,13 @@ def open_backend(settings: Settings, runner: AnyBackend, place: Placement) -> Ba
     Raises SettingsError, BackendError, StoreError.
     """
     name = place.base_model
+    if isinstance(runner, LlamaCppSettings | LlamaServerSettings | MlxSettings) and runner.priority == "low":
+        give_way()
     match runner:
         case LlamaCppSettings():
             gguf = gguf_path(settings, name)
             decoded = decoded_weights(gguf, settings.decoded_bases_path) if runner.weights == "f16" else None
-            options = runner.model_dump(exclude={"type", "weights"})
+            options = runner.model_dump(exclude={"type", "weights", "priority"})
             return LlamaCppBackend(gguf, name, decoded=decoded, trials=settings.trials_path, **options)
         case LlamaServerSettings():
             return LlamaServerBackend(gguf_path(settings, name), name, runner, trials=settings.trials_path)

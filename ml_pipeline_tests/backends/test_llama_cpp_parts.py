@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -109,3 +112,15 @@ def test_all_that_cannot_be_enforced_is_named() -> None:
 def test_an_unknown_type_is_an_error_of_the_schema() -> None:
     with pytest.raises(BackendError, match="cannot be turned into a grammar"):
         schema_to_grammar({"type": "colour"})
+
+
+def test_a_process_gives_way_once_and_so_does_what_it_starts() -> None:
+    code = (
+        "import os, subprocess, sys\n"
+        "from ml_pipeline.backends.cpu_threads import give_way\n"
+        "give_way(); give_way()\n"
+        "print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)\n"
+        "subprocess.run([sys.executable, '-c', 'import os; print(os.getpriority(os.PRIO_PROCESS, 0))'])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said == ["10", "10"] if os.getpriority(os.PRIO_PROCESS, 0) < 10 else said[0] == said[1]

@@ -163,7 +163,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
             depends_on={
                 "program": files_hash(self._binary.resolve().parent),
                 "model": file_sha256(self._facts.path),
-                "options": self._settings.model_dump(mode="json", exclude={"attempts", "start_timeout_s"}),
+                "options": self._settings.model_dump(mode="json", exclude={"attempts", "start_timeout_s", "priority"}),
             },
         )
         proven = trial.proven(usual, TrialRecords(trials), try_out)
