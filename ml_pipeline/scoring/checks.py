@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from ml_pipeline.errors import SuiteError
 from ml_pipeline.scoring.choices import stated_choice
 from ml_pipeline.scoring.lists import ListReader, canonical_items
-from ml_pipeline.scoring.numbers import NumberReader
+
 from ml_pipeline.scoring.outputs import same_output, stated_output
 from ml_pipeline.scoring.phrases import find_mentions, stated_phrase, stated_yes_or_no
-from ml_pipeline.scoring.statements import plain
-from ml_pipeline.scoring.thinking import remove_thinking
+from ml_pipeline.scoring.plain_text import own_answer, plain
+from ml_pipeline.scoring.stated_number import NumberReader
+from ml_pipeline.scoring.thinking import split_thinking
 from ml_pipeline.suites.patterns import find_first
 from ml_pipeline.suites.schema import (
     CHECK,
@@ -52,7 +53,7 @@ def check_answer(check: Mapping[str, Any], answer: str, *, prompt: str = "") -> 
 
     Raises SuiteError when the check is not a valid one; checks out of a loaded suite are.
     """
-    text, asked = plain(_ends(remove_thinking(answer))), plain(prompt)
+    text, asked = plain(_ends(own_answer(split_thinking(answer).answer, prompt))), plain(prompt)
     result = _check(_validated(check), text, asked)
     return replace(result, extracted=result.extracted and shortened(result.extracted))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_pipeline.scoring.filter_numbers import first_number, last_number, number
-from ml_pipeline.scoring.statements import plain
+from ml_pipeline.scoring.plain_text import plain
 from ml_pipeline.scoring.thinking import remove_thinking
 from ml_pipeline.suites.filters import RegexFilter
 from ml_pipeline.suites.patterns import first_matches

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ml_pipeline.scoring.statements import plain, repeats, sentences, statements
+from ml_pipeline.scoring.plain_text import plain
+from ml_pipeline.scoring.statements import repeats, sentences, statements
 
 _FEW_WORDS = r"(?:[ ](?!but\b)[\w'-]{1,20}){0,3}[ ][\"'*(]*$"
 _DENIED_BEFORE = re.compile(
