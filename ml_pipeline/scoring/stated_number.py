@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from ml_pipeline.scoring.statements import Statement, is_question, sentences, st
 
 _RELATION = r"=>|->|==?|≈|→|~="
 _IS = (
-    r"equals|is equal to|is|are|gives|makes|yields|comes to|or|ergibt|macht|ist|sind|es|son|est|font|fait|égale|é|são|è|fa"
+    r"equals|is equal to|is|are|gives|makes|yields|comes to|ergibt|macht|ist|sind|es|son|est|font|fait|égale|é|são|è|fa"
     r"|sono|jest|равно|это|будет|等于|等於|是|は|为|為|이다|है|eşittir|adalah|wynosi"
 )
 _UNIT = (
@@ -27,9 +27,10 @@ _MONEY = r"[(\[{$€£¥ ]{0,5}"
 _SIGNED_OPERATOR = r"(?:\*\*|[-+*/^]|\b(?:x|times|plus|minus|divided by|multiplied by|over|mod)\b)"
 _OPERATED_AFTER = re.compile(
     rf"{_UNIT}[)\]]{{0,3}}[ ]{{0,3}}{_SIGNED_OPERATOR}[ ]{{0,3}}{_MONEY}[-+]?(?:[\d√]|\.\d|sqrt|[a-zA-Z](?![a-zA-Z])(?![ ][a-z]{{2}})|[A-Za-z]+(?=[ ][*/+][ ]))"
-    r"|\((?=[ ]?[-+]?\d[^()\n]{0,20}[-+*/])|[ ]of[ ](?:the[ ]|all[ ]|its[ ]|these[ ])?[$€£]?(?=\d)",
+    r"|\((?=[ ]?[-+]?\d[^()\n]{0,20}[-+*/])",
     re.ASCII,
 )
+_SHARE_AFTER = re.compile(r"[ ]of[ ](?:the[ ]|all[ ]|its[ ]|these[ ])?[$€£]?(?=\d)")
 _RELATED_AFTER = re.compile(
     rf"{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:(?:{_RELATION})[^\n.;]{{0,60}}?|\b(?:{_IS})[ ]{{1,3}}(?:(?:about|approximately|roughly|exactly|only)[ ]+)?{_MONEY}[-+]?)(?=\d|\.\d)"
     rf"|{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:{_RELATION})[ ]*[(]?[ ]*[A-Za-z]?\(?[ ]*(?=[\d(√]|sqrt)"
@@ -44,7 +45,7 @@ _PART_OF = re.compile(
     r"|\b(?:sum|product|difference|average|mean|quotient|ratio|root|square|cube|half|double|triple|twice|gcd|lcm|multiple)[ ]+"
     r"(?:of[ ]+|between[ ]+)?(?:the[ ]+(?:numbers?[ ]+)?)?[$€£]?\Z"
     r"|\b(?:sum|product|difference|average|mean)[ ]+(?:of|between)[ ]+[$€£]?\d[\d., $€£]{0,40}(?:and|,)[ ]+[$€£]?\Z"
-    r"|(?:√|sqrt|root)[ ]*\(?[ ]*\Z|\bmod[ ]+\Z"
+    r"|\d[ ]+(?:out[ ]+)?of[ ]+(?:the[ ]+|all[ ]+)?[$€£]?\Z|(?:√|sqrt|root)[ ]*\(?[ ]*\Z|\bmod[ ]+\Z"
 )
 _INSTRUCTED = re.compile(
     r"\b(?:add(?:ing)?|subtract(?:ing)?|tak(?:e|ing)(?:[ ]+away)?|divid(?:e|ed|ing)(?:[ ]+[\w/]{1,14}){0,3}?[ ]+by|multipl(?:y|ied|ying)(?:[ ]+[\w/]{1,14}){0,3}?[ ]+by"
@@ -85,13 +86,14 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
-    r",[ ]*(?:an?|the|which|i\.e|that is|or|leaving|saving|compared|instead|up from|down from|more|less)\b|\bi\.e\.|\bthat is\b"
+    r",[ ]*(?:an?|the|which|i\.e|that is|saving|compared|instead|up from|down from|more|less)\b|\bi\.e\.|\bthat is\b"
     r"|[ ](?:and)[ ](?:saves?|has|have|keeps?|spends?)\b|[-—][ ]"
     r"|,[ ]*[$€£]?\d[\d,.]*[ ](?:more|less|fewer)\b",
     re.IGNORECASE,
 )
 _OFF_POINT = re.compile(r"^[ ]{0,2}(?:[A-Za-z]+[ ])?(?:more|less|fewer|extra|too many|too few)[ ]|^[ ]?o'clock\b")
 _ADVERBIAL = re.compile(r"(?:^|[.!?\n;,][ ]*|\b(?:so|and|but)[ ])(?:in|after|within|during|by|on|for|at|with|per)[ ]+(?:the[ ]|each[ ]|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z", re.IGNORECASE)
+_OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
 _CLAUSE_END = re.compile(r"[,;:(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
@@ -142,7 +144,23 @@ class NumberReader:
         self._variables = variables_of(self._text, prompt) | ({variable} if variable else set())
 
     def read(self) -> Number | None:
-        """The stated number, or None when the answer holds none."""
+        """The stated number, or None when the answer holds none or leaves it open ("12 or 13")."""
+        number = self._read()
+        return None if number is None or self._is_left_open(number) else number
+
+    def _is_left_open(self, number: Number) -> bool:
+        """Whether an "or" puts another value beside a number; "3/4, or 0.75" says one value twice."""
+        place = bisect_left([other.start for other in self._numbers], number.start)
+        for first, second in zip(self._numbers[max(0, place - 1) : place + 1], self._numbers[place:][:2], strict=False):
+            gap = self._text[first.end : second.start]
+            if number in (first, second) and _OR.fullmatch(gap):
+                values = {first.value, first.value * 100, second.value, second.value * 100}
+                pair = abs(first.value - second.value)
+                if pair > 0.01 * abs(second.value) and not (first.percent != second.percent and len(values) < 4):
+                    return True
+        return False
+
+    def _read(self) -> Number | None:
         results = self._results
         if self._variable is not None and (pairs := self._tuple()):
             return pairs
@@ -153,11 +171,14 @@ class NumberReader:
                 tried_variable = True
                 if assigned := self._assigned(results):
                     return assigned.number
-            if statement.firmness == "concluded" and last_computed >= statement.end and self._variable is None:
+            superseded = last_computed >= statement.end and self._variable is None
+            if statement.firmness == "concluded" and superseded:
                 continue
             inside = [r for r in results if statement.start <= r.start < statement.end]
             if statement.firmness == "concluded" and self._source[statement.start - 2 : statement.start] == "**":
                 inside = self._bold_beside(inside)
+            if statement.firmness == "bare" and superseded and not (inside and self._opens(statement, inside[0].start)):
+                continue
             if found := self._in_statement(statement, inside):
                 return found
         if self._variable is not None and (assigned := self._assigned(results)):
@@ -376,9 +397,9 @@ class NumberReader:
     def _is_operand(self, number: Number) -> bool:
         text, window = self._text, max(0, number.start - _SEEN // 2)
         if _RELATED_AFTER.match(text, number.end) or _OPERATED_AFTER.match(text, number.end):
-            if not (number.exact and text[number.end : number.end + 4] == " of "):
-                return True
-            return bool(re.match(r" of (?:the |all |its )?[$€£]?\d", text[number.end : number.end + 16]))
+            return True
+        if (number.percent or number.exact) and _SHARE_AFTER.match(text, number.end):
+            return True
         before = text[window : number.start]
         if _PART_OF.search(before):
             return True

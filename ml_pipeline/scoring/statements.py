@@ -26,15 +26,15 @@ _MARKER = re.compile(
 )
 # The word for "answer" or "result" in other languages, with the copula or colon after it.
 _FOREIGN_MARKER = re.compile(
-    r"(?:\b(?:antwort|ergebnis|lösung|resultat|réponse|résultat|respuesta|resultado|solución|solution|resposta|solução"
-    r"|risposta|risultato|soluzione|antwoord|uitkomst|odpowiedź|wynik|ответ|результат|відповідь|cevap|yanıt|sonuç|jawaban"
+    r"\b(?:antwort|ergebnis|lösung|resultat|réponse|résultat|solution|respuesta|resultado|solución|resposta|solução|risposta"
+    r"|risultato|soluzione|antwoord|uitkomst|odpowiedź|odpowiedzią|wynik|ответ|результат|відповідь|cevap|yanıt|sonuç|jawaban"
     r"|jawabannya|hasilnya|svaret|svar|odpověď|απάντηση|αποτέλεσμα|răspunsul|válasz|đáp án|kết quả)\b"
-    r"|答案|正确答案|答え|正解|回答|結果|结果|故选|故選|应选|應選|选择|選擇|选(?=[ ]*[(\[]?[A-Za-z]\b)|選(?=[ ]*[(\[]?[A-Za-z]\b)"
-    r"|정답|해답|결과|답은|답:|الجواب|الإجابة|النتيجة|الناتج|תשובה|उत्तर|जवाब|উত্তর|คำตอบ|సమాధానం|பதில்|விடை|ಉತ್ತರ|ഉത്തരം"
-    r"|જવાબ|ਜਵਾਬ|پاسخ|جواب)"
-    r"[ \t*_]*(?:(?:final|finale|correcte|correcta|correta|richtige|korrekte|endgültige|النهائي|النهائية|الصحيحة)[ \t*_]+)?"
-    r"(?::|=|\b(?:ist|lautet|beträgt|est|es|é|è|is|jest|to|är|adalah|là|este|είναι|هو|هي)\b|应该是|應該是|就是|是|为|為|は|が|은|는|है|হল|হলো|คือ|это"
-    r"|[-—])?[ \t*_]*:?",
+    r"(?:[ \t]+[^\s:=,;]+){0,6}?[ \t]*"
+    r"(?::|=|\b(?:ist|lautet|beträgt|est|es|é|è|is|jest|är|adalah|là|este|είναι|это|будет)\b|[-—](?=[ ]))[ \t*_]*:?"
+    r"|(?:答案|答え|正解|回答|結果|结果|故选|故選|应选|應選|选择|選擇|选(?=[ ]*[(\[]?[A-Za-z]\b)|選(?=[ ]*[(\[]?[A-Za-z]\b)"
+    r"|정답|해답|결과|답은|답:|الجواب|الإجابة|النتيجة|الناتج|תשובה|उत्तर|जवाब|উত্তর|คำตอบ|సమాధానం|பதில்|விடை|ಉತ್ತರ|ഉത്തരം|જવાબ|ਜਵਾਬ"
+    r"|پاسخ|جواب)[ \t*_]*(?:(?:النهائي|النهائية|الصحيحة|الصحيح)[ \t*_]+)?"
+    r"(?::|=|\b(?:هو|هي|是)\b|应该是|應該是|就是|是|为|為|は|が|은|는|है|হল|হলো|คือ|[-—])?[ \t*_]*:?",
     re.IGNORECASE,
 )
 _REVERSED = re.compile(
@@ -120,8 +120,25 @@ def folded_words(text: str) -> str:
 
 
 def repeats(prompt: str, part: str) -> bool:
-    """Whether a part of an answer only restates the prompt."""
-    return bool(prompt) and len(part) <= len(prompt) + 8 and folded_words(part) in folded_words(prompt)
+    """Whether a part of an answer only restates the prompt: in its words, or as one of its sentences with some left out."""
+    if not prompt or len(part) > len(prompt) + 8:
+        return False
+    words = folded_words(part)
+    return words in folded_words(prompt) or any(_is_part(words.split(), told) for told in _told(prompt))
+
+
+def _is_part(words: list[str], sentence: tuple[str, ...]) -> bool:
+    """Whether five words or more occur in a sentence in their order, and are most of it."""
+    if len(words) < 5 or len(words) * 3 < len(sentence) * 2:
+        return False
+    following = iter(sentence)
+    return all(word in following for word in words)
+
+
+@lru_cache(maxsize=512)
+def _told(prompt: str) -> tuple[tuple[str, ...], ...]:
+    """The words of the sentences of a prompt that are no questions."""
+    return tuple(tuple(folded_words(prompt[start:end]).split()) for start, end in sentences(prompt)[:100])
 
 
 def _last(pattern: re.Pattern[str], text: str) -> Iterable[re.Match[str]]:
