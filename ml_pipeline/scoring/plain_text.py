@@ -97,6 +97,11 @@ _TURN = re.compile(
     r"|(?:问题|問題|题目|Frage|Pregunta|Pergunta|Domanda|Вопрос|प्रश्न|سؤال|질문|Vraag|Pytanie|Soru)[*]*[ \t]*\d{0,3}[ \t]*[:：])",
     re.MULTILINE,
 )
+OWN_ANSWER_HINT = (
+    r"(?i)question[ \t]*:|(?m:^[ \t#>*]*(?:question|problem|exercise|q|human|user|instruction|frage|pregunta|pergunta|domanda"
+    r"|vraag|pytanie|soru)\b)|<\||</s>|<end_of_turn>|问题|問題|题目|Вопрос|प्रश्न|سؤال|질문"
+)
+"""Found, by RE2, in every text that `own_answer` may cut, and in few others."""
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -110,7 +115,7 @@ def plain(text: str) -> str:
     if not text.isascii():
         text = _folded(text)
     text = text.replace("\0", " ").replace("\r\n", "\n").replace("\r", "\n")
-    if "\\" in text or "{,}" in text:
+    if "\\" in text or "{,}" in text or "^{" in text or "_{" in text:
         text = _without_latex(text)
     return text
 
