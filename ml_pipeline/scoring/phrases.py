@@ -226,6 +226,8 @@ class _Reader:
         span = (statement.start, statement.end)
         if statement.firmness == "concluded":
             return self._claimed(span, inside)
+        if _IMMEDIATE.search(self._prompt) and (cut := _GOES_ON.search(self._text, *span)):
+            inside = _inside(inside, (span[0], cut.start())) or inside
         outside = self._outside_brackets(inside, span)
         return (outside or inside)[-1 if statement.firmness == "bare" else 0].phrase
 
@@ -368,8 +370,9 @@ def stated_yes_or_no(text: str) -> str | None:
             return inside[0].phrase
     if mentions and _YES_NO_FIRST.match(text):
         return mentions[0].phrase
-    if marked and not re.search(r"\w", text[: marked[0].start]):
-        return marked[0].phrase
+    opening = [mention for mention in marked if re.search(r"(?:\A|[.!?:\n])\W*\Z", text[: mention.start][-12:])]
+    if opening and not mentions:
+        return opening[0].phrase
     if _ASSENT_FIRST.match(text):
         return "yes"
     return mentions[-1].phrase if mentions else None

@@ -65,6 +65,8 @@ _NAMED = re.compile(
 )
 _TUPLE = re.compile(r"\([ ]*([a-zA-Z])[ ]*,[ ]*([a-zA-Z])[ ]*\)[ ]*=[ ]*\([ ]*([-+]?\d[\d.]*)[ ]*,[ ]*([-+]?\d[\d.]*)[ ]*\)")
 _LINK_END = re.compile(rf"(?:{_RELATION})[ ]*{_MONEY}(?:(?:about|approximately|roughly)[ ])?[-+]?[ ]*\Z")
+# In "3x = 15 → x = 5" the arrow parts two equations.
+_ARROW_BEFORE = re.compile(r"\A.*(?:→|=>|->)(?=[^→=>]*[=≈])", re.DOTALL)
 _SPLIT = re.compile(rf"{_RELATION}")
 _CLAUSE_START = re.compile(
     r"[;:,\n|]|[.!?](?=\s)|\b(?:and|so|or|then|get|gives|that|if|when|where|therefore|thus|hence|is|are|with|have|now|since|because|solution|let|for|to|yields|means)\b",
@@ -93,6 +95,7 @@ _ASIDE = re.compile(
 )
 _OFF_POINT = re.compile(r"^[ ]{0,2}(?:[A-Za-z]+[ ])?(?:more|less|fewer|extra|too many|too few)[ ]|^[ ]?o'clock\b")
 _ADVERBIAL = re.compile(r"(?:^|[.!?\n;,][ ]*|\b(?:so|and|but)[ ])(?:in|after|within|during|by|on|for|at|with|per)[ ]+(?:the[ ]|each[ ]|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z", re.IGNORECASE)
+_REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
@@ -190,6 +193,19 @@ class NumberReader:
         return [number.value for number in find_numbers(unmarked(self._prompt), variables=self._variables)]
 
     @cached_property
+    def _asked_runs(self) -> list[list[float]]:
+        """The prompt's own series of three numbers or more."""
+        prompt = unmarked(self._prompt)
+        runs: list[list[Number]] = []
+        for number in find_numbers(prompt, variables=self._variables, lists=True):
+            near = runs and re.fullmatch(r"[ ]*,?[ ]*(?:and[ ]|then[ ]|then[ ]+)*", prompt[runs[-1][-1].end : number.start])
+            if near:
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        return [[number.value for number in run[:100]] for run in runs[:20] if len(run) > 2]
+
+    @cached_property
     def _asked(self) -> set[float]:
         asked = set(self._asked_values)
         return asked | {round(value * 100, 12) for value in asked if 0 < value < 1}
@@ -266,10 +282,17 @@ class NumberReader:
         if strong:
             start, end = self._sentence_of(strong[-1])
             return self._of_a_sentence([r for r in strong if start <= r.start < end])
-        for candidates in ([r.number for r in fresh], words, [r.number for r in results]):
+        claimed = [word for word in words if not self._is_reason(word)]
+        for candidates in ([r.number for r in fresh], claimed, words, [r.number for r in results]):
             if candidates:
                 return candidates[-1]
         return self._ordinal()
+
+    def _is_reason(self, word: Number) -> bool:
+        """Whether a number in words only stands in a reason, or says by how much."""
+        start, _ = self._sentence_of(word)
+        before = self._text[max(start, word.start - _SEEN) : word.start]
+        return _REASON.search(before) is not None or before.endswith("by ") or _INSTRUCTED.search(before) is not None
 
     def _of_a_sentence(self, results: list[Result], *, first: bool = False) -> Number:
         """Which of the results of one sentence is the answer: the one that speaks of what was asked, else the last."""
@@ -382,12 +405,12 @@ class NumberReader:
     def _of_a_run(self, run: list[Number]) -> list[Number]:
         if len(run) < 3:
             return run
-        asked = self._asked_values[:100]
         values = [number.value for number in run]
-        for size in range(min(len(values) - 1, len(asked)), 1, -1):
-            if any(asked[at : at + size] == values[:size] for at in range(len(asked) - size + 1)):
-                return [run[size]]
-        if set(values) <= set(asked) or self._ends_a_sum(run[-1]):
+        for asked in self._asked_runs:
+            for size in range(min(len(values) - 1, len(asked)), 1, -1):
+                if any(asked[at : at + size] == values[:size] for at in range(len(asked) - size + 1)):
+                    return [run[size]]
+        if set(values) <= set(self._asked_values) or self._ends_a_sum(run[-1]):
             return run
         return []
 
@@ -412,7 +435,7 @@ class NumberReader:
         text = self._text
         window = max(0, number.start - _SEEN)
         line = max(text.rfind("\n", window, number.start) + 1, window)
-        left = text[line : number.start]
+        left = _ARROW_BEFORE.sub("", text[line : number.start])
         if not _LINK_END.search(left):
             named = _NAMED.search(left)
             return (named["name"] if named and not _is_article(named, left) else None), False, False

@@ -88,7 +88,8 @@ def statements(text: str) -> Iterator[Statement]:
     yield from reversed(concluded)
     if lines:
         first = (lines[0][0], min(lines[0][1], _sentence_end(text, lines[0][0])))
-        if text[first[1] - 1] != "?" and _word_count(text, first, 4):
+        step = len(lines) > 1 and "=" in text[slice(*first)]
+        if text[first[1] - 1] != "?" and not step and _word_count(text, first, 4):
             yield Statement(*first, "bare")
     bold = [Statement(m.start(1), m.end(1), "concluded") for m in _last(_BOLD, marked_text)]
     yield from (statement for statement in reversed(bold) if _word_count(text, (statement.start, statement.end), 6))
