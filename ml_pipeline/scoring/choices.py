@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from ml_pipeline.scoring.phrases import find_mentions, folded
+from ml_pipeline.scoring.phrases import find_mentions, folded, stated_phrase
 from ml_pipeline.scoring.plain_text import unmarked
 from ml_pipeline.scoring.statements import Statement, repeats, sentences, statements
 
@@ -55,7 +55,8 @@ def stated_choice(text: str, choices: Mapping[str, str], prompt: str = "") -> st
             found = _by_text(shown[statement.start : statement.end], None, by_text, choices)
         if found:
             return found
-    return None
+    named = stated_phrase(text, list(choices.values()), prompt=prompt)
+    return by_text.get(folded(named)) if named is not None else None
 
 
 def _spans(text: str, shown: str, prompt: str) -> Iterator[Statement]:
@@ -72,7 +73,7 @@ def _letter(text: str, statement: Statement, standing: re.Pattern[str], small: r
     for match in standing.finditer(text, start, end):
         if not _is_denied(text, match):
             return next(letter for letter in match.groups() if letter)
-    marked = statement.firmness == "stated"
+    marked = statement.firmness == "stated" or re.fullmatch(r"[\W_]*[A-Za-z][\W_]*", text[start:end]) is not None
     for match in small.finditer(text, start, end):
         cued = _CUE.search(text, max(0, match.start() - 40), match.start()) or (
             marked and not text[start : match.start()].strip(" \t\n([{\"'*:$")
@@ -100,10 +101,10 @@ def _is_denied(text: str, match: re.Match[str]) -> bool:
 @lru_cache(maxsize=256)
 def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     standing = (
-        rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?]|\s*\Z|\s*\n|[ ]{{2}}|[ ](?:is|because|since|as|for)\b|[ ]-"
+        rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}|[ ](?:is|because|since|as|for)\b|[ ]-|[ ](?=[\u0900-\uffff])"
         rf"|[\u0900-\uffff])(?!['.]\w))"
         rf"|(?:(?i:option|choice|letter|answer|operator|is|pick|choose|select|选|選|是|は|为|опция|opción|opção|réponse))[ ]*[*(\"'`:]*([{letters}])\b(?![ ][a-z])(?!['])"
     )
     little = letters.lower()
-    small = rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{little}])[)\]}}]|([{little}])(?=[).:,;\]}}\"'`!]|\s*\Z|\s*\n|[ ]{{2}}|[ ](?:is|because|since)\b|[\u3000-\uffff]))"
+    small = rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{little}])[)\]}}]|([{little}])(?=[).:,;\]}}\"'`!$]|\s*\Z|\s*\n|[ ]{{2}}|[ ](?:is|because|since)\b|[\u3000-\uffff]))"
     return re.compile(standing), re.compile(small)

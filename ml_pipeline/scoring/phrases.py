@@ -286,7 +286,7 @@ class _Reader:
             return None
         gaps = [self._text[a.end : b.start] for a, b in zip(self._mentions, self._mentions[1:], strict=False)]
         lead = _LINE_NUMBERS.sub("", self._text[: self._mentions[0].start])
-        if re.search(r"[^\W\d_]", lead.split(":")[-1]) or re.search(r"[^\W_]", self._text[self._mentions[-1].end :]):
+        if re.search(r"[^\W\d_]", lead.split(":")[-1]) or re.search(r"[^\W_]", self._text[self._mentions[-1].end :].split("\n\n")[0]):
             return None
         if all(_RUN_FROM_SMALL.fullmatch(gap) for gap in gaps):
             return distinct[-1 if first else 0]

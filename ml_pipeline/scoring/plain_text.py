@@ -50,19 +50,19 @@ _STOPS = {"。": ".", "｡": ".", "।": ".", "॥": ".", "、": ",", "،": ",",
 _STOP = re.compile("[" + "".join(_STOPS) + "]")
 _WIDE_STOP = re.compile("[！？：；]|(?<![0-9０-９])，|，(?![0-9０-９])")
 
-_MATH_SPACE = re.compile(r"\\[,;:> ]|\\q?quad\b|(?<!\\)~(?!~)(?<!~~)|\\[()\[\]]|\\(?:left|right|[bB]igg?[lr]?)\b\.?")
+_MATH_SPACE = re.compile(r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~(?!~)(?<!~~)|\\[()\[\]]|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?")
 _LATEX = (
-    (re.compile(r"\\begin\s*\{[^{}]{1,40}\}(?:\{[^{}]{0,40}\})?|\\end\s*\{[^{}]{1,40}\}|\\hline\b|\\displaystyle\b"), " "),
+    (re.compile(r"\\begin\s*\{[^{}]{1,40}\}(?:\{[^{}]{0,40}\})?|\\end\s*\{[^{}]{1,40}\}|\\(?:hline|displaystyle)(?![a-zA-Z])"), " "),
     (re.compile(r"&(?=\s*(?:=|\\approx|\\implies|\\Rightarrow))|(?<==)\s*&"), " "),
     (re.compile(r"\\\\(?:\[[^\[\]\n]{0,10}\])?(?![a-zA-Z])"), "\n"),
     (re.compile(r"\\!|\{\}"), ""),
     (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
-    (re.compile(r"\\(?:times|cdot|ast|bullet)\b"), "*"),
-    (re.compile(r"\\div\b"), "/"),
-    (re.compile(r"\\(?:approx|simeq|doteq)\b"), "≈"),
-    (re.compile(r"\\(?:[Ll]ongrightarrow|[Rr]ightarrow|Longrightarrow|to|implies|therefore)\b"), "→"),
-    (re.compile(r"\\(?:l|c|v)?dots\b"), "..."),
-    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b"), "°"),
+    (re.compile(r"\\(?:times|cdot|ast|bullet)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\(?:approx|simeq|doteq)(?![a-zA-Z])"), "≈"),
+    (re.compile(r"\\(?:[Ll]ongrightarrow|[Rr]ightarrow|Longrightarrow|to|implies|therefore)(?![a-zA-Z])"), "→"),
+    (re.compile(r"\\(?:l|c|v)?dots(?![a-zA-Z])"), "..."),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])"), "°"),
     (re.compile(r"\\([$%#&_{}])"), r"\1"),
 )
 _NESTED = (
@@ -89,7 +89,8 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _LINE_MARK = re.compile(r"^[ \t]*(?:(?:#{1,3}|#{5,6})(?=[ \t])|>{1,3}(?=[ \t])|[-*+•‣◦·▪●–—](?=[ \t]+\S))", re.MULTILINE)
-_ONLY_A_SIGN = re.compile(r"\s*-[ \t]+[$€£¥]?[.\d]")
+_ONLY_A_SIGN = re.compile(r"\s*-[ \t]+[$€£¥]?[.\d][^\n]*(?:\n|\Z)")
+_DASHES = re.compile(r"(?m)^[ \t]*-[ \t]")
 _TURN = re.compile(
     r"<\|(?:im_end|im_start|eot_id|end_of_text|endoftext|end|user|start_header_id)\|>|</s>|<end_of_turn>|<\|im_sep\|>"
     r"|(?<!\w)Question[ \t]*:"
@@ -187,9 +188,11 @@ def _unmarked(text: str) -> str:
         text = pattern.sub(lambda match: " " * len(match[1]) + match[2] + " " * len(match[3]), text)
     text = _TAG.sub(_blank, text)
     text = text.replace("`", " ")
-    if _ONLY_A_SIGN.match(text) and text.strip().count("\n") == 0:
-        return text
-    return _LINE_MARK.sub(_blank, text)
+    kept = 0
+    if (sign := _ONLY_A_SIGN.match(text)) and len(_DASHES.findall(text)) == 1:
+        # "- 5" on the first line of a text without other bullets is a number.
+        kept = sign.end()
+    return text[:kept] + _LINE_MARK.sub(_blank, text[kept:])
 
 
 def _blank(match: re.Match[str]) -> str:

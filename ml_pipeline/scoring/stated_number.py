@@ -89,7 +89,7 @@ _REMARK = re.compile(
 )
 _ASIDE = re.compile(
     r",[ ]*(?:an?|the|which|i\.e|that is|saving|compared|instead|up from|down from|more|less)\b|\bi\.e\.|\bthat is\b"
-    r"|[ ](?:and)[ ](?:saves?|has|have|keeps?|spends?)\b|[-—][ ]"
+    r"|[ ]and[ ]saves?\b|[-—][ ]"
     r"|,[ ]*[$€£]?\d[\d,.]*[ ](?:more|less|fewer)\b",
     re.IGNORECASE,
 )
@@ -154,7 +154,8 @@ class NumberReader:
     def _is_left_open(self, number: Number) -> bool:
         """Whether an "or" puts another value beside a number; "3/4, or 0.75" says one value twice."""
         place = bisect_left([other.start for other in self._numbers], number.start)
-        for first, second in zip(self._numbers[max(0, place - 1) : place + 1], self._numbers[place:][:2], strict=False):
+        near = self._numbers[max(0, place - 1) : place + 2]
+        for first, second in zip(near, near[1:], strict=False):
             gap = self._text[first.end : second.start]
             if number in (first, second) and _OR.fullmatch(gap):
                 values = {first.value, first.value * 100, second.value, second.value * 100}
@@ -183,6 +184,8 @@ class NumberReader:
             if statement.firmness == "bare" and superseded and not (inside and self._opens(statement, inside[0].start)):
                 continue
             if found := self._in_statement(statement, inside):
+                if statement.firmness == "concluded" and self._is_a_step(found, statement, results):
+                    continue
                 return found
         if self._variable is not None and (assigned := self._assigned(results)):
             return assigned.number
@@ -248,6 +251,12 @@ class NumberReader:
         if statement.firmness == "concluded":
             return self._of_a_sentence(fresh, first=self._variable is not None) if fresh else None
         return (fresh or results)[0].number
+
+    def _is_a_step(self, found: Number, statement: Statement, results: Sequence[Result]) -> bool:
+        """Whether a later sentence speaks more of what was asked than a conclusion does: "so 72 remain. Now 64 are left"."""
+        later = [r for r in self._fresh(results) if r.start >= statement.end and not r.weak]
+        here = [r for r in results if r.number == found]
+        return bool(later and here) and self._closeness(later[-1:], 0) > self._closeness(here, 0)
 
     def _bold_beside(self, inside: list[Result]) -> list[Result]:
         """With a result in bold, all others in bold of its sentence."""

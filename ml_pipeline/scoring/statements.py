@@ -38,7 +38,7 @@ _FOREIGN_MARKER = re.compile(
     re.IGNORECASE,
 )
 _REVERSED = re.compile(
-    r"[ \t]{1,3}(?:is|are)[ \t]+(?:the|my)[ \t]+(?:[a-z]+[ \t]+){0,2}(?:answer|result|solution)\b",
+    r"[ \t]{1,3}(?:is|are)[ \t]+(?:the|my)[ \t]+(?:[a-z]+[ \t]+){0,2}(?:answer|result(?![ \t]+of\b)|solution)\b",
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
