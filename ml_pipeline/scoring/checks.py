@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from ml_pipeline.errors import SuiteError
 from ml_pipeline.scoring.choices import stated_choice
 from ml_pipeline.scoring.lists import ListReader, canonical_items
-
 from ml_pipeline.scoring.number_values import is_near, written_value
 from ml_pipeline.scoring.outputs import same_output, stated_output
 from ml_pipeline.scoring.phrases import find_mentions, stated_phrase, stated_yes_or_no

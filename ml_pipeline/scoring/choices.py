@@ -11,19 +11,24 @@ from ml_pipeline.scoring.plain_text import unmarked
 from ml_pipeline.scoring.statements import Statement, repeats, sentences, statements
 
 _DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot|rather than|instead of|nicht|pas|no es|não|не)|n't)(?:[ ]+(?!but\b)[\w'-]{1,12}){0,2}[ ]+[(\"'\[]*\Z"
+    r"(?:\b(?:not|never|neither|nor|cannot|rather than|instead of|nicht|pas|no es|não|не)"
+    r"|n't)(?:[ ]+(?!but\b)[\w'-]{1,12}){0,2}[ ]+[(\"'\[]*\Z"
     r"|(?:不是|不选|ではなく)[ ]*\Z",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[)\].:\"']*(?:[ ]+[^\s.]{1,20}){0,2}?[ ]+(?:is|are|was|would be|can|could)(?:n't|[ ]+not|[ ]+(?:wrong|incorrect|false|ruled out|out|excluded|eliminated))\b"
+    r"[)\].:\"']*(?:[ ]+[^\s.]{1,20}){0,2}?[ ]+(?:is|are|was|would be|can|could)(?:n't|[ ]+not|[ ]+(?:wrong"
+    r"|incorrect|false|ruled out|out|excluded|eliminated))\b"
     r"|[)\]]*(?:不对|是错|错误|ではない)",
     re.IGNORECASE,
 )
 _CUE = re.compile(
-    r"(?:\b(?:options?|choices?|letter|answer|operator|pick|choose|select|opción|opcion|opção|alternativa|réponse|respuesta|resposta|risposta"
-    r"|antwort|option|вариант|ответ|буква|pilihan|jawaban|seçenek|cevap|đáp án|svar|odpowiedź|antwoord)\b|选项?|選項?|答案|正解|答え|정답|답|उत्तर|विकल्प|الجواب|الإجابة|الخيار)"
-    r"[ \"']*(?::|=|is|are|es|est|ist|é|è|was|would be|must be|lautet|หคือ|कोई|है|是|为|為|は|が|은|는|هو|هي|-)?[ :]*[(\[\"'{]*\Z",
+    r"(?:\b(?:options?|choices?|letter|answer|operator|pick|choose|select|opción|opcion|opção|alternativa|réponse"
+    r"|respuesta|resposta|risposta"
+    r"|antwort|option|вариант|ответ|буква|pilihan|jawaban|seçenek|cevap|đáp án|svar|odpowiedź|antwoord)\b|选项?"
+    r"|選項?|答案|正解|答え|정답|답|उत्तर|विकल्प|الجواب|الإجابة|الخيار)"
+    r"[ \"']*(?::|=|is|are|es|est|ist|é|è|was|would be|must be|lautet|หคือ|कोई|है|是|为|為|は|が|은|는|هو|هي"
+    r"|-)?[ :]*[(\[\"'{]*\Z",
     re.IGNORECASE,
 )
 
@@ -101,10 +106,15 @@ def _is_denied(text: str, match: re.Match[str]) -> bool:
 @lru_cache(maxsize=256)
 def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     standing = (
-        rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}|[ ](?:is|because|since|as|for)\b|[ ]-|[ ](?=[\u0900-\uffff])"
+        rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}"
+        rf"|[ ](?:is|because|since|as|for)\b|[ ]-|[ ](?=[\u0900-\uffff])"
         rf"|[\u0900-\uffff])(?!['.]\w))"
-        rf"|(?:(?i:option|choice|letter|answer|operator|is|pick|choose|select|选|選|是|は|为|опция|opción|opção|réponse))[ ]*[*(\"'`:]*([{letters}])\b(?![ ][a-z])(?!['])"
+        rf"|(?:(?i:option|choice|letter|answer|operator|is|pick|choose|select|选|選|是|は|为|опция|opción|opção"
+        rf"|réponse))[ ]*[*(\"'`:]*([{letters}])\b(?![ ][a-z])(?!['])"
     )
     little = letters.lower()
-    small = rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{little}])[)\]}}]|([{little}])(?=[).:,;\]}}\"'`!$]|\s*\Z|\s*\n|[ ]{{2}}|[ ](?:is|because|since)\b|[\u3000-\uffff]))"
+    small = (
+        rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{little}])[)\]}}]|([{little}])(?=[).:,;\]}}\"'`!$]|\s*\Z|\s*\n|[ ]{{2}}"
+        rf"|[ ](?:is|because|since)\b|[\u3000-\uffff]))"
+    )
     return re.compile(standing), re.compile(small)

@@ -1,9 +1,9 @@
 """Exact match: answers read by pipelines of filters, strict and flexible, a whole suite at once.
 
 The checks' own readers (`scoring.checks`) understand prose; these do not: strict takes an answer only in the form that
-was asked for, flexible takes the last thing that could be one, as other harnesses do. The default pipelines read more
-forms than lm-evaluation-harness's: "The answer is 18" and a box next to "#### 18", and numbers as a whole (12:15 is none,
-1/2 is a half). `filters: lm_eval/gsm8k` reads what that program reads.
+was asked for, flexible takes the last thing that could be one. The default pipelines read more than the filters of
+lm-evaluation-harness's gsm8k do: "The answer is 18" and a box next to "#### 18", and numbers as a whole (12:15 is none,
+1/2 is a half, 18.00 is 18). `filters: lm_eval/gsm8k` reads and compares as that program does.
 """
 
 from __future__ import annotations

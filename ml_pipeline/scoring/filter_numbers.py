@@ -1,8 +1,8 @@
 """Filters that find numbers, and their values: money, thousands separators, fractions, percents, signs.
 
-A number is written back in one form: `-1234.5`, `2 1/2`, `33%`, `1.5 million`. Plain ones are found over the whole column
-by RE2; those with more to them (`6 000`, `3 * 10^8`, `1e-05`, "minus 5", `0,75`) text by text, as `scoring.numbers` reads
-them: as a whole, or not at all.
+A number is written back in one form: `-1234.5`, `2 1/2`, `33%`, `1.5 million`. Plain ones are found over the whole
+column by RE2; those with more to them (`6 000`, `3 * 10^8`, `1e-05`, "minus 5", `0,75`) text by text, as
+`scoring.numbers` reads them: as a whole, or not at all.
 """
 
 from __future__ import annotations
@@ -37,22 +37,27 @@ _NO_MINUS_AFTER = r"\A[A-Za-z0-9_)\]]"
 # What stands beside a number that is more than its digits: marks between digits, powers, signs in words or apart,
 # magnitude words.
 _MORE_BEFORE = (
-    r"\A(?:[.,':/^_][0-9]|[\^_]|[({+-]{1,2} ?\^|\*\*|[+-]?[eE][0-9]|[0-9]{1,3}-[0-9]{4}| [0-9]| +-(?:[^0-9A-Za-z)\]]| [^0-9A-Za-z)\]]|\z)"
+    r"\A(?:[.,':/^_][0-9]|[\^_]|[({+-]{1,2} ?\^|\*\*|[+-]?[eE][0-9]|[0-9]{1,3}-[0-9]{4}| [0-9]"
+    r"| +-(?:[^0-9A-Za-z)\]]| [^0-9A-Za-z)\]]|\z)"
     r"|\xb1\xc2|(?i: *(?:sunim|evitagen|snem|sniom|soneM|onem)\b))|\A(?:\x9f\xb4\xe8|\xa0\xb2\xe8)"
 )
 _MORE_AFTER = (
-    r"(?:(?i:(?:noillim|noillib|noillirt|dnasuoht|derdnuh|hkal|erorc|nm|nb|oim|drm|nenoillim|nedraillim|senollim)[ -]?)|[kK]"
+    r"(?:(?i:(?:noillim|noillib|noillirt|dnasuoht|derdnuh|hkal|erorc|nm|nb|oim|drm|nenoillim|nedraillim"
+    r"|senollim)[ -]?)|[kK]"
     r"|\x87\xb8\xe4 ?|\x84\x84\xe5 ?|\xbf\xba\xe4 ?)\z"
 )
 _MORE_AROUND_FIRST = (
     r"\A(?:[.,':/^][0-9]|[_^]|\*\*| [0-9]{3}(?:[^0-9]|\z)|[eE][-+]?[0-9]| ?[*xX] ?10|[kK](?:[^A-Za-z]|\z)"
-    r"| ?(?i:hundred|thousand|million|billion|trillion|lakh|crore|mn\b|bn\b|mio|mrd)|\xe4\xb8\x87|\xe5\x84\x84|\xe4\xba\xbf)"
+    r"| ?(?i:hundred|thousand|million|billion|trillion|lakh|crore|mn\b|bn\b|mio|mrd)|\xe4\xb8\x87|\xe5\x84\x84"
+    r"|\xe4\xba\xbf)"
 )
 _SIGN_APART = r"(?:(?i:minus|tive)|- |\xc2\xb1|[A-Za-z]\^|[\^_]) *\z"
 _DECIMAL = r"\A-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)\z"
 _VALUE = (
-    r"\A(?P<minus>-?)\$?(?:(?P<whole>[0-9]{1,15}) )?(?P<over>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-    r"(?P<exponent>(?:[eE][-+]?[0-9]{1,3})?)(?:/(?P<below>[0-9]{1,300}))?(?: ?(?P<percent>%))?(?: (?P<unit>thousand|million|billion|trillion))?\z"
+    r"\A(?P<minus>-?)\$?(?:(?P<whole>[0-9]{1,15}) )?(?P<over>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?"
+    r"|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+    r"(?P<exponent>(?:[eE][-+]?[0-9]{1,3})?)(?:/(?P<below>[0-9]{1,300}))?"
+    r"(?: ?(?P<percent>%))?(?: (?P<unit>thousand|million|billion|trillion))?\z"
 )
 _UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 _NOTHING_ELSE = re.compile(r"[\s*_=:.$()\[\]{}\\`\"'°]*")
@@ -75,7 +80,8 @@ def first_number(texts: pa.Array) -> pa.Array:
     found = last_number(_field(parts, "found"))
     after, before = _field(parts, "after"), _field(parts, "before")
     odd = pc.or_(
-        pc.match_substring_regex(after, pattern=_MORE_AROUND_FIRST), pc.match_substring_regex(before, pattern=_SIGN_APART)
+        pc.match_substring_regex(after, pattern=_MORE_AROUND_FIRST),
+        pc.match_substring_regex(before, pattern=_SIGN_APART),
     )
     return _odd(found, texts, odd, _first)
 
@@ -116,7 +122,9 @@ def written_number(text: str, value: float) -> Number:
 
 def _compound_values(written: pa.Array) -> pa.Array:
     parts = pc.extract_regex(written, pattern=_VALUE)
-    digits = pc.binary_join_element_wise(pc.replace_substring(_field(parts, "over"), ",", ""), _field(parts, "exponent"), "")
+    digits = pc.binary_join_element_wise(
+        pc.replace_substring(_field(parts, "over"), ",", ""), _field(parts, "exponent"), ""
+    )
     over, below, whole = _float(digits), _float(_field(parts, "below")), _float(_field(parts, "whole"))
     value = pc.add(pc.divide(over, pc.fill_null(below, 1.0)), pc.fill_null(whole, 0.0))
     hundredth = pc.if_else(pc.equal(_field(parts, "percent"), "%"), 0.01, 1.0)
@@ -139,7 +147,9 @@ def _odd(found: pa.Array, texts: pa.Array, odd: pa.Array, read: Callable[[str], 
 def _last(text: str) -> str | None:
     for part in dict.fromkeys((text[-_NEAR:], text)):
         shown = unmarked(part)
-        if numbers := [n for n in find_numbers(shown, ordinals=True, variables=_NO_VARIABLES) if n.start or part is text]:
+        if numbers := [
+            n for n in find_numbers(shown, ordinals=True, variables=_NO_VARIABLES) if n.start or part is text
+        ]:
             return _written(numbers[-1], shown)
     return None
 
@@ -161,7 +171,9 @@ def _only(text: str) -> str | None:
 
 def _written(number: Number, text: str) -> str:
     if number.base is not None:
-        unit = next((word for word, size in _UNITS.items() if number.base and abs(number.value / number.base - size) < 1), None)
+        unit = next(
+            (word for word, size in _UNITS.items() if number.base and abs(number.value / number.base - size) < 1), None
+        )
         return f"{_digits(number.base)} {unit}" if unit else _digits(number.value)
     if number.percent:
         return f"{_digits(float(f'{number.value * 100:.15g}'))}%"

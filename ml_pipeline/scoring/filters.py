@@ -57,6 +57,7 @@ _after_hashes = _find(r"(?s).*####[ \t]*(?P<found>[^\n]+)")
 _boxed = _find(r"(?s).*\\(?:boxed|fbox)\s*\{(?P<found>[^{}]*)\}")
 _after_answer = _find(rf"(?is).*\banswer\b[*_]*\s*(?:is|:|=)[\s*_:]*(?-i:{_SENTENCE})")
 
+
 def _lm_eval_last_number(texts: pa.Array) -> pa.Array:
     """The last match of lm-evaluation-harness's (-?[$0-9.,]{2,})|(-?[0-9]+): the last run of these characters that has
     two of them or is a digit, with the minus before it, since `findall` takes runs whole."""

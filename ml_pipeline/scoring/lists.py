@@ -64,7 +64,9 @@ class ListReader:
     def _mentions(self, text: str) -> list[Mention]:
         shown = unmarked(text)
         if all(_is_number(item) for item in self.items):
-            numbers = [Mention(f"{number.value:g}", number.start, number.end) for number in find_numbers(shown, lists=True)]
+            numbers = [
+                Mention(f"{number.value:g}", number.start, number.end) for number in find_numbers(shown, lists=True)
+            ]
             return numbers or [Mention(f"{word.value:g}", word.start, word.end) for word in word_numbers(shown)]
         return find_mentions(shown, [*self.items, *self.reject])
 

@@ -25,7 +25,9 @@ def written_value(number: Number, wanted: float, *, percent: bool = False, promp
         return number.value * 100 if _states_percent(wanted, percent, prompt) else number.value
     if number.base and abs(wanted) < _LARGE <= abs(number.value / number.base):
         unit = f"{number.value / number.base:.0f}".count("000")
-        if not prompt or re.search(("", "", "million", "billion|milliard", "trillion")[min(unit, 4)], prompt, re.IGNORECASE):
+        if not prompt or re.search(
+            ("", "", "million", "billion|milliard", "trillion")[min(unit, 4)], prompt, re.IGNORECASE
+        ):
             return number.base
     return number.value
 

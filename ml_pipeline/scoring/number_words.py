@@ -1,4 +1,4 @@
-"""Numbers written out in English words: "forty-two", "minus five", "twelve thousand", "three quarters", "one in three"."""
+"""Numbers written out in English words: "forty-two", "minus five", "twelve thousand", "one in three"."""
 
 from __future__ import annotations
 

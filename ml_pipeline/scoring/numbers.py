@@ -4,6 +4,7 @@ Signs ("- 5", "minus 5"), money, thousands marks (`1,234`, `1 234`, `1'234`, `1.
 powers of ten, magnitude words, fractions, mixed numbers and percents belong to their number. What looks like more than
 one number in one (`1.2.3`, `12:15`, `2024-01-05`, `1010_2`) is none.
 """
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ _EXPONENT = re.compile(
     re.ASCII,
 )
 _BELOW = re.compile(r"[ ]?/[ ]?(?P<below>\d{1,15}(?:,\d{3})*(?:\.\d+)?)(?![\d]|[ ]?/[ ]?\d|\.\d)", re.ASCII)
+_TWO_SLASHES = re.compile(r"[ ]?/[ ]?[\d.,]{1,30}[ ]?/[ ]?\d", re.ASCII)
 _MIXED = re.compile(
     r"(?:[ ](?:and[ ])?(?P<over>\d{1,4})[ ]?/[ ]?(?P<below>\d{1,4})(?![\d]|[ ]?/[ ]?\d|[.,]\d)"
     r"|[ ]and[ ](?:a|one)[ ](?P<part>half|quarter|third))",
@@ -39,7 +41,18 @@ _MAGNITUDES = {
     **{"millionen": 1e6, "milliarden": 1e9, "tausend": 1e3, "millones": 1e6, "mil": 1e3, "milhões": 1e6, "mille": 1e3},
     **{"millón": 1e6, "milhão": 1e6, "milliard": 1e9, "milliards": 1e9, "milioni": 1e6, "miliardi": 1e9, "mila": 1e3},
     **{"тысяч": 1e3, "тысячи": 1e3, "тыс": 1e3, "миллион": 1e6, "миллиона": 1e6, "миллионов": 1e6, "млн": 1e6},
-    **{"млрд": 1e9, "万": 1e4, "萬": 1e4, "億": 1e8, "亿": 1e8, "千": 1e3, "만": 1e4, "억": 1e8, "लाख": 1e5, "करोड़": 1e7},
+    **{
+        "млрд": 1e9,
+        "万": 1e4,
+        "萬": 1e4,
+        "億": 1e8,
+        "亿": 1e8,
+        "千": 1e3,
+        "만": 1e4,
+        "억": 1e8,
+        "लाख": 1e5,
+        "करोड़": 1e7,
+    },
     **{"हज़ार": 1e3, "हजार": 1e3, "مليون": 1e6, "ألف": 1e3, "bin": 1e3, "milyon": 1e6, "milyar": 1e9, "nghìn": 1e3},
     **{"triệu": 1e6, "ribu": 1e3, "juta": 1e6, "tys": 1e3, "mln": 1e6, "mld": 1e9},
 }
@@ -54,34 +67,43 @@ _PERCENT = re.compile(
     re.IGNORECASE,
 )
 _SIGN_WORD = re.compile(
-    r"(?:(?<![A-Za-z])(?:minus|negative|moins|menos|meno|минус|eksi)[ ]+|负|負|マイナス|마이너스[ ]?|منفي[ ]?|ऋण[ ])" + _CURRENCY + r"?[ ]?\Z",
+    r"(?:(?<![A-Za-z])(?:minus|negative|moins|menos|meno|минус|eksi)[ ]+|负|負|マイナス|마이너스[ ]?|منفي[ ]?|ऋण[ ])"
+    + _CURRENCY
+    + r"?[ ]?\Z",
     re.IGNORECASE,
 )
 _SIGN = re.compile(rf"(?P<sign>[-+])(?P<gap>[ ]*)(?:{_CURRENCY}[ ]?)?\Z")
 _MONEY = re.compile(rf"{_CURRENCY}[ ]*(?P<minus>-[ ]?)?\Z")
 _NEGATING_BEFORE = re.compile(
-    r"(?:^|[({\[=≈→:,;|+*/<>\n$]|\b(?:is|are|was|equals|be|to|of|gives|makes|and|or|by|than|exactly|about|get|gets|ist|est|es))[ \t*_\"]*\Z"
+    r"(?:^|[({\[=≈→:,;|+*/<>\n$]|\b(?:is|are|was|equals|be|to|of|gives|makes|and|or|by|than|exactly|about|get|gets"
+    r"|ist|est|es))[ \t*_\"]*\Z"
 )
 _OPERAND_END = re.compile(r"[\w)\]%°}][ ]*\Z")
 _OPERAND_BEFORE_WORD = re.compile(r"[\d)\]%a-zA-Z°][ ]*\Z")
 _GLUED_BEFORE = re.compile(r"(?:[A-Za-z0-9_^±]|\^[-+(]|_[{(]|\d[.,'/:]|[A-Za-z]\.)\Z", re.ASCII)
 _GLUED_MONEY = re.compile(r"(?:US|R|C|A|NZ|HK|S|USD|EUR|GBP|INR|RMB|CHF|CNY|JPY|Rs\.?)\Z")
 _GLUED_AFTER = re.compile(r"_\d|[ ]?(?:√|π|sqrt\b|\\sqrt)|(?:st|nd|rd|th|º|ª|er|ème|-я|-й)(?![A-Za-z])", re.ASCII)
+_WRITTEN_ON = re.compile(r"(?:[.,:'/]?\d)+", re.ASCII)
 _ORDINAL = re.compile(r"[ ]?(?:st|nd|rd|th)(?![A-Za-z])|\^(?:st|nd|rd|th)\b")
 _SYMBOLIC = re.compile(r"(?P<name>[A-Za-z])(?![A-Za-z])")
 _HEADING_BEFORE = re.compile(
-    r"(?:\b(?:step|part|question|problem|option|case|example|equation|eq|figure|table|chapter|exercise|method|rule|premise"
+    r"(?:\b(?:step|part|question|problem|option|case|example|equation|eq|figure|table|chapter|exercise|method|rule"
+    r"|premise"
     r"|schritt|étape|paso|passo|шаг|krok)[ ]*\.?[ ]*#?[ ]*\(?|(?:步骤|第|ステップ|단계)[ ]?)\Z",
     re.IGNORECASE,
 )
 _LABEL_LINE = re.compile(r"(?:^|\n|\|)[ \t]*[^\W\d_][^\W\d_.-]{1,14}[ ]#?\Z")
 _LIST_NUMBER = re.compile(r"^[ \t#>*_-]*(\d{1,3})[.)][*_]*[ \t]+(?=\S)", re.MULTILINE | re.ASCII)
 _RATIO = re.compile(
-    r"(?<![\w.])(\d{1,9})[ -]+(?:out[ -]of|chances?[ -]in|in|of|von|sur|de|su|из)[ -]+(?:a[ ]|every[ ]|the[ ])?(\d{1,9})(?![\w.,:/]*\d)",
+    r"(?<![\w.])(\d{1,9})[ -]+(?:out[ -]of|chances?[ -]in|in|of|von|sur|de|su|из)[ -]+(?:a[ ]|every[ ]"
+    r"|the[ ])?(\d{1,9})(?![\w.,:/]*\d)",
     re.ASCII,
 )
 _USUAL_VARIABLES = frozenset("xyzn")
-_VARIABLE = re.compile(r"(?<![\w'])([b-zB-Z])[ ]*(?:[=≈]|[-+*/][ ]*[\d(]|\bis\b)|(?:[=+*/(]|(?<=[ \d])-)[ ]*\d*([b-z])(?![\w'^])[ ]*(?=[-+*/=)\n]|\Z)")
+_VARIABLE = re.compile(
+    r"(?<![\w'])([b-zB-Z])[ ]*(?:[=≈]|[-+*/][ ]*[\d(]|\bis\b)|(?:[=+*/(]"
+    r"|(?<=[ \d])-)[ ]*\d*([b-z])(?![\w'^])[ ]*(?=[-+*/=)\n]|\Z)"
+)
 _WHOLE_FORMS = (
     re.compile(r"\d+"),
     re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?"),
@@ -175,7 +197,7 @@ def _read(text: str, start: int, end: int, lists: bool, variables: frozenset[str
             return
         value, end = raised, match.end()
     elif is_whole and (match := _MIXED.match(text, end)) and not lists:
-        below = int(match["below"] or 1)
+        below = float(match["below"] or 1)
         if not below:
             return
         value += _PARTS[match["part"].lower()] if match["part"] else int(match["over"]) / below
@@ -184,15 +206,14 @@ def _read(text: str, start: int, end: int, lists: bool, variables: frozenset[str
         below = float(match["below"].replace(",", ""))
         value = value / below if below else math.inf
         exact, end = True, match.end()
-    elif re.match(r"[ ]?/[ ]?\d", text[end : end + 4]) and re.match(r"[ ]?/[ ]?[\d.,]+[ ]?/[ ]?\d", text[end : end + 40]):
+    elif _TWO_SLASHES.match(text, end):
         return
     if match := _PERCENT.match(text, end):
         percent, end = True, match.end()
     elif (match := _MAGNITUDE.match(text, end)) and (unit := _magnitude(match, text, start, variables)):
         magnitude, base, end = unit, value, match.end()
-        if more := _MAGNITUDE.match(text, end):
-            if second := _magnitude(more, text, start, variables):
-                magnitude, end = magnitude * second, more.end()
+        if (more := _MAGNITUDE.match(text, end)) and (second := _magnitude(more, text, start, variables)):
+            magnitude, end = magnitude * second, more.end()
     sign, begin = _sign(text, start)
     if begin is None:
         return
@@ -201,7 +222,13 @@ def _read(text: str, start: int, end: int, lists: bool, variables: frozenset[str
         if not (_ORDINAL.match(text, end) and is_whole):
             return
         ordinal, end = True, glued.end()
-    elif base is None and not percent and end < len(text) and (letter := _SYMBOLIC.match(text, end)) and letter["name"] in variables:
+    elif (
+        base is None
+        and not percent
+        and end < len(text)
+        and (letter := _SYMBOLIC.match(text, end))
+        and letter["name"] in variables
+    ):
         return
     yield Number(
         sign * value * magnitude / (100 if percent else 1),
@@ -273,7 +300,9 @@ def _sign(text: str, start: int) -> tuple[float, int | None]:
         while begin > window and text[begin - 1] == "$":
             begin -= 1
     if found := _SIGN_WORD.search(text, window, start):
-        if _OPERAND_BEFORE_WORD.search(text, max(0, found.start() - 3), found.start()) and not _is_copula(text, found.start()):
+        if _OPERAND_BEFORE_WORD.search(text, max(0, found.start() - 3), found.start()) and not _is_copula(
+            text, found.start()
+        ):
             return 1.0, begin
         return -1.0, found.start()
     if found := _SIGN.search(text, window, begin):
@@ -295,11 +324,15 @@ def _is_operator_place(text: str, place: int) -> bool:
 
 
 def _is_copula(text: str, end: int) -> bool:
-    return re.search(
-        r"\b(?:is|are|was|equals|be|to|of|gives|makes|get|gets|answer|result|ist|est|es|é|è|and|or|than|the|a|about|at|был[ао]?|это)[ ]*\Z",
-        text[max(0, end - 10) : end],
-        re.IGNORECASE,
-    ) is not None
+    return (
+        re.search(
+            r"\b(?:is|are|was|equals|be|to|of|gives|makes|get|gets|answer|result|ist|est|es|é|è|and|or|than|the|a"
+            r"|about|at|был[ао]?|это)[ ]*\Z",
+            text[max(0, end - 10) : end],
+            re.IGNORECASE,
+        )
+        is not None
+    )
 
 
 def _is_glued(text: str, start: int) -> bool:
@@ -312,7 +345,7 @@ def _is_glued(text: str, start: int) -> bool:
 
 def _skip_glued(text: str, position: int) -> int:
     """Past all that is written on without a gap, so that no tail of it is read."""
-    match = re.compile(r"(?:[.,:'/]?\d)+", re.ASCII).match(text, position)
+    match = _WRITTEN_ON.match(text, position)
     return match.end() if match else position
 
 

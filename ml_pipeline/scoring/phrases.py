@@ -1,4 +1,5 @@
 """Reading which of several possible answers a text states: names, words, times of day, yes or no."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from ml_pipeline.scoring.number_words import word_numbers
 from ml_pipeline.scoring.plain_text import plain, unmarked
@@ -14,7 +16,8 @@ from ml_pipeline.scoring.statements import Statement, repeats, sentences, statem
 
 _FEW_WORDS = r"(?:[ ]+(?!but\b)[\w'-]{1,20}){0,3}[ ]+[\"'*(]*\Z"
 _DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|without|cannot|rather than|instead of|opposed to|nicht|kein|keine|pas|não|nunca|jamais"
+    r"(?:\b(?:not|never|neither|nor|without|cannot|rather than|instead of|opposed to|nicht|kein|keine|pas|não"
+    r"|nunca|jamais"
     r"|(?:more|likelier|better)(?:[ ]+\w{1,20})?[ ]+than)|n't)" + _FEW_WORDS + r"|\b(?:no es|non è|не)[ ]+[\"']*\Z"
     r"|(?:不是|并非|不会是|ではなく|じゃなく)[\"']?\Z|\bnon-\Z|\breplac(?:e|ing)[ ]+[\"'`]?\Z",
     re.IGNORECASE,
@@ -25,10 +28,14 @@ _DENIED_AFTER = re.compile(
     r"|[\"'*)]*[ ]+(?:cannot|can't)\b|ではなく|ではありません|ではない",
     re.IGNORECASE,
 )
-_STILL_DENIED = re.compile(r"[\"'*]*(?:[ ]+[a-z]{1,15})?,?[ ]+(?:or|nor)[ ]+(?:in[ ]+)?(?:the[ ]+)?[\"'*]*", re.IGNORECASE)
+_STILL_DENIED = re.compile(
+    r"[\"'*]*(?:[ ]+[a-z]{1,15})?,?[ ]+(?:or|nor)[ ]+(?:in[ ]+)?(?:the[ ]+)?[\"'*]*", re.IGNORECASE
+)
 _BECAUSE = re.compile(r"\b(?:because|since|(?<=, )as|given that|if)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[,;:]|\b(?:and|but|while|whereas|making|with)\b", re.IGNORECASE)
-_CONTRAST = re.compile(r",?[ ]+\b(?:while|whereas|although|though)\b|,?[ ]+(?:as opposed to|rather than|instead of)\b", re.IGNORECASE)
+_CONTRAST = re.compile(
+    r",?[ ]+\b(?:while|whereas|although|though)\b|,?[ ]+(?:as opposed to|rather than|instead of)\b", re.IGNORECASE
+)
 _GOES_ON = re.compile(r",?[ ]+(?:and[ ]+)?then\b|,?[ ]+followed by\b", re.IGNORECASE)
 _OR = re.compile(r"[\"']?[ ]+(?:box|one)?,?[ ]*or[ ]+(?:in[ ]+)?(?:the[ ]+|an?[ ]+)?[\"']?", re.IGNORECASE)
 _IMMEDIATE = re.compile(r"\b(?:right after|next|directly after|immediately after|just after)\b", re.IGNORECASE)
@@ -39,46 +46,58 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 _COMPASS = frozenset(("north", "east", "south", "west"))
 
 _LABEL = r"[^\W_][\w '’/-]{0,40}?"
-_LABELLED_BEFORE = re.compile(rf"(?:^|[\n,;{{|(.])[ \t\"'>\d.)-]*(?P<label>{_LABEL})[\"' *]*[:=][ \"'*\[]*(?:the[ ]|an?[ ])?\Z")
+_LABELLED_BEFORE = re.compile(
+    rf"(?:^|[\n,;{{|(.])[ \t\"'>\d.)-]*(?P<label>{_LABEL})[\"' *]*[:=][ \"'*\[]*(?:the[ ]|an?[ ])?\Z"
+)
 _LABELLED_AFTER = re.compile(rf"[\"' *]*[:=][ \"'*]*(?:the[ ]|an?[ ])?(?P<label>{_LABEL})[\"']?[ *]*(?=[\n,;}}|.]|$)")
 _ORDER = re.compile(r"(?P<first>[\w' -]{1,40}?)[ ]+to[ ]+(?P<last>[\w' -]{1,40})\Z")
 _RUN_SEPARATOR = re.compile(r"(?:[\s,;>→*|\"'\[\]]|->|=>|\band\b|\bthen\b|\n[ ]*\d{1,2}[.)])*", re.IGNORECASE)
 _RUN_FROM_SMALL = re.compile(r"[ ]*<[ ]*")
 _LINE_NUMBERS = re.compile(r"(?m)^[ \t]*\d{1,2}[.):]")
 _ASKS_FIRST = re.compile(
-    r"\b(?:winner|won|wins|first|tallest|biggest|largest|oldest|fastest|greatest|highest|heaviest|longest|most|best|quickest"
+    r"\b(?:winner|won|wins|first|tallest|biggest|largest|oldest|fastest|greatest|highest|heaviest|longest|most"
+    r"|best|quickest"
     r"|richest|strongest|earliest|maximum|front)\b",
     re.IGNORECASE,
 )
 _ASKS_LAST = re.compile(
-    r"\b(?:last|shortest|smallest|youngest|slowest|least|lowest|lightest|fewest|worst|poorest|weakest|latest|minimum|back)\b",
+    r"\b(?:last|shortest|smallest|youngest|slowest|least|lowest|lightest|fewest|worst|poorest|weakest|latest"
+    r"|minimum|back)\b",
     re.IGNORECASE,
 )
 _ASKS_CAUSE = re.compile(r"\bcaus(?:e|es|ed|ing)\b", re.IGNORECASE)
 _IS_CAUSED = re.compile(
-    r"[\"')]*[ ]+(?:\w+ly[ ]+)?(?:(?:is|are|was|were|gets?)[ ]+(?:\w+ly[ ]+)?(?:caused|produced|created|triggered|generated|brought[ ]+(?:about|on)|made|explained)[ ]+by"
+    r"[\"')]*[ ]+(?:\w+ly[ ]+)?(?:(?:is|are|was|were|gets?)[ ]+(?:\w+ly[ ]+)?(?:caused|produced|created|triggered"
+    r"|generated|brought[ ]+(?:about|on)|made|explained)[ ]+by"
     r"|results?[ ]+from|comes?[ ]+from|arises?[ ]+from|stems?[ ]+from|follows?[ ]+from|(?:is|are)[ ]+due[ ]+to"
-    r"|(?:is|are)[ ]+(?:the|an?)[ ]+(?:result|effect|consequence|product|outcome|sound)[ ]+of|(?:happens?|occurs?)[ ]+because[ ]+of"
+    r"|(?:is|are)[ ]+(?:the|an?)[ ]+(?:result|effect|consequence|product|outcome|sound)[ ]+of|(?:happens?"
+    r"|occurs?)[ ]+because[ ]+of"
     r"|because[ ]+of)[ ]+(?:the[ ]+|an?[ ]+)?[\"'(]*\Z",
     re.IGNORECASE,
 )
 _CAUSES = re.compile(
-    r"[\"')]*[ ]+(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to|led[ ]+to|makes?|triggers?|results?[ ]+in"
-    r"|brings?[ ]+(?:about|on)|generates?|gives?[ ]+rise[ ]+to|induces?|(?:is|are)[ ]+(?:the|a)[ ]+(?:\w+[ ]+)?(?:cause|source|origin|reason)[ ]+(?:of|for|behind)"
-    r"|(?:is|are)[ ]+what[ ]+(?:causes|makes|produces)|(?:is|are)[ ]+responsible[ ]+for|→|->|=>)[ ]+(?:the[ ]+|an?[ ]+)?[\"'(]*\Z",
+    r"[\"')]*[ ]+(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to"
+    r"|led[ ]+to|makes?|triggers?|results?[ ]+in"
+    r"|brings?[ ]+(?:about|on)|generates?|gives?[ ]+rise[ ]+to|induces?|(?:is|are)[ ]+(?:the"
+    r"|a)[ ]+(?:\w+[ ]+)?(?:cause|source|origin|reason)[ ]+(?:of|for|behind)"
+    r"|(?:is|are)[ ]+what[ ]+(?:causes|makes|produces)|(?:is|are)[ ]+responsible[ ]+for|→|->|=>)[ ]+(?:the[ ]+"
+    r"|an?[ ]+)?[\"'(]*\Z",
     re.IGNORECASE,
 )
 
 _NEGATED = re.compile(
-    r"(?:\b(?:not|never|hardly|nicht|pas)|n't)[ ]+(?:(?:an?|the|word|necessarily|simply|just|really|quite|entirely|always|actually)[ ]+){0,2}[\"'(]*\Z",
+    r"(?:\b(?:not|never|hardly|nicht|pas)|n't)[ ]+(?:(?:an?|the|word|necessarily|simply|just|really|quite|entirely"
+    r"|always|actually)[ ]+){0,2}[\"'(]*\Z",
     re.IGNORECASE,
 )
 # "no" counts alone or before a pause or a pronoun: "no doubt" and "no one" are not answers.
 _YES_NO = re.compile(
     r"(?<![\w'-])(?<!yes or )(?<!yes and )(?:"
-    r"(?P<no_phrase>not[ ]+necessarily|certainly[ ]+not|definitely[ ]+not|absolutely[ ]+not|of[ ]+course[ ]+not|not[ ]+at[ ]+all"
+    r"(?P<no_phrase>not[ ]+necessarily|certainly[ ]+not|definitely[ ]+not|absolutely[ ]+not|of[ ]+course[ ]+not"
+    r"|not[ ]+at[ ]+all"
     r"|untrue|incorrect)"
-    r"|(?P<yes>yes(?! (?:or|and) no)|yeah|yep|yup|true(?=\W*\Z|[.,!\"'*)]|[ ]{2})|(?<=not )true|(?<=n't )true|(?<=necessarily )true)"
+    r"|(?P<yes>yes(?! (?:or|and) no)|yeah|yep|yup|true(?=\W*\Z|[.,!\"'*)]|[ ]{2})|(?<=not )true|(?<=n't )true"
+    r"|(?<=necessarily )true)"
     r"|(?:nope|nah|false(?![ ]+(?:claim|premise|statement))|no(?=\s*\Z|[^\w\s'-]|\s*\n|[ ]{2}|[ ]-"
     r"|[ ](?:it|he|she|they|the|this|that|we|you|because|not|there)\b)))(?![\w-])",
     re.IGNORECASE,
@@ -90,18 +109,26 @@ _FOREIGN_YES_NO = re.compile(
     re.IGNORECASE,
 )
 _YES_NO_FIRST = re.compile(
-    r"\W*(?:yes|yeah|yep|yup|true|no|nope|nah|false|not[ ]+necessarily|certainly[ ]+not|of[ ]+course[ ]+not|definitely[ ]+not)\b",
+    r"\W*(?:yes|yeah|yep|yup|true|no|nope|nah|false|not[ ]+necessarily|certainly[ ]+not|of[ ]+course[ ]+not"
+    r"|definitely[ ]+not)\b",
     re.IGNORECASE,
 )
-_ASSENT_FIRST = re.compile(r"\W*(?:of course|certainly|definitely|absolutely|indeed|affirmative|correct)(?![ ]+not)\b", re.IGNORECASE)
+_ASSENT_FIRST = re.compile(
+    r"\W*(?:of course|certainly|definitely|absolutely|indeed|affirmative|correct)(?![ ]+not)\b", re.IGNORECASE
+)
 
 _TIME_PHRASE = re.compile(r"\d{1,2}[:.]\d{2}")
 _HOUR = r"(?P<{0}>\d{{1,2}}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _CLOCK = re.compile(
-    r"(?<![\w:.])(?:(?P<h>\d{1,2})[h:.](?P<m>[0-5]\d)(?![\d:]|\.\d)|(?P<military>[01]\d|2[0-3])(?P<mm>[0-5]\d)(?=[ ]?(?:hours|hrs|h\b))"
+    r"(?<![\w:.])(?:(?P<h>\d{1,2})[h:.](?P<m>[0-5]\d)(?![\d:]|\.\d)|(?P<military>[01]\d"
+    r"|2[0-3])(?P<mm>[0-5]\d)(?=[ ]?(?:hours|hrs|h\b))"
     r"|(?:an?[ ]+)?(?P<part>quarter|half)[ ]+(?P<side>past|after|to|before|till)[ ]+" + _HOUR.format("hour") + r"(?!\w)"
-    r"|(?P<minutes>[\w-]{1,14})[ ]+minutes?[ ]+(?P<side2>past|after|to|before|till)[ ]+" + _HOUR.format("hour2") + r"(?!\w)"
-    r"|(?<![a-z]-)" + _HOUR.format("hour3") + r"[ -]+(?P<minute_word>fifteen|thirty|forty-five|twenty|ten|forty|fifty)(?![\w-]))",
+    r"|(?P<minutes>[\w-]{1,14})[ ]+minutes?[ ]+(?P<side2>past|after|to|before|till)[ ]+"
+    + _HOUR.format("hour2")
+    + r"(?!\w)"
+    r"|(?<![a-z]-)"
+    + _HOUR.format("hour3")
+    + r"[ -]+(?P<minute_word>fifteen|thirty|forty-five|twenty|ten|forty|fifty)(?![\w-]))",
     re.IGNORECASE,
 )
 _LETTER_RUN = re.compile(r"(?<![\w'])[A-Z](?:(?:[ ]*(?:,|→|->)[ ]*|[ ]{1,3}|,[ ]*and[ ]+)[A-Z](?![\w'])){2,}")
@@ -216,10 +243,11 @@ class _Reader:
     def alternative(self, stated: str, alike: set[str]) -> str | None:
         """The phrase that the last mention of the stated one leaves open with "or", unless both are alike."""
         last = next((m for m in reversed(self._mentions) if m.phrase == stated), None)
-        for first, second in zip(self._mentions, self._mentions[1:], strict=False):
-            if last in (first, second) and first.phrase != second.phrase and not {first.phrase, second.phrase} <= alike:
-                if _OR.fullmatch(self._text, first.end, second.start):
-                    return second.phrase if first is last else first.phrase
+        for first, second in pairwise(self._mentions):
+            pair = {first.phrase, second.phrase}
+            open_one = last in (first, second) and len(pair) == 2 and not pair <= alike
+            if open_one and _OR.fullmatch(self._text, first.end, second.start):
+                return second.phrase if first is last else first.phrase
         return None
 
     def _in_statement(self, statement: Statement, inside: list[Mention]) -> str:
@@ -250,7 +278,7 @@ class _Reader:
         return self._labelled() or self._ordered() or self._next_letter() or self._cause()
 
     def _labelled(self) -> str | None:
-        """ "Shortest: Cleo", "Ada: truth-teller", and the end that is asked for of "Shortest to tallest: Cleo, Ben, Ana"."""
+        """ "Shortest: Cleo", "Ada: truth-teller", and the end that is asked for of "Shortest to tallest: ..."."""
         if self._topic is None:
             return None
         found = None
@@ -264,7 +292,9 @@ class _Reader:
                 elif self._topic.search(before["label"]):
                     found = mention.phrase
                 continue
-            line_start = re.search(r"(?:\A|[\n,{|;])[ \t\"'\d.)-]*\Z", self._text[max(0, mention.start - 12) : mention.start])
+            line_start = re.search(
+                r"(?:\A|[\n,{|;])[ \t\"'\d.)-]*\Z", self._text[max(0, mention.start - 12) : mention.start]
+            )
             after = _LABELLED_AFTER.match(self._text, mention.end) if line_start else None
             if after and self._topic.search(after["label"]):
                 found = mention.phrase
@@ -284,9 +314,11 @@ class _Reader:
         first, last = _ASKS_FIRST.search(asked) is not None, _ASKS_LAST.search(asked) is not None
         if len(distinct) < 3 or len(distinct) != len(self._mentions) or first == last:
             return None
-        gaps = [self._text[a.end : b.start] for a, b in zip(self._mentions, self._mentions[1:], strict=False)]
+        gaps = [self._text[a.end : b.start] for a, b in pairwise(self._mentions)]
         lead = _LINE_NUMBERS.sub("", self._text[: self._mentions[0].start])
-        if re.search(r"[^\W\d_]", lead.split(":")[-1]) or re.search(r"[^\W_]", self._text[self._mentions[-1].end :].split("\n\n")[0]):
+        if re.search(r"[^\W\d_]", lead.split(":")[-1]) or re.search(
+            r"[^\W_]", self._text[self._mentions[-1].end :].split("\n\n")[0]
+        ):
             return None
         if all(_RUN_FROM_SMALL.fullmatch(gap) for gap in gaps):
             return distinct[-1 if first else 0]
@@ -310,7 +342,7 @@ class _Reader:
             return None
         asked = re.findall(r"(?<![\w'])[A-Z](?![\w'])", self._prompt)
         for match in reversed(list(_LETTER_RUN.finditer(self._text))[:20]):
-            letters = re.findall(r"[A-Z]", match[0])
+            letters: list[str] = re.findall(r"[A-Z]", match[0])
             for size in range(min(len(letters) - 1, len(asked)), 1, -1):
                 if any(asked[at : at + size] == letters[:size] for at in range(len(asked) - size + 1)):
                     return letters[size]
@@ -320,7 +352,7 @@ class _Reader:
         """Of "X causes Y" or "Y is caused by X" the X, where the cause is asked for."""
         if not _ASKS_CAUSE.search(" ".join(self._about) or self._prompt):
             return None
-        for first, second in zip(self._mentions, self._mentions[1:], strict=False):
+        for first, second in pairwise(self._mentions):
             gap = self._text[first.end : second.start]
             if first.phrase == second.phrase or len(gap) > 60 or "\n" in gap:
                 continue
@@ -410,7 +442,7 @@ def _small(written: str) -> int:
 def _compounds(text: str, matches: Sequence[re.Match[str]]) -> set[int]:
     """Places of phrases that a hyphen, or between points of the compass a blank, joins to another one."""
     places: set[int] = set()
-    for first, second in zip(matches, matches[1:], strict=False):
+    for first, second in pairwise(matches):
         gap = text[first.end() : second.start()]
         compass = first[0].casefold() in _COMPASS and second[0].casefold() in _COMPASS
         if gap == "-" or (compass and gap == " "):
@@ -464,7 +496,9 @@ def _pattern(
     ordered = sorted((name for name in names if name), key=len, reverse=True)
     joint = r"(?:\s+|[-_])" if loose else r"\s+"
     alternatives = "|".join(
-        _edge(name[0], "<") + joint.join(map(re.escape, re.split(r"[ _-]" if loose else " ", name))) + _edge(name[-1], ">")
+        _edge(name[0], "<")
+        + joint.join(map(re.escape, re.split(r"[ _-]" if loose else " ", name)))
+        + _edge(name[-1], ">")
         for name in ordered
     )
     return re.compile(alternatives or r"(?!)", 0 if case_sensitive else re.IGNORECASE), names

@@ -1,4 +1,5 @@
 """Answers as plain text: LaTeX and markup unwrapped, look-alike characters folded, the answer's own end found."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -50,9 +51,17 @@ _STOPS = {"。": ".", "｡": ".", "।": ".", "॥": ".", "、": ",", "،": ",",
 _STOP = re.compile("[" + "".join(_STOPS) + "]")
 _WIDE_STOP = re.compile("[！？：；]|(?<![0-9０-９])，|，(?![0-9０-９])")
 
-_MATH_SPACE = re.compile(r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~(?!~)(?<!~~)|\\[()\[\]]|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?")
+_MATH_SPACE = re.compile(
+    r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~(?!~)(?<!~~)|\\[()\[\]]|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?"
+)
 _LATEX = (
-    (re.compile(r"\\begin\s*\{[^{}]{1,40}\}(?:\{[^{}]{0,40}\})?|\\end\s*\{[^{}]{1,40}\}|\\(?:hline|displaystyle)(?![a-zA-Z])"), " "),
+    (
+        re.compile(
+            r"\\begin\s*\{[^{}]{1,40}\}(?:\{[^{}]{0,40}\})?|\\end\s*\{[^{}]{1,40}\}|\\(?:hline"
+            r"|displaystyle)(?![a-zA-Z])"
+        ),
+        " ",
+    ),
     (re.compile(r"&(?=\s*(?:=|\\approx|\\implies|\\Rightarrow))|(?<==)\s*&"), " "),
     (re.compile(r"\\\\(?:\[[^\[\]\n]{0,10}\])?(?![a-zA-Z])"), "\n"),
     (re.compile(r"\\!|\{\}"), ""),
@@ -66,9 +75,20 @@ _LATEX = (
     (re.compile(r"\\([$%#&_{}])"), r"\1"),
 )
 _NESTED = (
-    (re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:rm|bf|it|sf|bb|cal|tt)|boldsymbol|bm|mbox|hbox|emph"
-                r"|underline|operatorname\*?|overline|phantom|large|textcolor\{[^{}]{1,20}\})\s*\{([^{}]{0,200})\}"), r"\1"),
-    (re.compile(r"\\[dtc]?frac\s*(?:\{\s*([^{}]{1,80}?)\s*\}|(\d)|\s([a-zA-Z]))\s*(?:\{\s*([^{}]{1,80}?)\s*\}|(\d)|([a-zA-Z]))"), None),
+    (
+        re.compile(
+            r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:rm|bf|it|sf|bb|cal|tt)|boldsymbol|bm|mbox|hbox|emph"
+            r"|underline|operatorname\*?|overline|phantom|large|textcolor\{[^{}]{1,20}\})\s*\{([^{}]{0,200})\}"
+        ),
+        r"\1",
+    ),
+    (
+        re.compile(
+            r"\\[dtc]?frac\s*(?:\{\s*([^{}]{1,80}?)\s*\}|(\d)|\s([a-zA-Z]))\s*(?:\{\s*([^{}]{1,80}?)\s*\}|(\d)"
+            r"|([a-zA-Z]))"
+        ),
+        None,
+    ),
     (re.compile(r"\\sqrt\s*\{([^{}]{1,80})\}"), r"sqrt(\1)"),
     (re.compile(r"\\sqrt\s*\[[^\[\]{}]{1,10}\]\s*\{([^{}]{1,80})\}"), r"root(\1)"),
     (re.compile(r"\^\s*\{\s*([-+]?[0-9]{1,12}|[A-Za-z]{1,2})\s*\}"), r"^\1"),
@@ -85,21 +105,27 @@ _EMPHASIS = (
     re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]{1,400}?)(?<=[^\s_])(_{1,3})(?!\w)"),
 )
 _TAG = re.compile(
-    r"</?(?:b|i|u|s|em|strong|sub|sup|p|br|span|code|mark|center|div|h[1-6]|li|ul|ol|final_answer|answer|result)\b[^<>\n]{0,60}>",
+    r"</?(?:b|i|u|s|em|strong|sub|sup|p|br|span|code|mark|center|div|h[1-6]|li|ul|ol|final_answer|answer"
+    r"|result)\b[^<>\n]{0,60}>",
     re.IGNORECASE,
 )
-_LINE_MARK = re.compile(r"^[ \t]*(?:(?:#{1,3}|#{5,6})(?=[ \t])|>{1,3}(?=[ \t])|[-*+•‣◦·▪●–—](?=[ \t]+\S))", re.MULTILINE)
+_LINE_MARK = re.compile(
+    r"^[ \t]*(?:(?:#{1,3}|#{5,6})(?=[ \t])|>{1,3}(?=[ \t])|[-*+•‣◦·▪●–—](?=[ \t]+\S))", re.MULTILINE
+)
 _ONLY_A_SIGN = re.compile(r"\s*-[ \t]+[$€£¥]?[.\d][^\n]*(?:\n|\Z)")
 _DASHES = re.compile(r"(?m)^[ \t]*-[ \t]")
 _TURN = re.compile(
     r"<\|(?:im_end|im_start|eot_id|end_of_text|endoftext|end|user|start_header_id)\|>|</s>|<end_of_turn>|<\|im_sep\|>"
     r"|(?<!\w)Question[ \t]*:"
-    r"|^[ \t#*>]*(?:(?:Question|Problem|Exercise|Q)[ \t]*\#?\d{0,3}[*]*[ \t]*[:.](?!\d)|(?:Human|User|Instruction|USER)[*]*[ \t]*:"
-    r"|(?:问题|問題|题目|Frage|Pregunta|Pergunta|Domanda|Вопрос|प्रश्न|سؤال|질문|Vraag|Pytanie|Soru)[*]*[ \t]*\d{0,3}[ \t]*[:：])",
+    r"|^[ \t#*>]*(?:(?:Question|Problem|Exercise|Q)[ \t]*\#?\d{0,3}[*]*[ \t]*[:.](?!\d)|(?:Human|User|Instruction"
+    r"|USER)[*]*[ \t]*:"
+    r"|(?:问题|問題|题目|Frage|Pregunta|Pergunta|Domanda|Вопрос|प्रश्न|سؤال|질문|Vraag|Pytanie"
+    r"|Soru)[*]*[ \t]*\d{0,3}[ \t]*[:：])",
     re.MULTILINE,
 )
 OWN_ANSWER_HINT = (
-    r"(?i)question[ \t]*:|(?m:^[ \t#>*]*(?:question|problem|exercise|q|human|user|instruction|frage|pregunta|pergunta|domanda"
+    r"(?i)question[ \t]*:|(?m:^[ \t#>*]*(?:question|problem|exercise|q|human|user|instruction|frage|pregunta"
+    r"|pergunta|domanda"
     r"|vraag|pytanie|soru)\b)|<\||</s>|<end_of_turn>|问题|問題|题目|Вопрос|प्रश्न|سؤال|질문"
 )
 """Found, by RE2, in every text that `own_answer` may cut, and in few others."""

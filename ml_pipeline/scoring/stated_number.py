@@ -6,8 +6,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from ml_pipeline.scoring.number_words import word_numbers, word_ordinals
 from ml_pipeline.scoring.numbers import Number, find_numbers, variables_of
@@ -20,62 +21,80 @@ _IS = (
     r"|sono|jest|равно|это|будет|等于|等於|是|は|为|為|이다|है|eşittir|adalah|wynosi"
 )
 _UNIT = (
-    r"(?>(?:[ ]{0,3}(?:°[CF]?|[%$€£¥]|(?!(?:and|or|so|then|but|which|since|because|minus|plus|times|divided|multiplied|x|is|are"
+    r"(?>(?:[ ]{0,3}(?:°[CF]?|[%$€£¥]|(?!(?:and|or|so|then|but|which|since|because|minus|plus|times|divided"
+    r"|multiplied|x|is|are"
     r"|equals|gives|makes|of|over)\b)[A-Za-zµΩ]{1,16}(?:\^?-?[23])?)(?:[ ]?/[ ]?[A-Za-z]{1,14}(?:\^?[23])?)?){0,4})"
 )
 _MONEY = r"[(\[{$€£¥ ]{0,5}"
 _SIGNED_OPERATOR = r"(?:\*\*|[-+*/^]|\b(?:x|times|plus|minus|divided by|multiplied by|over|mod)\b)"
 _OPERATED_AFTER = re.compile(
-    rf"{_UNIT}[)\]]{{0,3}}[ ]{{0,3}}{_SIGNED_OPERATOR}[ ]{{0,3}}{_MONEY}[-+]?(?:[\d√]|\.\d|sqrt|[a-zA-Z](?![a-zA-Z])(?![ ][a-z]{{2}})|[A-Za-z]+(?=[ ][*/+][ ]))"
+    rf"{_UNIT}[)\]]{{0,3}}[ ]{{0,3}}{_SIGNED_OPERATOR}[ ]{{0,3}}{_MONEY}[-+]?(?:[\d√]|\.\d|sqrt"
+    rf"|[a-zA-Z](?![a-zA-Z])(?![ ][a-z]{{2}})|[A-Za-z]+(?=[ ][*/+][ ]))"
     r"|\((?=[ ]?[-+]?\d[^()\n]{0,20}[-+*/])",
     re.ASCII,
 )
 _SHARE_AFTER = re.compile(r"[ ]of[ ](?:the[ ]|all[ ]|its[ ]|these[ ])?[$€£]?(?=\d)")
 _RELATED_AFTER = re.compile(
-    rf"{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:(?:{_RELATION})[^\n.;]{{0,60}}?|\b(?:{_IS})[ ]{{1,3}}(?:(?:about|approximately|roughly|exactly|only)[ ]+)?{_MONEY}[-+]?)(?=\d|\.\d)"
+    rf"{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:(?:{_RELATION})[^\n.;]{{0,60}}?|\b(?:{_IS})[ ]{{1,3}}(?:(?:about"
+    rf"|approximately|roughly|exactly|only)[ ]+)?{_MONEY}[-+]?)(?=\d|\.\d)"
     rf"|{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:{_RELATION})[ ]*[(]?[ ]*[A-Za-z]?\(?[ ]*(?=[\d(√]|sqrt)"
 )
 _OPERATOR_BEFORE = re.compile(
-    r"(?:(?P<minus>[\d)\]%°](?:[ ]{0,3}[A-Za-z°/^]{1,16}){0,4}[)\]]{0,3}[ ]{0,3}-|(?<![A-Za-z])[a-zA-Z](?:\^\d)?[ ]{0,3}-)"
-    r"|[\w)\]%°][ ]{0,3}(?:\*\*|[+*/^]|(?<=[ \d)])x(?=[ ])|\b(?:times|plus|minus|divided by|multiplied by|mod)\b))[ ]{0,3}"
+    r"(?:(?P<minus>[\d)\]%°](?:[ ]{0,3}[A-Za-z°/^]{1,16}){0,4}[)\]]{0,3}[ ]{0,3}-"
+    r"|(?<![A-Za-z])[a-zA-Z](?:\^\d)?[ ]{0,3}-)"
+    r"|[\w)\]%°][ ]{0,3}(?:\*\*|[+*/^]|(?<=[ \d)])x(?=[ ])|\b(?:times|plus|minus|divided by|multiplied by"
+    r"|mod)\b))[ ]{0,3}"
     r"[(\[{$€£¥ ]{0,4}[-+]?\Z"
 )
 _PART_OF = re.compile(
-    r"(?:%|percent|\d/\d+|\bhalf|\bthirds?|\bquarters?|\bfourths?|\bfifths?|\btenths?)[ ]+of[ ]+(?:the[ ]+|its[ ]+|all[ ]+)?[$€£]?\Z"
-    r"|\b(?:sum|product|difference|average|mean|quotient|ratio|root|square|cube|half|double|triple|twice|gcd|lcm|multiple)[ ]+"
+    r"(?:%|percent|\d/\d+|\bhalf|\bthirds?|\bquarters?|\bfourths?|\bfifths?|\btenths?)[ ]+of[ ]+(?:the[ ]+|its[ ]+"
+    r"|all[ ]+)?[$€£]?\Z"
+    r"|\b(?:sum|product|difference|average|mean|quotient|ratio|root|square|cube|half|double|triple|twice|gcd|lcm"
+    r"|multiple)[ ]+"
     r"(?:of[ ]+|between[ ]+)?(?:the[ ]+(?:numbers?[ ]+)?)?[$€£]?\Z"
     r"|\b(?:sum|product|difference|average|mean)[ ]+(?:of|between)[ ]+[$€£]?\d[\d., $€£]{0,40}(?:and|,)[ ]+[$€£]?\Z"
     r"|\d[ ]+(?:out[ ]+)?of[ ]+(?:the[ ]+|all[ ]+)?[$€£]?\Z|(?:√|sqrt|root)[ ]*\(?[ ]*\Z|\bmod[ ]+\Z"
 )
 _INSTRUCTED = re.compile(
-    r"\b(?:add(?:ing)?|subtract(?:ing)?|tak(?:e|ing)(?:[ ]+away)?|divid(?:e|ed|ing)(?:[ ]+[\w/]{1,14}){0,3}?[ ]+by|multipl(?:y|ied|ying)(?:[ ]+[\w/]{1,14}){0,3}?[ ]+by"
-    r"|carry|write|borrow|increases?[ ]+by|decreases?[ ]+by|goes[ ]+up[ ]+by|skips?|steps?[ ]+of|starts?[ ]+(?:at|with|from)|from)[ ]+[$€£]?\Z",
+    r"\b(?:add(?:ing)?|subtract(?:ing)?|tak(?:e|ing)(?:[ ]+away)?|divid(?:e|ed|ing)(?:[ ]+[\w/]{1,14}){0,3}?[ ]+by"
+    r"|multipl(?:y|ied|ying)(?:[ ]+[\w/]{1,14}){0,3}?[ ]+by"
+    r"|carry|write|borrow|increases?[ ]+by|decreases?[ ]+by|goes[ ]+up[ ]+by|skips?|steps?[ ]+of|starts?[ ]+(?:at"
+    r"|with|from)|from)[ ]+[$€£]?\Z",
     re.IGNORECASE,
 )
 _NOT = re.compile(
-    r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|n't|nicht|kein|pas|no[ ]es|не|不是|ではなく)[ ]+"
+    r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|n't|nicht|kein|pas|no[ ]es|не|不是"
+    r"|ではなく)[ ]+"
     r"(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
     re.IGNORECASE,
 )
-_NOT_AFTER = re.compile(r"[ ](?:is|are|was|would be)[ ](?:wrong|incorrect|not|too[ ](?:high|low|big|small|large))\b|[ ]isn't\b")
+_NOT_AFTER = re.compile(
+    r"[ ](?:is|are|was|would be)[ ](?:wrong|incorrect|not|too[ ](?:high|low|big|small|large))\b|[ ]isn't\b"
+)
 _NAME = re.compile(r"(?:^|[^\w'^)\]])(?P<name>[A-Za-z])[\s\"'*_$)]*\Z")
+_TERM = re.compile(r"(?:[\d)\]][ ]*[-+*/^]?|[-+*/^])[ ]*[A-Za-z][\s\"'*_$)]*\Z")
 _NAMED = re.compile(
-    r"(?<![\w'^])(?P<name>[A-Za-z])[\"'*_$) ]*(?:=|≈|→|:|\b(?:is|equals|must be|has to be|would be|will be|stands for|represents|ist|es|est|é|è)\b)"
+    r"(?<![\w'^])(?P<name>[A-Za-z])[\"'*_$) ]*(?:=|≈|→|:|\b(?:is|equals|must be|has to be|would be|will be"
+    r"|stands for|represents|ist|es|est|é|è)\b)"
     r"[ ]*(?:therefore|then|thus|equal to|about|the number|:|exactly|just)?[\"'*_$( ]*\Z"
 )
-_TUPLE = re.compile(r"\([ ]*([a-zA-Z])[ ]*,[ ]*([a-zA-Z])[ ]*\)[ ]*=[ ]*\([ ]*([-+]?\d[\d.]*)[ ]*,[ ]*([-+]?\d[\d.]*)[ ]*\)")
+_TUPLE = re.compile(
+    r"\([ ]*([a-zA-Z])[ ]*,[ ]*([a-zA-Z])[ ]*\)[ ]*=[ ]*\([ ]*([-+]?\d[\d.]*)[ ]*,[ ]*([-+]?\d[\d.]*)[ ]*\)"
+)
 _LINK_END = re.compile(rf"(?:{_RELATION})[ ]*{_MONEY}(?:(?:about|approximately|roughly)[ ])?[-+]?[ ]*\Z")
 # In "3x = 15 → x = 5" the arrow parts two equations.
 _ARROW_BEFORE = re.compile(r"\A.*(?:→|=>|->)(?=[^→=>]*[=≈])", re.DOTALL)
 _SPLIT = re.compile(rf"{_RELATION}")
 _CLAUSE_START = re.compile(
-    r"[;:,\n|]|[.!?](?=\s)|\b(?:and|so|or|then|get|gives|that|if|when|where|therefore|thus|hence|is|are|with|have|now|since|because|solution|let|for|to|yields|means)\b",
+    r"[;:,\n|]|[.!?](?=\s)|\b(?:and|so|or|then|get|gives|that|if|when|where|therefore|thus|hence|is|are|with|have"
+    r"|now|since|because|solution|let|for|to|yields|means)\b",
     re.IGNORECASE,
 )
 _FORMULA = re.compile(r"\d[ ]?[A-Za-z](?![A-Za-z])|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])")
 _NUMERIC = re.compile(r"[\d.,]")
 _NEARLY = re.compile(
-    r"\b(?:about|approximately|approx|roughly|exactly|just|simply|therefore|then|nearly|around|is|a|total|of|[A-Za-z] ?=)\b\s*|[A-Za-z] ?=\s*",
+    r"\b(?:about|approximately|approx|roughly|exactly|just|simply|therefore|then|nearly|around|is|a|total|of"
+    r"|[A-Za-z] ?=)\b\s*|[A-Za-z] ?=\s*",
     re.IGNORECASE,
 )
 _HYPOTHETICAL = re.compile(
@@ -83,8 +102,10 @@ _HYPOTHETICAL = re.compile(
 )
 _CLAIM_AFTER = re.compile(r"\b(?:but|so|therefore|however|hence|thus)\b", re.IGNORECASE)
 _REMARK = re.compile(
-    r"[\s(*]*(?:check(?:ing)?|verif(?:y|ication|ying)|note|notice|proof|for example|e\.g|fun fact|p\.?s|tip|hint|remember|by comparison"
-    r"|in comparison|for comparison|alternatively|(?:to )?double[- ]check|let'?s (?:check|verify)|you can check|we can check)\b",
+    r"[\s(*]*(?:check(?:ing)?|verif(?:y|ication|ying)|note|notice|proof|for example|e\.g|fun fact|p\.?s|tip|hint"
+    r"|remember|by comparison"
+    r"|in comparison|for comparison|alternatively|(?:to )?double[- ]check|let'?s (?:check|verify)|you can check"
+    r"|we can check)\b",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
@@ -94,17 +115,63 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _OFF_POINT = re.compile(r"^[ ]{0,2}(?:[A-Za-z]+[ ])?(?:more|less|fewer|extra|too many|too few)[ ]|^[ ]?o'clock\b")
-_ADVERBIAL = re.compile(r"(?:^|[.!?\n;,][ ]*|\b(?:so|and|but)[ ])(?:in|after|within|during|by|on|for|at|with|per)[ ]+(?:the[ ]|each[ ]|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z", re.IGNORECASE)
+_ADVERBIAL = re.compile(
+    r"(?:^|[.!?\n;,][ ]*|\b(?:so|and|but)[ ])(?:in|after|within|during|by|on|for|at|with|per)[ ]+(?:the[ ]|each[ ]"
+    r"|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z",
+    re.IGNORECASE,
+)
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
 _CLAUSE_END = re.compile(r"[,;:(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
 _EMPTY_WORDS = frozenset(
-    "how many much what which is are the of in on at to for does did do it its was were and or with from by her his their has have there be"
-    " will that this who when where get number answer one two value find give work out would you we they she he an as per each".split()
+    (
+        *(
+            "how",
+            "many",
+            "much",
+            "what",
+            "which",
+            "is",
+            "are",
+            "the",
+            "of",
+            "in",
+            "on",
+            "at",
+            "to",
+            "for",
+            "does",
+            "did",
+            "do",
+            "it",
+        ),
+        *(
+            "its",
+            "was",
+            "were",
+            "and",
+            "or",
+            "with",
+            "from",
+            "by",
+            "her",
+            "his",
+            "their",
+            "has",
+            "have",
+            "there",
+            "be",
+            "will",
+        ),
+        *("that", "this", "who", "when", "where", "get", "number", "answer", "one", "two", "value", "find", "give"),
+        *("work", "out", "would", "you", "we", "they", "she", "he", "an", "as", "per", "each"),
+    )
 )
-_POSITIVE = re.compile(r"\b(?P<positive>positive)|\b(?P<negative>negative)[ ]+(?:solution|root|value|number|one|integer)", re.IGNORECASE)
+_POSITIVE = re.compile(
+    r"\b(?P<positive>positive)|\b(?P<negative>negative)[ ]+(?:solution|root|value|number|one|integer)", re.IGNORECASE
+)
 _WORD_CHARACTER = re.compile(r"\w")
 _SEEN = 200
 
@@ -124,10 +191,12 @@ class Result:
 
     @property
     def value(self) -> float:
+        """The number's value."""
         return self.number.value
 
     @property
     def start(self) -> int:
+        """The number's place."""
         return self.number.start
 
 
@@ -155,7 +224,7 @@ class NumberReader:
         """Whether an "or" puts another value beside a number; "3/4, or 0.75" says one value twice."""
         place = bisect_left([other.start for other in self._numbers], number.start)
         near = self._numbers[max(0, place - 1) : place + 2]
-        for first, second in zip(near, near[1:], strict=False):
+        for first, second in pairwise(near):
             gap = self._text[first.end : second.start]
             if number in (first, second) and _OR.fullmatch(gap):
                 values = {first.value, first.value * 100, second.value, second.value * 100}
@@ -201,7 +270,9 @@ class NumberReader:
         prompt = unmarked(self._prompt)
         runs: list[list[Number]] = []
         for number in find_numbers(prompt, variables=self._variables, lists=True):
-            near = runs and re.fullmatch(r"[ ]*,?[ ]*(?:and[ ]|then[ ]|then[ ]+)*", prompt[runs[-1][-1].end : number.start])
+            near = runs and re.fullmatch(
+                r"[ ]*,?[ ]*(?:and[ ]|then[ ]|then[ ]+)*", prompt[runs[-1][-1].end : number.start]
+            )
             if near:
                 runs[-1].append(number)
             else:
@@ -226,7 +297,9 @@ class NumberReader:
             if self._is_operand(number):
                 continue
             name, computed, equation = self._left_side(number)
-            if equation or (self._variable is not None and name is not None and len(name) == 1 and name != self._variable):
+            if equation or (
+                self._variable is not None and name is not None and len(name) == 1 and name != self._variable
+            ):
                 continue
             weak = any(start < number.start < end for start, end in asides) or self._is_remark(number)
             found.append(Result(number, name, weak, computed))
@@ -253,7 +326,7 @@ class NumberReader:
         return (fresh or results)[0].number
 
     def _is_a_step(self, found: Number, statement: Statement, results: Sequence[Result]) -> bool:
-        """Whether a later sentence speaks more of what was asked than a conclusion does: "so 72 remain. Now 64 are left"."""
+        """Whether a later sentence speaks more of what was asked than a conclusion: "so 72 remain. Now 64 are left"."""
         later = [r for r in self._fresh(results) if r.start >= statement.end and not r.weak]
         here = [r for r in results if r.number == found]
         return bool(later and here) and self._closeness(later[-1:], 0) > self._closeness(here, 0)
@@ -448,21 +521,18 @@ class NumberReader:
         if not _LINK_END.search(left):
             named = _NAMED.search(left)
             return (named["name"] if named and not _is_article(named, left) else None), False, False
-        sides = [side for side in _SPLIT.split(left)][:-1]
+        sides = _SPLIT.split(left)[:-1]
         heads = []
         for side in reversed(sides):
-            boundary = None
-            for boundary in _CLAUSE_START.finditer(side):
-                pass
+            boundary = next(iter(deque(_CLAUSE_START.finditer(side), maxlen=1)), None)
             heads.append(side[boundary.end() :] if boundary else side)
             if boundary and boundary.end() < len(side) and len(heads) < len(sides) and boundary[0] not in (":",):
                 break
         head = heads[-1]
         middle = any(_NUMERIC.search(side) and not _FORMULA.search(_words_out(side)) for side in heads[:-1])
         computed = any(_NUMERIC.search(side) and re.search(r"[-+*/^x]|\btimes\b|sqrt|√", side) for side in heads)
-        if name := _NAME.search(head):
-            if not re.search(r"[\d)\]][ ]*[-+*/^]?[ ]*[A-Za-z][\s\"'*_$)]*\Z|[-+*/^][ ]*[A-Za-z][\s\"'*_$)]*\Z", head):
-                return name["name"], computed, False
+        if (name := _NAME.search(head)) and not _TERM.search(head):
+            return name["name"], computed, False
         bare = _words_out(head)
         if _FORMULA.search(bare) and re.search(r"\d[ ]?[A-Za-z]|[-+*/^()]", bare):
             evaluated = self._is_asked_formula(head)
@@ -486,7 +556,7 @@ class NumberReader:
         for number in sorted(found, key=lambda n: n.start, reverse=True):
             following = _CONTENT.match(self._text[number.end : number.end + 30].strip())
             if following and following[0].casefold() in asked:
-                return replace(number)
+                return number
         return None
 
 

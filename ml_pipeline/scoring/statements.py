@@ -3,6 +3,7 @@
 Models restate the question, work step by step and chat on after the answer. Every reader (numbers, phrases, ...) goes
 through the same places, from the firmest statement to the weakest, and takes the first that it can read.
 """
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -26,13 +27,17 @@ _MARKER = re.compile(
 )
 # The word for "answer" or "result" in other languages, with the copula or colon after it.
 _FOREIGN_MARKER = re.compile(
-    r"\b(?:antwort|ergebnis|lösung|resultat|réponse|résultat|solution|respuesta|resultado|solución|resposta|solução|risposta"
-    r"|risultato|soluzione|antwoord|uitkomst|odpowiedź|odpowiedzią|wynik|ответ|результат|відповідь|cevap|yanıt|sonuç|jawaban"
+    r"\b(?:antwort|ergebnis|lösung|resultat|réponse|résultat|solution|respuesta|resultado|solución|resposta"
+    r"|solução|risposta"
+    r"|risultato|soluzione|antwoord|uitkomst|odpowiedź|odpowiedzią|wynik|ответ|результат|відповідь|cevap|yanıt"
+    r"|sonuç|jawaban"
     r"|jawabannya|hasilnya|svaret|svar|odpověď|απάντηση|αποτέλεσμα|răspunsul|válasz|đáp án|kết quả)\b"
     r"(?:[ \t]+[^\s:=,;]+){0,6}?[ \t]*"
     r"(?::|=|\b(?:ist|lautet|beträgt|est|es|é|è|is|jest|är|adalah|là|este|είναι|это|будет)\b|[-—](?=[ ]))[ \t*_]*:?"
-    r"|(?:答案|答え|正解|回答|結果|结果|故选|故選|应选|應選|选择|選擇|选(?=[ ]*[(\[]?[A-Za-z]\b)|選(?=[ ]*[(\[]?[A-Za-z]\b)"
-    r"|정답|해답|결과|답은|답:|الجواب|الإجابة|النتيجة|الناتج|תשובה|उत्तर|जवाब|উত্তর|คำตอบ|సమాధానం|பதில்|விடை|ಉತ್ತರ|ഉത്തരം|જવાબ|ਜਵਾਬ"
+    r"|(?:答案|答え|正解|回答|結果|结果|故选|故選|应选|應選|选择|選擇|选(?=[ ]*[(\[]?[A-Za-z]\b)"
+    r"|選(?=[ ]*[(\[]?[A-Za-z]\b)"
+    r"|정답|해답|결과|답은|답:|الجواب|الإجابة|النتيجة|الناتج|תשובה|उत्तर|जवाब|উত্তর|คำตอบ|సమాధానం|பதில்|விடை|ಉತ್ತರ"
+    r"|ഉത്തരം|જવાબ|ਜਵਾਬ"
     r"|پاسخ|جواب)[ \t*_]*(?:(?:النهائي|النهائية|الصحيحة|الصحيح)[ \t*_]+)?"
     r"(?::|=|\b(?:هو|هي|是)\b|应该是|應該是|就是|是|为|為|は|が|은|는|है|হল|হলো|คือ|[-—])?[ \t*_]*:?",
     re.IGNORECASE,
@@ -43,14 +48,19 @@ _REVERSED = re.compile(
 )
 _CONCLUSION = re.compile(
     r"(?:\b(?:therefore|thus|hence|consequently|in conclusion|in total|finally|as a result|this means|which means"
-    r"|that means|(?:which|that|this) leaves|daher|deshalb|folglich|somit|donc|ainsi|por lo tanto|por tanto|entonces|portanto"
+    r"|that means|(?:which|that|this) leaves|daher|deshalb|folglich|somit|donc|ainsi|por lo tanto|por tanto"
+    r"|entonces|portanto"
     r"|então|quindi|dunque|więc|zatem|значит|следовательно|итак|поэтому|отже|jadi|vậy|yani|dolayısıyla"
-    r"|so(?![ \t]+(?:far|that|much|many|on|called|long|is|are|was)\b))\b|→(?=[ ]*[a-z][ ]*=)|所以|因此|よって|したがって|따라서|그러므로|इसलिए|لذلك|إذن|অতএব|ดังนั้น),?",
+    r"|so(?![ \t]+(?:far|that|much|many|on|called|long|is|are|was)\b))\b|→(?=[ ]*[a-z][ ]*=)|所以|因此|よって"
+    r"|したがって|따라서|그러므로|इसलिए|لذلك|إذن|অতএব|ดังนั้น),?",
     re.IGNORECASE,
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*")
 # "i.e.", "approx." and their like end no sentence.
-_SENTENCE_END = re.compile(r"(?<!\bi\.e)(?<!\be\.g)(?<!\bapprox)(?<!\bRs)(?<!\bNo)(?<!\bvs)(?<!\bca)(?<!\bDr)(?<!\bMr)[.!?][\"')*_]*(?=\s|$)|\n")
+_SENTENCE_END = re.compile(
+    r"(?<!\bi\.e)(?<!\be\.g)(?<!\bapprox)(?<!\bRs)(?<!\bNo)(?<!\bvs)(?<!\bca)(?<!\bDr)(?<!\bMr)[.!?][\"')*_]*(?=\s"
+    r"|$)|\n"
+)
 _WORD = re.compile(r"[^\W_]+|[<>=!]+")
 _NOTHING = re.compile(r"[\s*_`:$\"'.\\-]*$")
 
@@ -96,7 +106,7 @@ def statements(text: str) -> Iterator[Statement]:
 
 
 def sentences(text: str, *, questions: bool = False) -> list[tuple[int, int]]:
-    """Start and end of every sentence and line that holds more than white space; questions are left out unless wanted."""
+    """Start and end of every sentence and line that holds more than white space, questions only where wanted."""
     found: list[tuple[int, int]] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
@@ -121,7 +131,7 @@ def folded_words(text: str) -> str:
 
 
 def repeats(prompt: str, part: str) -> bool:
-    """Whether a part of an answer only restates the prompt: in its words, or as one of its sentences with some left out."""
+    """Whether a part of an answer only restates the prompt: in its words, or one of its sentences with gaps."""
     if not prompt or len(part) > len(prompt) + 8:
         return False
     words = folded_words(part)

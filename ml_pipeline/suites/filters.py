@@ -58,8 +58,8 @@ Filters = Annotated[list[Filter], Field(min_length=1, max_length=20)]
 class FilterPipelines(BaseModel):
     """How a suite's answers are read: `strict` only in the form that was asked for, `flexible` wherever they are.
 
-    A suite that has these is marked by the flexible one; strict is reported beside it. `compare`: what is left must have
-    the check's "value", or be the same "text" but for commas, dollar signs, case and a full stop at its end, as
+    A suite that has these is marked by the flexible one; strict is reported beside it. `compare`: what is left must
+    have the check's "value", or be the same "text" but for commas, dollar signs, case and a full stop at its end, as
     lm-evaluation-harness compares: 18.00 is not 18 to it.
     """
 
@@ -90,7 +90,9 @@ def _pipelines(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value not in NAMED_PIPELINES:
-        raise ValueError(f"unknown filters {value!r}; use {', '.join(NAMED_PIPELINES)}, or a mapping of strict and flexible")
+        raise ValueError(
+            f"unknown filters {value!r}; use {', '.join(NAMED_PIPELINES)}, or a mapping of strict and flexible"
+        )
     return NAMED_PIPELINES[value]
 
 
