@@ -121,7 +121,7 @@ def written_number(text: str, value: float) -> Number:
 
 
 def _compound_values(written: pa.Array) -> pa.Array:
-    parts = pc.extract_regex(written, pattern=_VALUE)
+    parts = pc.extract_regex(written.cast(pa.string()), pattern=_VALUE)
     digits = pc.binary_join_element_wise(
         pc.replace_substring(_field(parts, "over"), ",", ""), _field(parts, "exponent"), ""
     )

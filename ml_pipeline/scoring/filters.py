@@ -64,7 +64,7 @@ def _lm_eval_last_number(texts: pa.Array) -> pa.Array:
     parts = pc.extract_regex(
         texts, pattern=r"(?s)\A(?:.*(?P<minus>[^$0-9.,]))?(?P<run>[$0-9.,]{2,}|[0-9])(?:[^$0-9.,].*)?\z"
     )
-    run = pc.struct_field(parts, "run")
+    run = pc.struct_field(parts, "run").cast(pa.string())
     return pc.if_else(pc.equal(pc.struct_field(parts, "minus"), "-"), pc.binary_join_element_wise("-", run, ""), run)
 
 

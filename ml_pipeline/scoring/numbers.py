@@ -80,7 +80,7 @@ _NEGATING_BEFORE = re.compile(
 )
 _OPERAND_END = re.compile(r"[\w)\]%°}][ ]*\Z")
 _OPERAND_BEFORE_WORD = re.compile(r"[\d)\]%a-zA-Z°][ ]*\Z")
-_GLUED_BEFORE = re.compile(r"(?:[A-Za-z0-9_^±]|\^[-+(]|_[{(]|\d[.,'/:]|[A-Za-z]\.)\Z", re.ASCII)
+_GLUED_BEFORE = re.compile(r"(?:[A-Za-z0-9_^±]|√[ ]?\(?|sqrt[ ]?\(|\^[-+(]|_[{(]|\d[.,'/:]|[A-Za-z]\.)\Z", re.ASCII)
 _GLUED_MONEY = re.compile(r"(?:US|R|C|A|NZ|HK|S|USD|EUR|GBP|INR|RMB|CHF|CNY|JPY|Rs\.?)\Z")
 _GLUED_AFTER = re.compile(r"_\d|[ ]?(?:√|π|sqrt\b|\\sqrt)|(?:st|nd|rd|th|º|ª|er|ème|-я|-й)(?![A-Za-z])", re.ASCII)
 _WRITTEN_ON = re.compile(r"(?:[.,:'/]?\d)+", re.ASCII)

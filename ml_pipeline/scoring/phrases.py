@@ -450,8 +450,8 @@ def _compounds(text: str, matches: Sequence[re.Match[str]]) -> set[int]:
     for match in matches:
         near = text[max(0, match.start() - 6) : match.start()], text[match.end() : match.end() + 6]
         if match[0].casefold() in _COMPASS and (
-            re.search(r"(?:north|east|south|west)-\Z", near[0], re.IGNORECASE)
-            or re.match(r"-(?:north|east|south|west)", near[1], re.IGNORECASE)
+            re.search(r"(?:north|east|south|west)[ -]\Z", near[0], re.IGNORECASE)
+            or re.match(r"[ -](?:north|east|south|west)", near[1], re.IGNORECASE)
         ):
             places.add(match.start())
     return places

@@ -51,6 +51,7 @@ _STOPS = {"。": ".", "｡": ".", "।": ".", "॥": ".", "、": ",", "،": ",",
 _STOP = re.compile("[" + "".join(_STOPS) + "]")
 _WIDE_STOP = re.compile("[！？：；]|(?<![0-9０-９])，|，(?![0-9０-９])")
 
+_NEW_LINE = re.compile(r"\\\\(?:\[[^\[\]\n]{0,10}\])?(?![a-zA-Z])")
 _MATH_SPACE = re.compile(
     r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~(?!~)(?<!~~)|\\[()\[\]]|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?"
 )
@@ -63,7 +64,6 @@ _LATEX = (
         " ",
     ),
     (re.compile(r"&(?=\s*(?:=|\\approx|\\implies|\\Rightarrow))|(?<==)\s*&"), " "),
-    (re.compile(r"\\\\(?:\[[^\[\]\n]{0,10}\])?(?![a-zA-Z])"), "\n"),
     (re.compile(r"\\!|\{\}"), ""),
     (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
     (re.compile(r"\\(?:times|cdot|ast|bullet)(?![a-zA-Z])"), "*"),
@@ -186,7 +186,7 @@ def _digit(match: re.Match[str]) -> str:
 
 
 def _without_latex(text: str) -> str:
-    text = _MATH_SPACE.sub(" ", text)
+    text = _MATH_SPACE.sub(" ", _NEW_LINE.sub("\n", text))
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     for _ in range(_MOST_NESTING):

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ml_pipeline.suites.patterns import pattern_problem
 
 FILTER_NAMES: tuple[str, ...] = (
-    *("strip_thinking", "own_answer", "plain", "strip", "lowercase", "first_line", "last_line"),
+    *("strip_thinking", "plain", "strip", "lowercase", "first_line", "last_line", "own_answer"),
     *("marked", "after_hashes", "boxed", "after_answer", "bold"),
     *("number", "first_number", "last_number", "letter", "last_letter", "lm_eval_last_number"),
 )
