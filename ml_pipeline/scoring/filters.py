@@ -56,6 +56,11 @@ def _first_of(*filters: Filter) -> Filter:
 _after_hashes = _find(r"(?s).*####[ \t]*(?P<found>[^\n]+)")
 _boxed = _find(r"(?s).*\\(?:boxed|fbox)\s*\{(?P<found>[^{}]*)\}")
 _after_answer = _find(rf"(?is).*\banswer\b[*_]*\s*(?:is|:|=)[\s*_:]*(?-i:{_SENTENCE})")
+_marked = _first_of(_after_hashes, _boxed, _after_answer, lambda texts: texts)
+_letter = _find(r"\A[\s(*\"'`\[{$_]*(?P<found>[A-Za-z])[\s)\].:*\"'`}$_]*\z")
+_last_capital = _find(
+    r"(?s)(?:\A|.*[\s(*\"'`\[{$:_\x{3000}-\x{ffef}])(?P<found>[A-Z])(?:[)\].,:;*\"'`}$_\x{3000}-\x{ffef}]|\s*\n|\s*\z)"
+)
 
 
 def _lm_eval_last_number(texts: pa.Array) -> pa.Array:
@@ -76,7 +81,7 @@ FILTERS: dict[str, Filter] = {
     "lowercase": pc.utf8_lower,
     "first_line": _find(r"\A\s*(?P<found>[^\n]*[^\s])"),
     "last_line": _find(r"(?P<found>[^\s\n][^\n]*)\s*\z"),
-    "marked": _first_of(_after_hashes, _boxed, _after_answer, lambda texts: texts),
+    "marked": _marked,
     "after_hashes": _after_hashes,
     "boxed": _boxed,
     "after_answer": _after_answer,
@@ -84,10 +89,8 @@ FILTERS: dict[str, Filter] = {
     "number": number,
     "first_number": first_number,
     "last_number": last_number,
-    "letter": _find(r"\A[\s(*\"'`\[{$_]*(?P<found>[A-Za-z])[\s)\].:*\"'`}$_]*\z"),
-    "last_letter": _find(
-        r"(?s)(?:\A|.*[\s(*\"'`\[{$:_\x{3000}-\x{ffef}])(?P<found>[A-Z])(?:[)\].,:;*\"'`}$_\x{3000}-\x{ffef}]|\s*\n|\s*\z)"
-    ),
+    "letter": _letter,
+    "last_letter": _first_of(_last_capital, lambda texts: _letter(_marked(texts))),
     "lm_eval_last_number": _lm_eval_last_number,
 }
 """Every filter by its name.
@@ -97,6 +100,7 @@ strip_thinking: without thinking, in the marks of any model. own_answer: up to a
 space at the ends. first_line, last_line: the first or last that holds something. after_hashes, boxed, after_answer,
 bold: what the last `####`, `\\boxed{}`, "answer is" or `**...**` marks; marked: the first of hashes, box and
 "answer is" that is there, else the text.
-number: the text if it is nothing but a number. letter: the same for the letter of a choice. lm_eval_last_number: what
+number: the text if it is nothing but a number. letter: the same for the letter of a choice. last_letter:
+the last capital one that stands alone, else the letter that marked leaves. lm_eval_last_number: what
 flexible-extract of lm-evaluation-harness's gsm8k takes.
 """

@@ -1,4 +1,5 @@
 """Numbers as people and models write them: each read as a whole, or not at all."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -31,22 +32,64 @@ def values(text: str) -> list[float]:
         *(("$-5", -5), ("minus 5", -5), ("negative 5", -5), ("moins 5", -5), ("负5", -5), ("マイナス5", -5), ("+5", 5)),
         # Thousands
         *(("13,000", 13000), ("13 000", 13000), ("13\u202f000", 13000), ("13\u2009000", 13000), ("13\\,000", 13000)),
-        *(("13{,}000", 13000), ("13'000", 13000), ("13\u2019000", 13000), ("1.250.000", 1250000), ("12,34,567", 1234567)),
+        *(
+            ("13{,}000", 13000),
+            ("13'000", 13000),
+            ("13\u2019000", 13000),
+            ("1.250.000", 1250000),
+            ("12,34,567", 1234567),
+        ),
         *(("1,234.5", 1234.5), ("1.234,5", 1234.5), ("1 234,5", 1234.5), ("$6 000", 6000)),
         # Decimal commas
         *(("0,75", 0.75), ("3,5", 3.5), ("0,333", 0.333), ("12,50 €", 12.5)),
         # Powers of ten
         *(("3 × 10^8", 3e8), ("$3 \\times 10^{8}$", 3e8), ("3*10^8", 3e8), ("3\\cdot10^8", 3e8), ("3e8", 3e8)),
-        *(("3 x 10⁸", 3e8), ("2.5·10⁻³", 2.5e-3), ("1e-05", 1e-5), ("3*10**8", 3e8), ("10^{-5}", 1e-5), ("6.02E+23", 6.02e23)),
+        *(
+            ("3 x 10⁸", 3e8),
+            ("2.5·10⁻³", 2.5e-3),
+            ("1e-05", 1e-5),
+            ("3*10**8", 3e8),
+            ("10^{-5}", 1e-5),
+            ("6.02E+23", 6.02e23),
+        ),
         # Magnitude words
-        *(("$1.5 million", 1.5e6), ("2 thousand", 2000), ("1,5 Millionen", 1.5e6), ("3万", 30000), ("2 億", 2e8), ("5 crore", 5e7)),
+        *(
+            ("$1.5 million", 1.5e6),
+            ("2 thousand", 2000),
+            ("1,5 Millionen", 1.5e6),
+            ("3万", 30000),
+            ("2 億", 2e8),
+            ("5 crore", 5e7),
+        ),
         *(("13k", 13000), ("4 bn", 4e9), ("2 млн", 2e6)),
         # Fractions and mixed numbers
-        *(("3/4", 0.75), ("\\frac34", 0.75), ("\\frac{3}4", 0.75), ("\\frac 34", 0.75), ("\\dfrac{3}{4}", 0.75), ("¾", 0.75)),
-        *(("2\\frac{1}{2}", 2.5), ("$2\\tfrac12$", 2.5), ("2½", 2.5), ("2 1/2", 2.5), ("2 and a half", 2.5), ("-\\frac12", -0.5)),
+        *(
+            ("3/4", 0.75),
+            ("\\frac34", 0.75),
+            ("\\frac{3}4", 0.75),
+            ("\\frac 34", 0.75),
+            ("\\dfrac{3}{4}", 0.75),
+            ("¾", 0.75),
+        ),
+        *(
+            ("2\\frac{1}{2}", 2.5),
+            ("$2\\tfrac12$", 2.5),
+            ("2½", 2.5),
+            ("2 1/2", 2.5),
+            ("2 and a half", 2.5),
+            ("-\\frac12", -0.5),
+        ),
         *(("-1\\frac{1}{4}", -1.25), ("\\boxed{\\frac{21}{2}}", 10.5)),
         # Percents
-        *(("60%", 0.6), ("60 %", 0.6), ("60\\%", 0.6), ("60 percent", 0.6), ("60 Prozent", 0.6), ("٦٠٪", 0.6), ("33 1/3 %", 1 / 3)),
+        *(
+            ("60%", 0.6),
+            ("60 %", 0.6),
+            ("60\\%", 0.6),
+            ("60 percent", 0.6),
+            ("60 Prozent", 0.6),
+            ("٦٠٪", 0.6),
+            ("33 1/3 %", 1 / 3),
+        ),
         # Units and markup
         *(("36 cm²", 36), ("24\\text{ m}^3", 24), ("**5**", 5), ("_5_", 5), ("`5`", 5), ("5 km/h", 5), ("-6°C", -6)),
         *(("<b>5</b>", 5), ("是5。", 5), ("$x_1 = 5$", 5), ("~~4~~ 5", 5)),
@@ -59,7 +102,21 @@ def test_a_number_is_read_as_a_whole(text: str, value: float) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("1.2.3", "12:15", "3:4", "2024-01-05", "5/6/2024", "1010_2", "1010₂", "0x1F", "12h15", "±5", "x^18", "x_18", "x18"),
+        *(
+            "1.2.3",
+            "12:15",
+            "3:4",
+            "2024-01-05",
+            "5/6/2024",
+            "1010_2",
+            "1010₂",
+            "0x1F",
+            "12h15",
+            "±5",
+            "x^18",
+            "x_18",
+            "x18",
+        ),
         *("CO2", "5th", "2x", "5π", "2√3", "1/2/3", "1/0", "v1.2", "9" * 500, "1e999", "Step 3"),
     ],
 )
@@ -81,8 +138,18 @@ def test_several_numbers(text: str, found: list[float]) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        *(("forty-two", [42]), ("one hundred and five", [105]), ("two thousand five hundred", [2500]), ("twelve thousand", [12000])),
-        *(("minus five", [-5]), ("negative twenty-one", [-21]), ("three and five", [3, 5]), ("one, two, three", [1, 2, 3])),
+        *(
+            ("forty-two", [42]),
+            ("one hundred and five", [105]),
+            ("two thousand five hundred", [2500]),
+            ("twelve thousand", [12000]),
+        ),
+        *(
+            ("minus five", [-5]),
+            ("negative twenty-one", [-21]),
+            ("three and five", [3, 5]),
+            ("one, two, three", [1, 2, 3]),
+        ),
         *(("a million", [1e6]), ("two and a half", [2.5]), ("three-quarters", [0.75]), ("one-in-three", [1 / 3])),
         *(("two million three hundred thousand and five", [2300005]), ("no one knows", []), ("thirty-first", [])),
         *(("nineteen hundred", [1900]), ("five eighths", [0.625])),
@@ -107,7 +174,11 @@ def test_any_whole_number_with_any_thousands_mark_is_read_back(value: int, mark:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 999), st.integers(-30, 30), st.sampled_from(["{}e{}", "{} × 10^{{{}}}", "{}*10^{}", "{} \\times 10^{{{}}}"]))
+@given(
+    st.integers(1, 999),
+    st.integers(-30, 30),
+    st.sampled_from(["{}e{}", "{} × 10^{{{}}}", "{}*10^{}", "{} \\times 10^{{{}}}"]),
+)
 def test_any_power_of_ten_is_read_back(digits: int, power: int, form: str) -> None:
     assert values(form.format(digits, power)) == [pytest.approx(float(f"{digits}e{power}"), rel=1e-12)]
 
@@ -156,7 +227,13 @@ def test_a_key_in_millions() -> None:
 @pytest.mark.parametrize(
     ("value", "wanted", "near"),
     [
-        *((9 / 60, 0.15, True), (9 / 59, 0.15, False), (9 / 61, 0.15, False), (1 / 3, 0.33, True), (1 / 3, 0.33333, True)),
+        *(
+            (9 / 60, 0.15, True),
+            (9 / 59, 0.15, False),
+            (9 / 61, 0.15, False),
+            (1 / 3, 0.33, True),
+            (1 / 3, 0.33333, True),
+        ),
         *((23 / 25, 0.92, True), (22 / 25, 0.92, False), (2 / 3, 0.67, True), (3 / 4, 0.75, True)),
     ],
 )
@@ -170,7 +247,14 @@ def test_a_fraction_is_held_to_the_very_value(value: float, wanted: float, near:
     "text",
     [
         *("1 111 " * 17_000, "1:" * 50_000, "1.1" * 30_000, "0x" * 50_000, "1e" * 50_000, "2^" * 50_000, "1/" * 50_000),
-        *("minus " * 16_000, "\\frac{1}{2}" * 9_000, "\\text{" * 16_000, "**1**" * 20_000, "_1" * 50_000, "two thousand " * 8_000),
+        *(
+            "minus " * 16_000,
+            "\\frac{1}{2}" * 9_000,
+            "\\text{" * 16_000,
+            "**1**" * 20_000,
+            "_1" * 50_000,
+            "two thousand " * 8_000,
+        ),
         *("~~1" * 30_000, "5 " + "a" * 100_000, "{" * 100_000, "^{" * 50_000, "<b>" * 30_000),
     ],
 )

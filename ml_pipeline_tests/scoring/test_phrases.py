@@ -1,4 +1,5 @@
 """Who or what is named, in every script; yes or no; the letter of a choice."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -35,7 +36,13 @@ def test_a_phrase_matches_itself_in_its_own_and_in_other_case(phrase: str, case:
     ("phrase", "answer"),
     [
         *(("Straße", "STRASSE"), ("STRASSE", "Straße"), ("İstanbul", "İSTANBUL"), ("οδος", "ΟΔΟΣ"), ("finch", "ﬁnch")),
-        *(("café", "CAFE\u0301"), ("北京", "首都是北京。"), ("Rome", "答案是Rome。"), ("로마", "로마입니다"), ("हिन्दी", "भाषा हिन्दी है")),
+        *(
+            ("café", "CAFE\u0301"),
+            ("北京", "首都是北京。"),
+            ("Rome", "答案是Rome。"),
+            ("로마", "로마입니다"),
+            ("हिन्दी", "भाषा हिन्दी है"),
+        ),
         *(("Rome", "_Rome_"), ("Rome", "__Rome__"), ("Rome", "*Rome*"), ("Rome", "Rome's"), ("Rome", "<b>Rome</b>")),
     ],
 )
@@ -101,7 +108,12 @@ def test_every_cause_of_the_templated_suite() -> None:
     [
         *(("12.15", "12:15"), ("12h15", "12:15"), ("a quarter past twelve", "12:15"), ("quarter after 12", "12:15")),
         *(("half past three", "3:30"), ("a quarter to one", "12:45"), ("fifteen minutes past 12", "12:15")),
-        *(("1215 hours", "12:15 hours"), ("twelve fifteen", "12:15"), ("twenty-five minutes to nine", "8:35"), ("12:15", "12:15")),
+        *(
+            ("1215 hours", "12:15 hours"),
+            ("twelve fifteen", "12:15"),
+            ("twenty-five minutes to nine", "8:35"),
+            ("12:15", "12:15"),
+        ),
         *(("12.15.3", "12.15.3"), ("112.15", "112.15"), ("12:75", "12:75")),
     ],
 )
@@ -115,9 +127,29 @@ def test_clock_times(text: str, time: str) -> None:
         *(("It is not true.", "no"), ("That's not true.", "no"), ("It isn't true.", "no"), ("Not yes.", "no")),
         *(("It is not false.", "yes"), ("The answer is not no, it is yes.", "yes"), ('No, it is not "Yes"', "no")),
         *(("Not necessarily.", "no"), ("Certainly not.", "no"), ("Of course.", "yes"), ("It is untrue.", "no")),
-        *(("_No_", "no"), ("__Yes__", "yes"), ("\\boxed{\\text{Yes}}", "yes"), ("Yes and no, but in the end: no", "no")),
-        *(("Ja.", "yes"), ("Nein.", "no"), ("Oui.", "yes"), ("Non.", "no"), ("Sí, claro.", "yes"), ("Да.", "yes"), ("Нет.", "no")),
-        *(("是的。", "yes"), ("不是。", "no"), ("はい。", "yes"), ("いいえ。", "no"), ("네.", "yes"), ("아니요.", "no")),
+        *(
+            ("_No_", "no"),
+            ("__Yes__", "yes"),
+            ("\\boxed{\\text{Yes}}", "yes"),
+            ("Yes and no, but in the end: no", "no"),
+        ),
+        *(
+            ("Ja.", "yes"),
+            ("Nein.", "no"),
+            ("Oui.", "yes"),
+            ("Non.", "no"),
+            ("Sí, claro.", "yes"),
+            ("Да.", "yes"),
+            ("Нет.", "no"),
+        ),
+        *(
+            ("是的。", "yes"),
+            ("不是。", "no"),
+            ("はい。", "yes"),
+            ("いいえ。", "no"),
+            ("네.", "yes"),
+            ("아니요.", "no"),
+        ),
         *(("हाँ।", "yes"), ("नहीं।", "no"), ("نعم.", "yes"), ("لا.", "no"), ("Evet.", "yes"), ("Hayır.", "no")),
         *(("لا أعرف", None), ("Non lo so", None), ("No one knows.", None), ("I know.", None), ("Yesterday", None)),
     ],
@@ -129,12 +161,50 @@ def test_yes_or_no(answer: str, said: str | None) -> None:
 @pytest.mark.parametrize(
     ("answer", "letter"),
     [
-        *(("b", "B"), ("(b)", "B"), ("b)", "B"), ("answer: b", "B"), ("The answer is (b).", "B"), ("Option b is right.", "B")),
-        *(("\\boxed{\\text{B}}", "B"), ("\\boxed{\\textbf{(B)}}", "B"), ("$\\mathrm{B}$", "B"), ("**(B)**", "B"), ("[B]", "B")),
-        *(("<answer>B</answer>", "B"), ("`B`", "B"), ("_B_", "B"), ("**B. Rome**", "B"), ("[[B]]", "B"), ("#### B", "B")),
-        *(("答案是B。", "B"), ("正确答案是 B。", "B"), ("故选 B。", "B"), ("选B", "B"), ("答案：（B）罗马", "B"), ("正解はBです。", "B")),
-        *(("答えは「B」です。", "B"), ("정답은 B입니다.", "B"), ("الجواب هو B", "B"), ("सही उत्तर B है।", "B"), ("Ответ: B", "B")),
-        *(("La respuesta es B.", "B"), ("La réponse est la B.", "B"), ("Die Antwort ist B.", "B"), ("A resposta é B.", "B")),
+        *(
+            ("b", "B"),
+            ("(b)", "B"),
+            ("b)", "B"),
+            ("answer: b", "B"),
+            ("The answer is (b).", "B"),
+            ("Option b is right.", "B"),
+        ),
+        *(
+            ("\\boxed{\\text{B}}", "B"),
+            ("\\boxed{\\textbf{(B)}}", "B"),
+            ("$\\mathrm{B}$", "B"),
+            ("**(B)**", "B"),
+            ("[B]", "B"),
+        ),
+        *(
+            ("<answer>B</answer>", "B"),
+            ("`B`", "B"),
+            ("_B_", "B"),
+            ("**B. Rome**", "B"),
+            ("[[B]]", "B"),
+            ("#### B", "B"),
+        ),
+        *(
+            ("答案是B。", "B"),
+            ("正确答案是 B。", "B"),
+            ("故选 B。", "B"),
+            ("选B", "B"),
+            ("答案：（B）罗马", "B"),
+            ("正解はBです。", "B"),
+        ),
+        *(
+            ("答えは「B」です。", "B"),
+            ("정답은 B입니다.", "B"),
+            ("الجواب هو B", "B"),
+            ("सही उत्तर B है।", "B"),
+            ("Ответ: B", "B"),
+        ),
+        *(
+            ("La respuesta es B.", "B"),
+            ("La réponse est la B.", "B"),
+            ("Die Antwort ist B.", "B"),
+            ("A resposta é B.", "B"),
+        ),
         ("The answer is A. Wait, no. The answer is Rome.", "B"),
         ("The answer is (A). Hmm. Final answer: B", "B"),
         ("Answer: A\n\nActually, answer: b", "B"),
@@ -142,7 +212,12 @@ def test_yes_or_no(answer: str, said: str | None) -> None:
         ("It's not A; it's B.", "B"),
         ("Both A and C are wrong, so B.", "B"),
         ("The answer is a city in Italy: Rome.", "B"),
-        *(("The answer is a.", "A"), ("A city in Italy.", None), ("I have a dog", None), ("The answer is B or C.", None)),
+        *(
+            ("The answer is a.", "A"),
+            ("A city in Italy.", None),
+            ("I have a dog", None),
+            ("The answer is B or C.", None),
+        ),
     ],
 )
 def test_the_letter_of_a_choice(answer: str, letter: str | None) -> None:
@@ -151,6 +226,9 @@ def test_the_letter_of_a_choice(answer: str, letter: str | None) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=3, unique=True))
+@given(
+    st.text(max_size=40),
+    st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=3, unique=True),
+)
 def test_any_phrases_in_any_text(text: str, phrases: list[str]) -> None:
     assert {mention.phrase for mention in find_mentions(plain(text), phrases)} <= set(phrases)

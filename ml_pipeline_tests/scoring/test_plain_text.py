@@ -1,4 +1,5 @@
 """Markup, look-alike characters and the end of an answer."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
