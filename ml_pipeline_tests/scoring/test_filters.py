@@ -209,7 +209,7 @@ def _lm_eval_filter(pattern: str, group: int, text: str) -> str:
     if not matches:
         return "[invalid]"
     found = matches[group]
-    return (next(part for part in found if part) if isinstance(found, tuple) else found).strip()
+    return str(next(part for part in found if part) if isinstance(found, tuple) else found).strip()
 
 
 def _lm_eval_same(answer: str, reference: str) -> bool:
