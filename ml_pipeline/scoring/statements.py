@@ -61,6 +61,12 @@ _SENTENCE_END = re.compile(
     r"(?<!\bi\.e)(?<!\be\.g)(?<!\bapprox)(?<!\bRs)(?<!\bNo)(?<!\bvs)(?<!\bca)(?<!\bDr)(?<!\bMr)[.!?][\"')*_]*(?=\s"
     r"|$)|\n"
 )
+# A first line that is but a step: "x = 5 * 2", "Day 1: 22".
+_STEP = re.compile(r"=|[^\W\d_][ ]\d{1,3}:")
+# "Solution:" over several lines of working marks none of them.
+_HEADING = re.compile(
+    r"(?:solution|lösung|solución|solução|soluzione)[*_ \t]*:?[*_ \t]*\n\s*\S[^\n]*\n\s*\S", re.IGNORECASE
+)
 _WORD = re.compile(r"[^\W_]+|[<>=!]+")
 _NOTHING = re.compile(r"[\s*_`:$\"'.\\-]*$")
 
@@ -87,7 +93,12 @@ def statements(text: str) -> Iterator[Statement]:
     boxed = [Statement(m.start(1), m.end(1), "stated") for pattern in (_BOXED, _TAGGED) for m in _last(pattern, text)]
     yield from sorted(boxed, key=lambda statement: statement.start, reverse=True)
     marked_text, text = text, unmarked(text)
-    marked = [m.end() for pattern in (_HASHES, _MARKER, _FOREIGN_MARKER) for m in _last(pattern, text)]
+    marked = [
+        m.end()
+        for pattern in (_HASHES, _MARKER, _FOREIGN_MARKER)
+        for m in _last(pattern, text)
+        if not _HEADING.match(text, m.start())
+    ]
     after = [Statement(*_rest(text, start), "stated") for start in marked]
     before = [Statement(_sentence_start(text, m.start()), m.start(), "stated") for m in _last(_REVERSED, text)]
     yield from sorted(after + before, key=lambda statement: statement.start, reverse=True)
@@ -98,7 +109,7 @@ def statements(text: str) -> Iterator[Statement]:
     yield from reversed(concluded)
     if lines:
         first = (lines[0][0], min(lines[0][1], _sentence_end(text, lines[0][0])))
-        step = len(lines) > 1 and "=" in text[slice(*first)]
+        step = len(lines) > 1 and _STEP.search(text, *first) is not None
         if text[first[1] - 1] != "?" and not step and _word_count(text, first, 4):
             yield Statement(*first, "bare")
     bold = [Statement(m.start(1), m.end(1), "concluded") for m in _last(_BOLD, marked_text)]
