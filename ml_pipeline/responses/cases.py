@@ -24,7 +24,9 @@ Row = dict[str, Any]
 EXACT, TRUTHFULQA, DO_NOT_ANSWER, TOXIGEN = "exact", "truthfulqa", "do_not_answer", "toxigen"
 STANDARD_RUBRICS = (TRUTHFULQA, DO_NOT_ANSWER, TOXIGEN)
 EXACT_FILTERS = {
-    "number": FilterPipelines.of("strip_thinking plain marked number", "strip_thinking plain marked last_number"),
+    "number": FilterPipelines.of(
+        "strip_thinking own_answer plain marked number", "strip_thinking own_answer plain marked last_number"
+    ),
     "choice": DEFAULT_PIPELINES["choice"],
 }
 """By type of check. Numbers as the original reads them: what follows "####" (a box, "the answer is"), else the last."""

@@ -31,7 +31,7 @@ from ml_pipeline.suites import load_rubrics
 from ml_pipeline.suites.suite import Suite
 
 Row = dict[str, Any]
-_SCORER_VERSION = "1"
+_SCORER_VERSION = "2"
 """Raise it with every change of what the same file and suites give: old rows are then kept apart from new ones."""
 Score = Callable[[Sequence[Response], Sequence[Case], Row], pa.Table]
 

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from ml_pipeline.errors import SuiteError
 from ml_pipeline.scoring.choices import stated_choice
 from ml_pipeline.scoring.lists import ListReader, canonical_items
-from ml_pipeline.scoring.numbers import Number, NumberReader
+from ml_pipeline.scoring.number_values import agrees
 from ml_pipeline.scoring.outputs import same_output, stated_output
 from ml_pipeline.scoring.phrases import find_mentions, stated_phrase, stated_yes_or_no
-from ml_pipeline.scoring.statements import plain
-from ml_pipeline.scoring.thinking import remove_thinking
+from ml_pipeline.scoring.plain_text import own_answer, plain, unmarked
+from ml_pipeline.scoring.stated_number import NumberReader
+from ml_pipeline.scoring.thinking import split_thinking
 from ml_pipeline.suites.patterns import find_first
 from ml_pipeline.suites.schema import (
     CHECK,
@@ -52,7 +53,7 @@ def check_answer(check: Mapping[str, Any], answer: str, *, prompt: str = "") -> 
 
     Raises SuiteError when the check is not a valid one; checks out of a loaded suite are.
     """
-    text, asked = plain(_ends(remove_thinking(answer))), plain(prompt)
+    text, asked = plain(_ends(own_answer(split_thinking(answer).answer, prompt))), plain(prompt)
     result = _check(_validated(check), text, asked)
     return replace(result, extracted=result.extracted and shortened(result.extracted))
 
@@ -93,6 +94,7 @@ def _check(check: Any, text: str, prompt: str) -> CheckResult:
                 prompt=prompt,
                 about=check.about,
                 case_sensitive=check.case_sensitive,
+                alike=check.accept,
             )
             return CheckResult(stated in check.accept, stated, " or ".join(check.accept))
         case YesNoCheck():
@@ -112,7 +114,7 @@ def _check(check: Any, text: str, prompt: str) -> CheckResult:
             return CheckResult(found is not None and rejected is None, rejected or found, expected)
         case OutputCheck():
             stated = stated_output(text, check.text, prompt)
-            return CheckResult(stated is not None and same_output(stated, check.text), stated, check.text)
+            return CheckResult(stated is not None and same_output(stated, plain(check.text)), stated, check.text)
         case LogLikelihoodCheck():
             raise SuiteError("a check of type 'log_likelihood' reads no text: see scoring.log_likelihood.")
         case _:
@@ -127,22 +129,12 @@ def _number(check: NumberCheck, text: str, prompt: str) -> CheckResult:
         expected += f" ± {check.tolerance:g}"
     if number is None:
         return CheckResult(False, None, expected)
-    value = number.value * 100 if check.percent and number.percent else number.value
-    return CheckResult(number_agrees(check, number), f"{value:.10g}", expected)
-
-
-def number_agrees(check: NumberCheck, number: Number) -> bool:
-    """Whether a number that was read is the one that the check wants."""
-    wanted, scale = check.wanted, 100 if check.percent and number.percent else 1
-    if check.is_fraction:
-        return number.states(wanted / scale, check.tolerance / scale)
-    # The margin takes up the rounding of binary fractions, so that 0.33 is within 0.01 of 0.34.
-    margin = 1e-12 * max(1.0, abs(wanted))
-    return abs(number.value * scale - wanted) <= check.tolerance + margin
+    passed, value = agrees(check, number, prompt)
+    return CheckResult(passed, f"{value:.10g}", expected)
 
 
 def _sequence(check: SequenceCheck, text: str, prompt: str) -> CheckResult:
-    stated = ListReader(text, check.items, check.reject, prompt).read()
+    stated = ListReader.of(text, check.items, check.reject, prompt).read()
     wanted = canonical_items(check.items)
     expected = ", ".join(wanted) + ("" if check.ordered else " (in any order)")
     if stated is None:
@@ -152,7 +144,8 @@ def _sequence(check: SequenceCheck, text: str, prompt: str) -> CheckResult:
 
 
 def _contains_all(check: ContainsAllCheck, text: str) -> CheckResult:
-    named = {mention.phrase for mention in find_mentions(text, [*check.parts, *check.reject])}
+    parts = [*check.parts, *check.reject]
+    named = {mention.phrase for shown in (text, unmarked(text)) for mention in find_mentions(shown, parts)}
     found = [part for part in [*check.parts, *check.reject] if part in named]
     passed = named == set(check.parts)
     return CheckResult(passed, ", ".join(found) or None, " and ".join(check.parts))

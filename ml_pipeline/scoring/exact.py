@@ -1,7 +1,9 @@
 """Exact match: answers read by pipelines of filters, strict and flexible, a whole suite at once.
 
-The checks' own readers (`scoring.checks`) understand prose; these do not, and are what other harnesses report: strict
-takes an answer only in the form that was asked for, flexible takes the last thing that could be one.
+The checks' own readers (`scoring.checks`) understand prose; these do not: strict takes an answer only in the form that
+was asked for, flexible takes the last thing that could be one. The default pipelines read more than the filters of
+lm-evaluation-harness's gsm8k do: "The answer is 18" and a box next to "#### 18", and numbers as a whole (12:15 is none,
+1/2 is a half, 18.00 is 18). `filters: lm_eval/gsm8k` reads and compares as that program does.
 """
 
 from __future__ import annotations
@@ -13,16 +15,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_pipeline.scoring.checks import number_agrees, shortened
-from ml_pipeline.scoring.filter_numbers import number_values
+from ml_pipeline.scoring.checks import shortened
+from ml_pipeline.scoring.filter_numbers import number_values, written_number
 from ml_pipeline.scoring.filters import extract
+from ml_pipeline.scoring.number_values import agrees, is_near, written_value
 from ml_pipeline.scoring.numbers import find_numbers
+from ml_pipeline.scoring.phrases import folded
 from ml_pipeline.suites.filters import FilterPipelines
 from ml_pipeline.suites.schema import NumberCheck
 
 DEFAULT_PIPELINES: Mapping[str, FilterPipelines] = {
-    "number": FilterPipelines.of("strip_thinking plain marked number", "strip_thinking plain last_number"),
-    "choice": FilterPipelines.of("strip_thinking plain marked letter", "strip_thinking plain last_letter"),
+    "number": FilterPipelines.of(
+        "strip_thinking own_answer plain marked number", "strip_thinking own_answer plain last_number"
+    ),
+    "choice": FilterPipelines.of(
+        "strip_thinking own_answer plain marked letter", "strip_thinking own_answer plain last_letter"
+    ),
 }
 """By type of check, for suites without filters of their own; other types have none."""
 
@@ -58,14 +66,20 @@ def exact_results(
             continue
         places = [place for place, check in enumerate(checks) if check["type"] == kind]
         chosen, wanted = texts.take(pa.array(places)), [checks[place] for place in places]
-        strict = _readings(extract(chosen, pipelines.strict), wanted)
-        flexible = _readings(extract(chosen, pipelines.flexible), wanted)
+        strict = _readings(extract(chosen, pipelines.strict), wanted, pipelines.compare)
+        flexible = _readings(extract(chosen, pipelines.flexible), wanted, pipelines.compare)
         for place, *both in zip(places, strict, flexible, strict=True):
             results[place] = ExactResult(*both)
     return results
 
 
-def _readings(extracted: pa.Array, checks: Sequence[Mapping[str, Any]]) -> list[Reading]:
+def _readings(extracted: pa.Array, checks: Sequence[Mapping[str, Any]], compare: str) -> list[Reading]:
+    if compare == "text":
+        found = extracted.to_pylist()
+        return [
+            Reading(text and shortened(text), text is not None and _same_text(check, text))
+            for check, text in zip(checks, found, strict=True)
+        ]
     texts = pc.utf8_trim_whitespace(extracted).to_pylist()
     values = number_values(extracted).to_pylist()
     return [
@@ -77,12 +91,16 @@ def _readings(extracted: pa.Array, checks: Sequence[Mapping[str, Any]]) -> list[
 def _agrees(check: Mapping[str, Any], text: str, value: float | None) -> bool:
     match check["type"]:
         case "number":
-            if isinstance(check["value"], str):
-                number = next(find_numbers(text), None)
-                return number is not None and number_agrees(NumberCheck.model_validate(check), number)
-            return value is not None and _near(check, value * 100 if check.get("percent") and "%" in text else value)
+            if value is None:
+                return False
+            if not isinstance(check["value"], str):
+                number = written_number(text, value)
+                value = written_value(number, check["value"], percent=bool(check.get("percent")))
+                return is_near(value, check["value"], check.get("tolerance", 1e-6), exact=number.exact)
+            number = next(find_numbers(text), None) or written_number(text, value)
+            return agrees(NumberCheck.model_validate(check), number)[0]
         case "phrase":
-            fold = str if check.get("case_sensitive") else str.casefold
+            fold = str if check.get("case_sensitive") else folded
             return fold(text) in {fold(phrase) for phrase in check["accept"]}
         case "output":
             return text == str(check["text"]).strip()
@@ -90,8 +108,21 @@ def _agrees(check: Mapping[str, Any], text: str, value: float | None) -> bool:
             return text.casefold() == str(check["answer"]).casefold()
 
 
-def _near(check: Mapping[str, Any], value: float) -> bool:
-    # The margin takes up the rounding of binary fractions, as in `scoring.checks`.
-    wanted: float = check["value"]
-    tolerance: float = check.get("tolerance", 1e-6)
-    return abs(value - wanted) <= tolerance + 1e-12 * max(1.0, abs(wanted))
+def _same_text(check: Mapping[str, Any], text: str) -> bool:
+    """lm-evaluation-harness's exact_match with the options of its gsm8k task."""
+    match check["type"]:
+        case "number":
+            value: float = check["value"]
+            wanted = [f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)]
+        case "phrase":
+            wanted = check["accept"]
+        case "output":
+            wanted = [str(check["text"])]
+        case _:
+            wanted = [str(check["answer"])]
+    return _lm_eval_text(text) in map(_lm_eval_text, wanted)
+
+
+def _lm_eval_text(text: str) -> str:
+    text = text.replace(",", "").replace("$", "")
+    return text.rpartition("#### ")[2].removesuffix(".").lower()

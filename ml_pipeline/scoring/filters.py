@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_pipeline.scoring.filter_numbers import first_number, last_number, number
-from ml_pipeline.scoring.statements import plain
-from ml_pipeline.scoring.thinking import remove_thinking
+from ml_pipeline.scoring.plain_text import OWN_ANSWER_HINT, own_answer, plain
+from ml_pipeline.scoring.thinking import THINKING_HINT, split_thinking
 from ml_pipeline.suites.filters import RegexFilter
 from ml_pipeline.suites.patterns import first_matches
 
@@ -56,15 +56,32 @@ def _first_of(*filters: Filter) -> Filter:
 _after_hashes = _find(r"(?s).*####[ \t]*(?P<found>[^\n]+)")
 _boxed = _find(r"(?s).*\\(?:boxed|fbox)\s*\{(?P<found>[^{}]*)\}")
 _after_answer = _find(rf"(?is).*\banswer\b[*_]*\s*(?:is|:|=)[\s*_:]*(?-i:{_SENTENCE})")
+_marked = _first_of(_after_hashes, _boxed, _after_answer, lambda texts: texts)
+_letter = _find(r"\A[\s(*\"'`\[{$_]*(?P<found>[A-Za-z])[\s)\].:*\"'`}$_]*\z")
+_last_capital = _find(
+    r"(?s)(?:\A|.*[\s(*\"'`\[{$:_\x{3000}-\x{ffef}])(?P<found>[A-Z])(?:[)\].,:;*\"'`}$_\x{3000}-\x{ffef}]|\s*\n|\s*\z)"
+)
+
+
+def _lm_eval_last_number(texts: pa.Array) -> pa.Array:
+    """The last match of lm-evaluation-harness's (-?[$0-9.,]{2,})|(-?[0-9]+): the last run of these characters that has
+    two of them or is a digit, with the minus before it, since `findall` takes runs whole."""
+    parts = pc.extract_regex(
+        texts, pattern=r"(?s)\A(?:.*(?P<minus>[^$0-9.,]))?(?P<run>[$0-9.,]{2,}|[0-9])(?:[^$0-9.,].*)?\z"
+    )
+    run = pc.struct_field(parts, "run").cast(pa.string())
+    return pc.if_else(pc.equal(pc.struct_field(parts, "minus"), "-"), pc.binary_join_element_wise("-", run, ""), run)
+
 
 FILTERS: dict[str, Filter] = {
-    "strip_thinking": _where(r"(?i)<\s*/?think", remove_thinking),
-    "plain": _where(r"[^\x01-\x0c\x0e-\x7f]|\\|\{,\}", plain),
+    "strip_thinking": _where(THINKING_HINT, lambda text: split_thinking(text).answer),
+    "own_answer": _where(OWN_ANSWER_HINT, own_answer),
+    "plain": _where(r"[^\x01-\x0c\x0e-\x7f]|\\|\{,\}|[\^_]\{", plain),
     "strip": pc.utf8_trim_whitespace,
     "lowercase": pc.utf8_lower,
     "first_line": _find(r"\A\s*(?P<found>[^\n]*[^\s])"),
     "last_line": _find(r"(?P<found>[^\s\n][^\n]*)\s*\z"),
-    "marked": _first_of(_after_hashes, _boxed, _after_answer, lambda texts: texts),
+    "marked": _marked,
     "after_hashes": _after_hashes,
     "boxed": _boxed,
     "after_answer": _after_answer,
@@ -72,14 +89,18 @@ FILTERS: dict[str, Filter] = {
     "number": number,
     "first_number": first_number,
     "last_number": last_number,
-    "letter": _find(r"\A[\s(*\"'\[]*(?P<found>[A-Z])[\s)\].:*\"']*\z"),
-    "last_letter": _find(r"(?s)(?:\A|.*[\s(*\"'\[:])(?P<found>[A-Z])(?:[)\].,:;*\"']|\s*\n|\s*\z)"),
+    "letter": _letter,
+    "last_letter": _first_of(_last_capital, lambda texts: _letter(_marked(texts))),
+    "lm_eval_last_number": _lm_eval_last_number,
 }
 """Every filter by its name.
 
-strip_thinking: without `<think>` blocks. plain: LaTeX unwrapped, look-alike characters folded. strip: without white
+strip_thinking: without thinking, in the marks of any model. own_answer: up to a question of the model's own ("Question:
+..."). plain: LaTeX unwrapped, look-alike characters folded. strip: without white
 space at the ends. first_line, last_line: the first or last that holds something. after_hashes, boxed, after_answer,
 bold: what the last `####`, `\\boxed{}`, "answer is" or `**...**` marks; marked: the first of hashes, box and
 "answer is" that is there, else the text.
-number: the text if it is nothing but a number. letter: the same for the letter of a choice.
+number: the text if it is nothing but a number. letter: the same for the letter of a choice. last_letter:
+the last capital one that stands alone, else the letter that marked leaves. lm_eval_last_number: what
+flexible-extract of lm-evaluation-harness's gsm8k takes.
 """

@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ml_pipeline.scoring.number_words import word_numbers
 from ml_pipeline.scoring.numbers import find_numbers
-from ml_pipeline.scoring.phrases import Mention, find_mentions
+from ml_pipeline.scoring.phrases import Mention, find_mentions, folded
+from ml_pipeline.scoring.plain_text import unmarked
 from ml_pipeline.scoring.statements import repeats, sentences, statements
 
-_SEPARATOR = re.compile(r"[\s,;:>=*&(){}\[\]\"'-]*(?:(?:and|then)\b)?[\s*\"'({\[-]*(?:(?:the|a)[ ])?", re.IGNORECASE)
+_SEPARATOR = re.compile(r"[\s,;:>=*&→|(){}\[\]\"'-]*(?:(?:and|then)\b)?[\s*\"'({\[-]*(?:(?:the|a)[ ])?", re.IGNORECASE)
+
+_ORDER = re.compile(r"\b([^\W\d_]{3,})[ ]+to[ ]+(?:the[ ]+)?([^\W\d_]{3,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,23 @@ class ListReader:
     reject: Sequence[str] = ()
     prompt: str = ""
 
+    @classmethod
+    def of(cls, text: str, items: Sequence[str], reject: Sequence[str] = (), prompt: str = "") -> ListReader:
+        """A reader of plain texts as they are."""
+        return cls(folded(text), items, reject, folded(prompt))
+
     def read(self) -> list[str] | None:
-        """The stated items, each once, in order of mention; None when the answer names none."""
+        """The stated items, each once, in the order that the prompt asks for; None when the answer names none."""
+        stated = self._read()
+        return stated[::-1] if stated and self._is_reversed() else stated
+
+    def _is_reversed(self) -> bool:
+        """Whether the answer names the other end first: "right to left" where the prompt says "left to right"."""
+        wanted = set(_ORDER.findall(self.prompt))
+        given = _ORDER.findall(self.text)
+        return any((last, first) in wanted for first, last in given) and not wanted & set(given)
+
+    def _read(self) -> list[str] | None:
         mentions = self._mentions(self.text)
         runs = self._runs(self.text, mentions)
         for statement in statements(self.text):
@@ -43,9 +62,13 @@ class ListReader:
         return _names(own) or None
 
     def _mentions(self, text: str) -> list[Mention]:
+        shown = unmarked(text)
         if all(_is_number(item) for item in self.items):
-            return [Mention(f"{number.value:g}", number.start, number.end) for number in find_numbers(text)]
-        return find_mentions(text, [*self.items, *self.reject])
+            numbers = [
+                Mention(f"{number.value:g}", number.start, number.end) for number in find_numbers(shown, lists=True)
+            ]
+            return numbers or [Mention(f"{word.value:g}", word.start, word.end) for word in word_numbers(shown)]
+        return find_mentions(shown, [*self.items, *self.reject])
 
     def _runs(self, text: str, mentions: list[Mention]) -> list[list[Mention]]:
         """Mentions with nothing but commas, arrows, line ends or "and" between them: two at least."""

@@ -1,35 +1,137 @@
-"""Reading which of several possible answers a text states: names, words, yes or no, letters of a choice."""
+"""Reading which of several possible answers a text states: names, words, times of day, yes or no."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
-from ml_pipeline.scoring.statements import plain, repeats, sentences, statements
+from ml_pipeline.scoring.number_words import word_numbers
+from ml_pipeline.scoring.plain_text import plain, unmarked
+from ml_pipeline.scoring.statements import Statement, repeats, sentences, statements
 
-_FEW_WORDS = r"(?:[ ](?!but\b)[\w'-]{1,20}){0,3}[ ][\"'*(]*$"
+_FEW_WORDS = r"(?:[ ]+(?!but\b)[\w'-]{1,20}){0,3}[ ]+[\"'*(]*\Z"
 _DENIED_BEFORE = re.compile(
-    rf"(?:\b(?:not|never|neither|nor|without|cannot|rather than|instead of|opposed to)|n't){_FEW_WORDS}", re.IGNORECASE
+    r"(?:\b(?:not|never|neither|nor|without|cannot|rather than|instead of|opposed to|nicht|kein|keine|pas|não"
+    r"|nunca|jamais"
+    r"|(?:more|likelier|better)(?:[ ]+\w{1,20})?[ ]+than)|n't)" + _FEW_WORDS + r"|\b(?:no es|non è|не)[ ]+[\"']*\Z"
+    r"|(?:不是|并非|不会是|ではなく|じゃなく)[\"']?\Z|\bnon-\Z|\breplac(?:e|ing)[ ]+[\"'`]?\Z",
+    re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[\"'*)]*(?:[ ][a-z]{1,15})?[ ](?:is|was|are|were|does|did|do|can|could|would|will)(?:[ ]?not\b|n't\b)",
+    r"[\"'*)]*(?:[ ]+[a-z]{1,15})?[ ]+(?:is|was|are|were|does|did|do|can|could|would|will|seems?)"
+    r"(?:[ ]?not\b|n't\b|[ ]+(?:much[ ]+)?(?:less|wrong|incorrect|ruled out|excluded|false)\b)"
+    r"|[\"'*)]*[ ]+(?:cannot|can't)\b|ではなく|ではありません|ではない",
     re.IGNORECASE,
 )
-_STILL_DENIED = re.compile(r"[\"'*]*(?:[ ][a-z]{1,15})?,?[ ](?:or|nor)[ ](?:in[ ])?(?:the[ ])?[\"'*]*", re.IGNORECASE)
+_STILL_DENIED = re.compile(
+    r"[\"'*]*(?:[ ]+[a-z]{1,15})?,?[ ]+(?:or|nor)[ ]+(?:in[ ]+)?(?:the[ ]+)?[\"'*]*", re.IGNORECASE
+)
 _BECAUSE = re.compile(r"\b(?:because|since|(?<=, )as|given that|if)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[,;:]|\b(?:and|but|while|whereas|making|with)\b", re.IGNORECASE)
+_CONTRAST = re.compile(
+    r",?[ ]+\b(?:while|whereas|although|though)\b|,?[ ]+(?:as opposed to|rather than|instead of)\b", re.IGNORECASE
+)
+_GOES_ON = re.compile(r",?[ ]+(?:and[ ]+)?then\b|,?[ ]+followed by\b", re.IGNORECASE)
+_OR = re.compile(r"[\"']?[ ]+(?:box|one)?,?[ ]*or[ ]+(?:in[ ]+)?(?:the[ ]+|an?[ ]+)?[\"']?", re.IGNORECASE)
+_IMMEDIATE = re.compile(r"\b(?:right after|next|directly after|immediately after|just after)\b", re.IGNORECASE)
 _OPENING = re.compile(r"[\s,:*\"'(]*(?:(?:the|in|it is|it's|then|we|know|that|only)[ ]+)*[\"'*]*", re.IGNORECASE)
-# "no" counts alone or before a pause or a pronoun: "no doubt" and "no one" are not answers.
-_YES_NO = re.compile(
-    r"(?<![\w'-])(?<!yes or )(?:(?P<yes>yes(?! or no)|yeah|yep|true(?=\W*$|[.,!]))"
-    r"|(?:no|nope|false)(?=\s*$|[^\w\s'-]|\s*\n|[ ]-"
-    r"|[ ](?:it|he|she|they|the|this|that|we|you|because|not|there)\b))(?![\w-])",
+_SYMBOL = r"<>=!+*/%&|^~-"
+# Scripts that put no blanks between words, and Hangul, whose words bear endings.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_COMPASS = frozenset(("north", "east", "south", "west"))
+
+_LABEL = r"[^\W_][\w '’/-]{0,40}?"
+_LABELLED_BEFORE = re.compile(
+    rf"(?:^|[\n,;{{|(.])[ \t\"'>\d.)-]*(?P<label>{_LABEL})[\"' *]*[:=][ \"'*\[]*(?:the[ ]|an?[ ])?\Z"
+)
+_LABELLED_AFTER = re.compile(rf"[\"' *]*[:=][ \"'*]*(?:the[ ]|an?[ ])?(?P<label>{_LABEL})[\"']?[ *]*(?=[\n,;}}|.]|$)")
+_ORDER = re.compile(r"(?P<first>[\w' -]{1,40}?)[ ]+to[ ]+(?P<last>[\w' -]{1,40})\Z")
+_RUN_SEPARATOR = re.compile(r"(?:[\s,;>→*|\"'\[\]]|->|=>|\band\b|\bthen\b|\n[ ]*\d{1,2}[.)])*", re.IGNORECASE)
+_RUN_FROM_SMALL = re.compile(r"[ ]*<[ ]*")
+_LINE_NUMBERS = re.compile(r"(?m)^[ \t]*\d{1,2}[.):]")
+_ASKS_FIRST = re.compile(
+    r"\b(?:winner|won|wins|first|tallest|biggest|largest|oldest|fastest|greatest|highest|heaviest|longest|most"
+    r"|best|quickest"
+    r"|richest|strongest|earliest|maximum|front)\b",
     re.IGNORECASE,
 )
-_YES_NO_FIRST = re.compile(r"\W*(?:yes|yeah|yep|true|no|nope|false)\b", re.IGNORECASE)
-_SYMBOL = r"<>=!+*/%&|^~-"
+_ASKS_LAST = re.compile(
+    r"\b(?:last|shortest|smallest|youngest|slowest|least|lowest|lightest|fewest|worst|poorest|weakest|latest"
+    r"|minimum|back)\b",
+    re.IGNORECASE,
+)
+_ASKS_CAUSE = re.compile(r"\bcaus(?:e|es|ed|ing)\b", re.IGNORECASE)
+_IS_CAUSED = re.compile(
+    r"[\"')]*[ ]+(?:\w+ly[ ]+)?(?:(?:is|are|was|were|gets?)[ ]+(?:\w+ly[ ]+)?(?:caused|produced|created|triggered"
+    r"|generated|brought[ ]+(?:about|on)|made|explained)[ ]+by"
+    r"|results?[ ]+from|comes?[ ]+from|arises?[ ]+from|stems?[ ]+from|follows?[ ]+from|(?:is|are)[ ]+due[ ]+to"
+    r"|(?:is|are)[ ]+(?:the|an?)[ ]+(?:result|effect|consequence|product|outcome|sound)[ ]+of|(?:happens?"
+    r"|occurs?)[ ]+because[ ]+of"
+    r"|because[ ]+of)[ ]+(?:the[ ]+|an?[ ]+)?[\"'(]*\Z",
+    re.IGNORECASE,
+)
+_CAUSES = re.compile(
+    r"[\"')]*[ ]+(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to"
+    r"|led[ ]+to|makes?|triggers?|results?[ ]+in"
+    r"|brings?[ ]+(?:about|on)|generates?|gives?[ ]+rise[ ]+to|induces?|(?:is|are)[ ]+(?:the"
+    r"|a)[ ]+(?:\w+[ ]+)?(?:cause|source|origin|reason)[ ]+(?:of|for|behind)"
+    r"|(?:is|are)[ ]+what[ ]+(?:causes|makes|produces)|(?:is|are)[ ]+responsible[ ]+for|→|->|=>)[ ]+(?:the[ ]+"
+    r"|an?[ ]+)?[\"'(]*\Z",
+    re.IGNORECASE,
+)
+
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|hardly|nicht|pas)|n't)[ ]+(?:(?:an?|the|word|necessarily|simply|just|really|quite|entirely"
+    r"|always|actually)[ ]+){0,2}[\"'(]*\Z",
+    re.IGNORECASE,
+)
+# "no" counts alone or before a pause or a pronoun: "no doubt" and "no one" are not answers.
+_YES_NO = re.compile(
+    r"(?<![\w'-])(?<!yes or )(?<!yes and )(?:"
+    r"(?P<no_phrase>not[ ]+necessarily|certainly[ ]+not|definitely[ ]+not|absolutely[ ]+not|of[ ]+course[ ]+not"
+    r"|not[ ]+at[ ]+all"
+    r"|untrue|incorrect)"
+    r"|(?P<yes>yes(?! (?:or|and) no)|yeah|yep|yup|true(?=\W*\Z|[.,!\"'*)]|[ ]{2})|(?<=not )true|(?<=n't )true"
+    r"|(?<=necessarily )true)"
+    r"|(?:nope|nah|false(?![ ]+(?:claim|premise|statement))|no(?=\s*\Z|[^\w\s'-]|\s*\n|[ ]{2}|[ ]-"
+    r"|[ ](?:it|he|she|they|the|this|that|we|you|because|not|there)\b)))(?![\w-])",
+    re.IGNORECASE,
+)
+_FOREIGN_YES_NO = re.compile(
+    r"(?:(?P<yes>\b(?:ja|oui|sí|sì|sim|да|evet|tak|ναι|có)\b|是的|对的|はい|네|예|हाँ|हां|نعم|ใช่|হ্যাঁ)"
+    r"|\b(?:nein|non|não|нет|hayır|nie|όχι|nee|không)\b|不是|否|いいえ|아니요|아니오|नहीं|لا|ไม่ใช่|না)"
+    r"(?=[ ]*[,.!;:()\n—-]|[ ]{2}|\s*\Z)",
+    re.IGNORECASE,
+)
+_YES_NO_FIRST = re.compile(
+    r"\W*(?:yes|yeah|yep|yup|true|no|nope|nah|false|not[ ]+necessarily|certainly[ ]+not|of[ ]+course[ ]+not"
+    r"|definitely[ ]+not)\b",
+    re.IGNORECASE,
+)
+_ASSENT_FIRST = re.compile(
+    r"\W*(?:of course|certainly|definitely|absolutely|indeed|affirmative|correct)(?![ ]+not)\b", re.IGNORECASE
+)
+
+_TIME_PHRASE = re.compile(r"\d{1,2}[:.]\d{2}")
+_HOUR = r"(?P<{0}>\d{{1,2}}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
+_CLOCK = re.compile(
+    r"(?<![\w:.])(?:(?P<h>\d{1,2})[h:.](?P<m>[0-5]\d)(?![\d:]|\.\d)|(?P<military>[01]\d"
+    r"|2[0-3])(?P<mm>[0-5]\d)(?=[ ]?(?:hours|hrs|h\b))"
+    r"|(?:an?[ ]+)?(?P<part>quarter|half)[ ]+(?P<side>past|after|to|before|till)[ ]+" + _HOUR.format("hour") + r"(?!\w)"
+    r"|(?P<minutes>[\w-]{1,14})[ ]+minutes?[ ]+(?P<side2>past|after|to|before|till)[ ]+"
+    + _HOUR.format("hour2")
+    + r"(?!\w)"
+    r"|(?<![a-z]-)"
+    + _HOUR.format("hour3")
+    + r"[ -]+(?P<minute_word>fifteen|thirty|forty-five|twenty|ten|forty|fifty)(?![\w-]))",
+    re.IGNORECASE,
+)
+_LETTER_RUN = re.compile(r"(?<![\w'])[A-Z](?:(?:[ ]*(?:,|→|->)[ ]*|[ ]{1,3}|,[ ]*and[ ]+)[A-Z](?![\w'])){2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +143,30 @@ class Mention:
     end: int
 
 
+def folded(text: str) -> str:
+    """The text for comparison without regard to case, in every script (Unicode's NFKC_Casefold)."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return text if text.isascii() else unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
 def find_mentions(text: str, phrases: Sequence[str], case_sensitive: bool = False) -> list[Mention]:
     """Every affirmed mention of the phrases as whole words, longest phrase first; denied ones ("not in the red box")
-    are left out."""
+    and parts of compounds ("north-west") are left out.
+
+    The places are in `folded(text)` unless `case_sensitive`; for a text that is folded already they are its own.
+    """
+    if not case_sensitive:
+        text = folded(text)
     pattern, names = _pattern(tuple(phrases), case_sensitive)
     mentions: list[Mention] = []
     last_denied: int | None = None
-    for match in pattern.finditer(text):
+    matches = list(pattern.finditer(text))
+    compounds = _compounds(text, matches)
+    for match in matches:
         start, end = match.span()
         denied = (
-            _DENIED_BEFORE.search(text, max(0, start - 60), start) is not None
+            start in compounds
+            or _DENIED_BEFORE.search(text, max(0, start - 60), start) is not None
             or _DENIED_AFTER.match(text, end) is not None
             or (last_denied is not None and _STILL_DENIED.fullmatch(text, last_denied, start) is not None)
         )
@@ -67,55 +183,278 @@ def stated_phrase(
     prompt: str = "",
     about: Sequence[str] = (),
     case_sensitive: bool = False,
+    alike: Sequence[str] = (),
 ) -> str | None:
-    """The phrase that the plain text states as its answer, or None.
+    """The phrase that the plain text states as its answer, or None; "red or blue" for one that leaves it open.
 
+    Phrases that are `alike` may stand beside each other ("small or little").
     `about` are words of what is asked for: where a sentence names several phrases, the one in their clause counts.
+    Times of day are read however they are written where a phrase is one.
     """
-    mentions = find_mentions(text, phrases, case_sensitive)
-    topic = _pattern(tuple(about), False)[0] if about else None
-    for statement in statements(text):
+    names = {phrase: phrase for phrase in phrases}
+    if any(_TIME_PHRASE.fullmatch(phrase) for phrase in phrases):
+        text, prompt = clock_times(text), clock_times(prompt)
+        names = {clock_times(phrase): phrase for phrase in reversed(phrases)}
+    if not case_sensitive:
+        text, prompt = folded(text), folded(prompt)
+    reader = _Reader(text, list(names), prompt, about, case_sensitive)
+    stated = reader.read()
+    if stated is None:
+        return None
+    if other := reader.alternative(stated, {name for name, phrase in names.items() if phrase in alike}):
+        return f"{names[stated]} or {names[other]}"
+    return names.get(stated, stated)
+
+
+def clock_times(text: str) -> str:
+    """The text with its times of day as "12:15"."""
+    return _CLOCK.sub(_clock_time, text)
+
+
+class _Reader:
+    """Reads one text, folded unless case counts."""
+
+    def __init__(
+        self, text: str, phrases: Sequence[str], prompt: str, about: Sequence[str], case_sensitive: bool
+    ) -> None:
+        self._source = text
+        self._text = unmarked(text)
+        self._phrases = phrases
+        self._prompt = prompt
+        self._about = about
+        self._case_sensitive = case_sensitive
+        self._topic = _pattern(tuple(about), False, loose=True)[0] if about else None
+        self._mentions = find_mentions(self._text, phrases, case_sensitive)
+
+    def read(self) -> str | None:
+        arranged = False
+        for statement in statements(self._source):
+            if statement.firmness != "stated" and not arranged:
+                arranged = True
+                if found := self._arranged():
+                    return found
+            inside = _inside(self._mentions, (statement.start, statement.end))
+            if inside:
+                return self._in_statement(statement, inside)
+        if not arranged and (found := self._arranged()):
+            return found
+        return self._in_sentences()
+
+    def alternative(self, stated: str, alike: set[str]) -> str | None:
+        """The phrase that the last mention of the stated one leaves open with "or", unless both are alike."""
+        last = next((m for m in reversed(self._mentions) if m.phrase == stated), None)
+        for first, second in pairwise(self._mentions):
+            pair = {first.phrase, second.phrase}
+            open_one = last in (first, second) and len(pair) == 2 and not pair <= alike
+            if open_one and _OR.fullmatch(self._text, first.end, second.start):
+                return second.phrase if first is last else first.phrase
+        return None
+
+    def _in_statement(self, statement: Statement, inside: list[Mention]) -> str:
         span = (statement.start, statement.end)
-        inside = _inside(mentions, span)
-        if inside and statement.firmness == "concluded":
-            return _claimed(text, span, inside, topic)
-        if inside:
-            return inside[-1 if statement.firmness == "bare" else 0].phrase
-    spoken = [span for span in sentences(text) if _inside(mentions, span)]
-    fresh = [span for span in spoken if not repeats(prompt, text[slice(*span)])] or spoken
-    on_topic = [span for span in fresh if topic and topic.search(text, *span)]
-    for span in on_topic or fresh:
-        clause = _inside(mentions, _without_reason(text, span))
-        if len({mention.phrase for mention in clause}) == 1:
-            return clause[0].phrase
-    for span in (on_topic or fresh)[-1:]:
-        return _claimed(text, span, _inside(mentions, span), topic)
-    return None
+        if statement.firmness == "concluded":
+            return self._claimed(span, inside)
+        if _IMMEDIATE.search(self._prompt) and (cut := _GOES_ON.search(self._text, *span)):
+            inside = _inside(inside, (span[0], cut.start())) or inside
+        outside = self._outside_brackets(inside, span)
+        return (outside or inside)[-1 if statement.firmness == "bare" else 0].phrase
+
+    def _in_sentences(self) -> str | None:
+        spoken = [span for span in sentences(self._text) if _inside(self._mentions, span)]
+        fresh = [span for span in spoken if not repeats(self._prompt, self._text[slice(*span)])]
+        # The word that is asked for may well be one of the prompt's; a whole sentence of its own answers nothing.
+        fresh = fresh or [span for span in spoken if len(self._text[slice(*span)].split()) < 5]
+        on_topic = [span for span in fresh if self._topic and self._topic.search(self._text, *span)]
+        for span in on_topic or fresh:
+            clause = _inside(self._mentions, _without_reason(self._text, span))
+            if len({mention.phrase for mention in clause}) == 1:
+                return clause[0].phrase
+        for span in (on_topic or fresh)[-1:]:
+            return self._claimed(span, _inside(self._mentions, span))
+        return None
+
+    def _arranged(self) -> str | None:
+        """The phrase at the place that is asked for: by a label, in an order, in a series, or as the cause."""
+        return self._labelled() or self._ordered() or self._next_letter() or self._cause()
+
+    def _labelled(self) -> str | None:
+        """ "Shortest: Cleo", "Ada: truth-teller", and the end that is asked for of "Shortest to tallest: ..."."""
+        if self._topic is None:
+            return None
+        found = None
+        for mention in self._mentions:
+            before = _LABELLED_BEFORE.search(self._text, max(0, mention.start - 60), mention.start)
+            if before:
+                if order := _ORDER.search(before["label"]):
+                    run = self._run_from(mention)
+                    if len(run) > 1 and (end := self._asked_end(order)):
+                        found = run[0 if end == "first" else -1].phrase
+                elif self._topic.search(before["label"]):
+                    found = mention.phrase
+                continue
+            line_start = re.search(
+                r"(?:\A|[\n,{|;])[ \t\"'\d.)-]*\Z", self._text[max(0, mention.start - 12) : mention.start]
+            )
+            after = _LABELLED_AFTER.match(self._text, mention.end) if line_start else None
+            if after and self._topic.search(after["label"]):
+                found = mention.phrase
+        return found
+
+    def _asked_end(self, order: re.Match[str]) -> str | None:
+        assert self._topic is not None
+        for end in ("first", "last"):
+            if self._topic.search(order[end]):
+                return end
+        return None
+
+    def _ordered(self) -> str | None:
+        """The end that is asked for of a text that is nothing but all the phrases in an order."""
+        distinct = list(dict.fromkeys(mention.phrase for mention in self._mentions))
+        asked = " ".join(self._about) or self._prompt
+        first, last = _ASKS_FIRST.search(asked) is not None, _ASKS_LAST.search(asked) is not None
+        if len(distinct) < 3 or len(distinct) != len(self._mentions) or first == last:
+            return None
+        gaps = [self._text[a.end : b.start] for a, b in pairwise(self._mentions)]
+        lead = _LINE_NUMBERS.sub("", self._text[: self._mentions[0].start])
+        if re.search(r"[^\W\d_]", lead.split(":")[-1]) or re.search(
+            r"[^\W_]", self._text[self._mentions[-1].end :].split("\n\n")[0]
+        ):
+            return None
+        if all(_RUN_FROM_SMALL.fullmatch(gap) for gap in gaps):
+            return distinct[-1 if first else 0]
+        if all(_RUN_SEPARATOR.fullmatch(_LINE_NUMBERS.sub("", gap)) for gap in gaps):
+            return distinct[0 if first else -1]
+        return None
+
+    def _run_from(self, mention: Mention) -> list[Mention]:
+        run: list[Mention] = []
+        for following in self._mentions:
+            if following.start < mention.start:
+                continue
+            if run and not _RUN_SEPARATOR.fullmatch(self._text[run[-1].end : following.start]):
+                break
+            run.append(following)
+        return run
+
+    def _next_letter(self) -> str | None:
+        """The letter that follows the prompt's own in a series that goes on it."""
+        if not self._case_sensitive or not all(len(phrase) == 1 and phrase.isupper() for phrase in self._phrases):
+            return None
+        asked = re.findall(r"(?<![\w'])[A-Z](?![\w'])", self._prompt)
+        for match in reversed(list(_LETTER_RUN.finditer(self._text))[:20]):
+            letters: list[str] = re.findall(r"[A-Z]", match[0])
+            for size in range(min(len(letters) - 1, len(asked)), 1, -1):
+                if any(asked[at : at + size] == letters[:size] for at in range(len(asked) - size + 1)):
+                    return letters[size]
+        return None
+
+    def _cause(self) -> str | None:
+        """Of "X causes Y" or "Y is caused by X" the X, where the cause is asked for."""
+        if not _ASKS_CAUSE.search(" ".join(self._about) or self._prompt):
+            return None
+        for first, second in pairwise(self._mentions):
+            gap = self._text[first.end : second.start]
+            if first.phrase == second.phrase or len(gap) > 60 or "\n" in gap:
+                continue
+            if _IS_CAUSED.match(gap):
+                return second.phrase
+            if _CAUSES.match(gap):
+                return first.phrase
+        return None
+
+    def _claimed(self, span: tuple[int, int], inside: list[Mention]) -> str:
+        """The phrase that a sentence with at least one mention claims."""
+        claim = _without_reason(self._text, span)
+        for cut in (_CONTRAST, _GOES_ON if _IMMEDIATE.search(self._prompt) else None):
+            found = cut.search(self._text, *claim) if cut else None
+            if found and _inside(inside, (claim[0], found.start())):
+                claim = (claim[0], found.start())
+        inside = _inside(inside, claim) or inside
+        inside = self._outside_brackets(inside, claim) or inside
+        if self._topic is not None:
+            for clause in _clauses(self._text, claim):
+                named = _inside(inside, clause)
+                if len({mention.phrase for mention in named}) == 1 and self._topic.search(self._text, *clause):
+                    return named[0].phrase
+        continued = len(inside) > 1 and not re.search(r"[^\W\d_]", self._text[inside[0].end : inside[1].start])
+        opens = not continued and _OPENING.fullmatch(self._text, claim[0], inside[0].start) is not None
+        return (inside[0] if opens else inside[-1]).phrase
+
+    def _outside_brackets(self, mentions: list[Mention], span: tuple[int, int]) -> list[Mention]:
+        brackets = [match.span() for match in re.finditer(r"\([^()\n]{0,200}\)", self._text[span[0] : span[1]])]
+        return [m for m in mentions if not any(start < m.start - span[0] < end for start, end in brackets)]
 
 
 def stated_yes_or_no(text: str) -> str | None:
-    """ "yes" or "no" as the plain text states it: by a marker, in a conclusion, as its first word, or at the end."""
-    mentions = [
-        Mention("yes" if match["yes"] else "no", match.start(), match.end()) for match in _YES_NO.finditer(text)
+    """ "yes" or "no" as the plain text states it: by a marker, in a conclusion, as its first word, or at the end.
+
+    What is not true is no, what is not false is yes.
+    """
+    source, text = text, unmarked(text)
+    mentions = [_yes_or_no(text, match) for match in _YES_NO.finditer(text)]
+    marked = [
+        Mention("yes" if match["yes"] else "no", match.start(), match.end()) for match in _FOREIGN_YES_NO.finditer(text)
     ]
-    for statement in statements(text):
+    for statement in statements(source):
         if inside := _inside(mentions, (statement.start, statement.end)):
             return inside[0].phrase
-    return mentions[0].phrase if mentions and _YES_NO_FIRST.match(text) else mentions[-1].phrase if mentions else None
+        if inside := _inside(marked, (statement.start, statement.start + 12)):
+            return inside[0].phrase
+    if mentions and _YES_NO_FIRST.match(text):
+        return mentions[0].phrase
+    opening = [mention for mention in marked if re.search(r"(?:\A|[.!?:\n])\W*\Z", text[: mention.start][-12:])]
+    if opening and not mentions:
+        return opening[0].phrase
+    if _ASSENT_FIRST.match(text):
+        return "yes"
+    return mentions[-1].phrase if mentions else None
 
 
-def _claimed(text: str, span: tuple[int, int], inside: list[Mention], topic: re.Pattern[str] | None) -> str:
-    """The phrase that a sentence with at least one mention claims."""
-    claim = _without_reason(text, span)
-    inside = _inside(inside, claim) or inside
-    if topic is not None:
-        for clause in _clauses(text, claim):
-            named = _inside(inside, clause)
-            if len({mention.phrase for mention in named}) == 1 and topic.search(text, *clause):
-                return named[0].phrase
-    continued = len(inside) > 1 and not re.search(r"[^\W\d_]", text[inside[0].end : inside[1].start])
-    opens = not continued and _OPENING.fullmatch(text, claim[0], inside[0].start) is not None
-    return (inside[0] if opens else inside[-1]).phrase
+def _yes_or_no(text: str, match: re.Match[str]) -> Mention:
+    said = match["yes"] is not None
+    if match["no_phrase"] is None and _NEGATED.search(text, max(0, match.start() - 40), match.start()):
+        said = not said
+    return Mention("yes" if said else "no", match.start(), match.end())
+
+
+def _clock_time(match: re.Match[str]) -> str:
+    if match["h"] or match["military"]:
+        return f"{int(match['h'] or match['military'])}:{match['m'] or match['mm']}"
+    if match["hour3"]:
+        return f"{_small(match['hour3'])}:{_small(match['minute_word']):02d}"
+    hour = _small(match["hour"] or match["hour2"])
+    minutes = {"quarter": 15, "half": 30}[match["part"].lower()] if match["part"] else _small(match["minutes"])
+    if minutes < 0 or minutes >= 60:
+        return match[0]
+    if (match["side"] or match["side2"]).lower() in ("to", "before", "till"):
+        hour, minutes = hour - 1 or 12, 60 - minutes
+    return f"{hour}:{minutes:02d}"
+
+
+def _small(written: str) -> int:
+    """A whole number below 60 in digits or in words; -1 for anything else."""
+    if written.isdecimal():
+        return int(written)
+    values = [word.value for word in word_numbers(written)]
+    return int(values[0]) if len(values) == 1 and values[0] < 60 else -1
+
+
+def _compounds(text: str, matches: Sequence[re.Match[str]]) -> set[int]:
+    """Places of phrases that a hyphen, or between points of the compass a blank, joins to another one."""
+    places: set[int] = set()
+    for first, second in pairwise(matches):
+        gap = text[first.end() : second.start()]
+        compass = first[0].casefold() in _COMPASS and second[0].casefold() in _COMPASS
+        if gap == "-" or (compass and gap == " "):
+            places |= {first.start(), second.start()}
+    for match in matches:
+        near = text[max(0, match.start() - 6) : match.start()], text[match.end() : match.end() + 6]
+        if match[0].casefold() in _COMPASS and (
+            re.search(r"(?:north|east|south|west)[ -]\Z", near[0], re.IGNORECASE)
+            or re.match(r"[ -](?:north|east|south|west)", near[1], re.IGNORECASE)
+        ):
+            places.add(match.start())
+    return places
 
 
 def _clauses(text: str, span: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -144,20 +483,50 @@ def _inside(mentions: Sequence[Mention], span: tuple[int, int]) -> list[Mention]
 
 def _fold(text: str, case_sensitive: bool) -> str:
     text = " ".join(text.split())
-    return text if case_sensitive else text.casefold()
+    return text if case_sensitive else folded(text)
 
 
 @lru_cache(maxsize=256)
-def _pattern(phrases: tuple[str, ...], case_sensitive: bool) -> tuple[re.Pattern[str], dict[str, str]]:
-    names = {_fold(plain(phrase), case_sensitive): phrase for phrase in phrases}
-    ordered = sorted(names, key=len, reverse=True)
+def _pattern(
+    phrases: tuple[str, ...], case_sensitive: bool, loose: bool = False
+) -> tuple[re.Pattern[str], dict[str, str]]:
+    """A pattern for phrases, and each by its folded text. `loose`: with hyphens, blanks and underscores alike."""
+    written = {phrase: plain(phrase) if case_sensitive else folded(plain(phrase)) for phrase in phrases}
+    names = {_fold(text, case_sensitive): phrase for phrase, text in reversed(written.items())}
+    ordered = sorted((name for name in names if name), key=len, reverse=True)
+    joint = r"(?:\s+|[-_])" if loose else r"\s+"
     alternatives = "|".join(
-        _edge(name[0], "<") + r"\s+".join(map(re.escape, name.split())) + _edge(name[-1], ">") for name in ordered
+        _edge(name[0], "<")
+        + joint.join(map(re.escape, re.split(r"[ _-]" if loose else " ", name)))
+        + _edge(name[-1], ">")
+        for name in ordered
     )
-    return re.compile(alternatives, 0 if case_sensitive else re.IGNORECASE), names
+    return re.compile(alternatives or r"(?!)", 0 if case_sensitive else re.IGNORECASE), names
 
 
 def _edge(char: str, side: str) -> str:
-    """No word may go on beyond a word's edge, and no operator beyond an operator's."""
-    kind = r"\w" if char.isalnum() or char == "_" else f"[{_SYMBOL}]"
-    return f"(?<!{kind})" if side == "<" else f"(?!{kind})"
+    """No word may go on beyond a word's edge, no number beyond a number's, and no operator beyond an operator's."""
+    look = "?<!" if side == "<" else "?!"
+    if re.fullmatch(f"[{_UNSPACED}]", char):
+        return ""
+    if not (char.isalnum() or char == "_" or unicodedata.category(char) in ("Mn", "Mc")):
+        return f"({look}[{_SYMBOL}])" if char in _SYMBOL else ""
+    edge = rf"({look}[^\W{_UNSPACED}])"
+    if char.isdecimal():
+        edge += r"(?<!\d[.,:])" if side == "<" else r"(?![.,:]\d)"
+    if not char.isascii():
+        edge += f"({look}[{_marks()}])"
+    return edge
+
+
+@lru_cache(maxsize=1)
+def _marks() -> str:
+    """The combining marks, which belong to the letter before them, as ranges for a character class."""
+    points = [point for point in range(0x300, 0x11A00) if unicodedata.category(chr(point)) in ("Mn", "Mc")]
+    ranges: list[list[int]] = []
+    for point in points:
+        if ranges and point == ranges[-1][1] + 1:
+            ranges[-1][1] = point
+        else:
+            ranges.append([point, point])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)

@@ -3,58 +3,70 @@
 Models restate the question, work step by step and chat on after the answer. Every reader (numbers, phrases, ...) goes
 through the same places, from the firmest statement to the weakest, and takes the first that it can read.
 """
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-_SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹]+")
-_VULGAR_FRACTION = re.compile("(?<=[0-9])[¼-¾⅐-⅞]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_DIGITS = {ord(c): str(unicodedata.decimal(c)) for c in "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹"}
-_LOOK_ALIKES = {
-    "\N{MINUS SIGN}": "-",
-    "\N{EN DASH}": "-",
-    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
-    "\N{LEFT SINGLE QUOTATION MARK}": "'",
-    "\N{LEFT DOUBLE QUOTATION MARK}": '"',
-    "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
-    "\N{MULTIPLICATION SIGN}": "*",
-    "\N{DIVISION SIGN}": "/",
-}
-_SYMBOLS = str.maketrans(_LOOK_ALIKES) | _DIGITS
-_LATEX = (
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}"), r"\1/\2"),
-    (re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]{0,80})\}"), r"\1"),
-    (re.compile(r"\\(?:times|cdot)\b"), "*"),
-    (re.compile(r"\\div\b"), "/"),
-    (re.compile(r"\\([$%#&_])"), r"\1"),
-    (re.compile(r"\\[()\[\],;!]|\{,\}"), lambda match: "," if match[0] == "{,}" else " "),
-)
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]{1,200})\}")
+from ml_pipeline.scoring.plain_text import unmarked
+
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]{0,200}\}){1,200})\}")
+_TAGGED = re.compile(r"<(?:final_)?answer>[ \t]*\n?([^<>]{1,400})</(?:final_)?answer>", re.IGNORECASE)
 _HASHES = re.compile(r"####[ \t]*(?=\S)")
 _MARKER = re.compile(
-    r"\b(?:answer|result|solution|output)\b[*_]*(?:[ \t]+[^\s:=]+){0,6}?[ \t]*"
-    r"(?::|=|\b(?:is|are|equals|was|would be|will be|must be)\b)[ \t*_]*(?:equal to\b|that\b|:)?",
+    r"\b(?:answer|result|solution|output|(?:next|missing|following)(?=[ \t]+(?:\w+[ \t]+)?(?:is|would be|will be)\b))\b"
+    r"[*_]*(?:[ \t]+[^\s:=,;]+){0,6}?[ \t]*"
+    r"(?::|=|\b(?:is|are|equals|was|would be|will be|must be|should be)\b)[ \t*_]*(?:equal to\b|that\b|:)?",
+    re.IGNORECASE,
+)
+# The word for "answer" or "result" in other languages, with the copula or colon after it.
+_FOREIGN_MARKER = re.compile(
+    r"\b(?:antwort|ergebnis|lösung|resultat|réponse|résultat|solution|respuesta|resultado|solución|resposta"
+    r"|solução|risposta"
+    r"|risultato|soluzione|antwoord|uitkomst|odpowiedź|odpowiedzią|wynik|ответ|результат|відповідь|cevap|yanıt"
+    r"|sonuç|jawaban"
+    r"|jawabannya|hasilnya|svaret|svar|odpověď|απάντηση|αποτέλεσμα|răspunsul|válasz|đáp án|kết quả)\b"
+    r"(?:[ \t]+[^\s:=,;]+){0,6}?[ \t]*"
+    r"(?::|=|\b(?:ist|lautet|beträgt|est|es|é|è|is|jest|är|adalah|là|este|είναι|это|будет)\b|[-—](?=[ ]))[ \t*_]*:?"
+    r"|(?:答案|答え|正解|回答|結果|结果|故选|故選|应选|應選|选择|選擇|选(?=[ ]*[(\[]?[A-Za-z]\b)"
+    r"|選(?=[ ]*[(\[]?[A-Za-z]\b)"
+    r"|정답|해답|결과|답은|답:|الجواب|الإجابة|النتيجة|الناتج|תשובה|उत्तर|जवाब|উত্তর|คำตอบ|సమాధానం|பதில்|விடை|ಉತ್ತರ"
+    r"|ഉത്തരം|જવાબ|ਜਵਾਬ"
+    r"|پاسخ|جواب)[ \t*_]*(?:(?:النهائي|النهائية|الصحيحة|الصحيح)[ \t*_]+)?"
+    r"(?::|=|\b(?:هو|هي|是)\b|应该是|應該是|就是|是|为|為|は|が|은|는|है|হল|হলো|คือ|[-—])?[ \t*_]*:?",
     re.IGNORECASE,
 )
 _REVERSED = re.compile(
-    r"[ \t]{1,3}(?:is|are)[ \t]+(?:the|my)[ \t]+(?:[a-z]+[ \t]+){0,2}(?:answer|result|solution)\b",
+    r"[ \t]{1,3}(?:is|are)[ \t]+(?:the|my)[ \t]+(?:[a-z]+[ \t]+){0,2}(?:answer|result(?![ \t]+of\b)|solution)\b",
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    r"\b(?:therefore|thus|hence|consequently|in conclusion|in total|finally|as a result|this means|which means"
-    r"|that means|so(?![ \t]+(?:far|that|much|many|on|called|long|is|are|was)\b))\b,?",
+    r"(?:\b(?:therefore|thus|hence|consequently|in conclusion|in total|finally|as a result|this means|which means"
+    r"|that means|(?:which|that|this) leaves|daher|deshalb|folglich|somit|donc|ainsi|por lo tanto|por tanto"
+    r"|entonces|portanto"
+    r"|então|quindi|dunque|więc|zatem|значит|следовательно|итак|поэтому|отже|jadi|vậy|yani|dolayısıyla"
+    r"|so(?![ \t]+(?:far|that|much|many|on|called|long|is|are|was)\b))\b|→(?=[ ]*[a-z][ ]*=)|所以|因此|よって"
+    r"|したがって|따라서|그러므로|इसलिए|لذلك|إذن|অতএব|ดังนั้น),?",
     re.IGNORECASE,
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*")
-_SENTENCE_END = re.compile(r"[.!?][\"')*_]*(?=\s|$)|\n")
+# "i.e.", "approx." and their like end no sentence.
+_SENTENCE_END = re.compile(
+    r"(?<!\bi\.e)(?<!\be\.g)(?<!\bapprox)(?<!\bRs)(?<!\bNo)(?<!\bvs)(?<!\bca)(?<!\bDr)(?<!\bMr)[.!?][\"')*_]*(?=\s"
+    r"|$)|\n"
+)
+# A first line that is but a step: "x = 5 * 2", "Day 1: 22".
+_STEP = re.compile(r"=|[^\W\d_][ ]\d{1,3}:")
+# "Solution:" over several lines of working marks none of them.
+_HEADING = re.compile(
+    r"(?:solution|lösung|solución|solução|soluzione)[*_ \t]*:?[*_ \t]*\n\s*\S[^\n]*\n\s*\S", re.IGNORECASE
+)
 _WORD = re.compile(r"[^\W_]+|[<>=!]+")
 _NOTHING = re.compile(r"[\s*_`:$\"'.\\-]*$")
 
@@ -75,26 +87,18 @@ class Statement:
     firmness: Firmness
 
 
-def plain(text: str) -> str:
-    """The text with LaTeX unwrapped and look-alike characters folded, so that one way of writing is left to read."""
-    text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-    if not text.isascii():
-        text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text)
-        text = _VULGAR_FRACTION.sub(r" \g<0>", text)
-        text = unicodedata.normalize("NFKC", text.translate(_SYMBOLS)).replace("\N{FRACTION SLASH}", "/")
-    text = text.replace("\0", " ").replace("\r\n", "\n").replace("\r", "\n")
-    if "\\" in text or "{,}" in text:
-        for pattern, replacement in _LATEX:
-            text = pattern.sub(replacement, text)
-    return text
-
-
 def statements(text: str) -> Iterator[Statement]:
     """The statements of a plain text, firmest first; of equally firm ones the last first, since models correct
     themselves onwards."""
-    boxed = [Statement(m.start(1), m.end(1), "stated") for m in _last(_BOXED, text)]
-    yield from reversed(boxed)
-    marked = [m.end() for pattern in (_HASHES, _MARKER) for m in _last(pattern, text)]
+    boxed = [Statement(m.start(1), m.end(1), "stated") for pattern in (_BOXED, _TAGGED) for m in _last(pattern, text)]
+    yield from sorted(boxed, key=lambda statement: statement.start, reverse=True)
+    marked_text, text = text, unmarked(text)
+    marked = [
+        m.end()
+        for pattern in (_HASHES, _MARKER, _FOREIGN_MARKER)
+        for m in _last(pattern, text)
+        if not _HEADING.match(text, m.start())
+    ]
     after = [Statement(*_rest(text, start), "stated") for start in marked]
     before = [Statement(_sentence_start(text, m.start()), m.start(), "stated") for m in _last(_REVERSED, text)]
     yield from sorted(after + before, key=lambda statement: statement.start, reverse=True)
@@ -105,23 +109,29 @@ def statements(text: str) -> Iterator[Statement]:
     yield from reversed(concluded)
     if lines:
         first = (lines[0][0], min(lines[0][1], _sentence_end(text, lines[0][0])))
-        if text[first[1] - 1] != "?" and _word_count(text, first, 4):
+        step = len(lines) > 1 and _STEP.search(text, *first) is not None
+        if text[first[1] - 1] != "?" and not step and _word_count(text, first, 4):
             yield Statement(*first, "bare")
-    bold = [Statement(m.start(1), m.end(1), "concluded") for m in _last(_BOLD, text)]
+    bold = [Statement(m.start(1), m.end(1), "concluded") for m in _last(_BOLD, marked_text)]
     yield from (statement for statement in reversed(bold) if _word_count(text, (statement.start, statement.end), 6))
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Start and end of every sentence and line that holds more than white space; questions are left out."""
+def sentences(text: str, *, questions: bool = False) -> list[tuple[int, int]]:
+    """Start and end of every sentence and line that holds more than white space, questions only where wanted."""
     found: list[tuple[int, int]] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        if match[0][0] != "?" and text[start : match.start()].strip():
+        if (questions or match[0][0] != "?") and text[start : match.start()].strip():
             found.append((start, match.end()))
         start = match.end()
     if text[start:].strip():
         found.append((start, len(text)))
     return found
+
+
+def is_question(sentence: str) -> bool:
+    """Whether a sentence, as `sentences` cuts them, is a question."""
+    return sentence.rstrip(" \t\n\"')*_").endswith("?")
 
 
 @lru_cache(maxsize=512)
@@ -132,8 +142,25 @@ def folded_words(text: str) -> str:
 
 
 def repeats(prompt: str, part: str) -> bool:
-    """Whether a part of an answer only restates the prompt."""
-    return bool(prompt) and len(part) <= len(prompt) + 8 and folded_words(part) in folded_words(prompt)
+    """Whether a part of an answer only restates the prompt: in its words, or one of its sentences with gaps."""
+    if not prompt or len(part) > len(prompt) + 8:
+        return False
+    words = folded_words(part)
+    return words in folded_words(prompt) or any(_is_part(words.split(), told) for told in _told(prompt))
+
+
+def _is_part(words: list[str], sentence: tuple[str, ...]) -> bool:
+    """Whether five words or more occur in a sentence in their order, and are most of it."""
+    if len(words) < 5 or len(words) * 3 < len(sentence) * 2:
+        return False
+    following = iter(sentence)
+    return all(word in following for word in words)
+
+
+@lru_cache(maxsize=512)
+def _told(prompt: str) -> tuple[tuple[str, ...], ...]:
+    """The words of the sentences of a prompt that are no questions."""
+    return tuple(tuple(folded_words(prompt[start:end]).split()) for start, end in sentences(prompt)[:100])
 
 
 def _last(pattern: re.Pattern[str], text: str) -> Iterable[re.Match[str]]:

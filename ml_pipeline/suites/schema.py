@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, TypeA
 
 from ml_pipeline.suites.data_schema import DataFile
 from ml_pipeline.suites.fields import STRICT, Finite, Name, Phrase, Prose
-from ml_pipeline.suites.filters import FilterPipelines
+from ml_pipeline.suites.filters import Pipelines
 from ml_pipeline.suites.patterns import pattern_problem
 from ml_pipeline.suites.template_schema import TemplateFile
 
@@ -49,10 +49,10 @@ class _Model(BaseModel):
 class NumberCheck(_Model):
     """The stated answer is this number. Reads money, bold, `\\boxed`, thousands separators, fractions, percents.
 
-    `value` is exact within `tolerance`. Where it is a fraction, "3/8", an answer that is one must equal it, and
-    `tolerance` is for decimals and percentages, which must be it rounded or cut to the digits that they have. A percent
-    sign divides by 100 unless `percent` is true, in which case `value` is in percent and the sign may be left off.
-    `variable` prefers "x = 5" over other numbers.
+    `value` is exact within `tolerance`, which is for the rounding of decimals: a fraction in an answer must be the very
+    value. That may be written as a fraction too, "3/8"; then decimals must be it rounded or cut to their digits. With
+    `percent` the value is in percent, and the sign may be left off; else "60%" is 60 against a value from 1 on and 0.6
+    against one below (see `scoring.number_values`). `variable` prefers "x = 5" over other numbers.
     """
 
     type: Literal["number"]
@@ -210,7 +210,7 @@ class SuiteFile(_Model):
     temperature: Annotated[float, Field(ge=0, le=5)]
     max_tokens: Annotated[int, Field(ge=1, le=100_000)]
     rubric: Name | None = None
-    filters: FilterPipelines | None = None
+    filters: Pipelines | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
     probes: Annotated[list[ProbeFile], Field(max_length=10_000)] = []

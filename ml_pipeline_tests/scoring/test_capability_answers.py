@@ -1,4 +1,4 @@
-"""Every probe of the capability suite against answers that it must pass and answers that it must fail."""
+"""Every probe of the capability suite, and some of this test's own, against answers that it must pass and must fail."""
 
 from pathlib import Path
 
@@ -10,23 +10,25 @@ from ml_pipeline.suites.yaml_file import read_yaml
 
 ANSWERS = read_yaml(Path(__file__).with_name("answers.yaml")).content
 PROBES = {probe.id: probe for probe in load_suites(["capability"])[0].probes}
+OWN_PROBES = {
+    name: Probe(name, "own", fields["prompt"], check=fields["check"])
+    for name, fields in ANSWERS.items()
+    if name not in PROBES
+}
 CASES = [
-    pytest.param(PROBES[probe_id], answer, verdict == "right", id=f"{probe_id}-{verdict}-{index}")
-    for probe_id, verdicts in ANSWERS.items()
-    for verdict, answers in verdicts.items()
-    for index, answer in enumerate(answers)
+    pytest.param(probe, answer, verdict == "right", id=f"{name}-{verdict}-{index}")
+    for name, probe in (PROBES | OWN_PROBES).items()
+    for verdict in ("right", "wrong")
+    for index, answer in enumerate(ANSWERS[name][verdict])
 ]
 CHAT_AFTER = "\n\nI hope this helps! Let me know if you have any other question."
 THINKING = "<think>First guess: the answer is 999. Or yes, or no, or red, or Bo?\n\nAnswer: 998</think>\n\n"
 
 
 def test_every_probe_has_three_answers_of_each_sort() -> None:
-    assert ANSWERS.keys() == PROBES.keys()
-    assert {
-        probe_id: {verdict: len(answers) for verdict, answers in verdicts.items()}
-        for probe_id, verdicts in ANSWERS.items()
-        if verdicts.keys() != {"right", "wrong"} or any(len(answers) < 3 for answers in verdicts.values())
-    } == {}
+    assert ANSWERS.keys() >= PROBES.keys()
+    assert [name for name, of in ANSWERS.items() if min(len(of["right"]), len(of["wrong"])) < 3] == []
+    assert [name for name, of in ANSWERS.items() if set(of["right"]) & set(of["wrong"])] == []
 
 
 @pytest.mark.parametrize(("probe", "answer", "right"), CASES)

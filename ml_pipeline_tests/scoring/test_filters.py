@@ -1,4 +1,5 @@
 """Each filter by itself, numbers and their values, whole pipelines, and texts that mean harm."""
+# ruff: noqa: RUF001  letters of other scripts that look like Latin ones are what is read here
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from ml_pipeline.scoring.exact import ExactResult, Reading, exact_results
 from ml_pipeline.scoring.filter_numbers import number_values
 from ml_pipeline.scoring.filters import FILTERS, extract
 from ml_pipeline.scoring.heuristic import text_column
-from ml_pipeline.suites.filters import FILTER_NAMES, FilterPipelines, RegexFilter
+from ml_pipeline.suites.filters import FILTER_NAMES, NAMED_PIPELINES, FilterPipelines, RegexFilter
 
 
 def one(name: str, text: str) -> str | None:
@@ -90,7 +91,8 @@ def test_numbers(text: str, first: str | None, last: str | None) -> None:
     ("written", "value"),
     [
         *(("-1234.50", -1234.5), ("2 1/2", 2.5), ("-1/4", -0.25), ("50%", 0.5), (".5", 0.5), ("1/0", None)),
-        *(("9" * 400, None), ("x", None), ("", None)),
+        *(("9" * 400, None), ("x", None), ("", None), ("1.2.3", None), ("12.", 12), (".", None), ("1,234", 1234)),
+        *(("1e-05", 1e-5), ("1e999", None), ("1.5 million", 1.5e6), ("$12", 12), ("1 1/0", None)),
     ],
 )
 def test_number_values(written: str, value: float | None) -> None:
@@ -145,6 +147,156 @@ def test_no_text_makes_a_filter_slow(text: str) -> None:
     assert time.process_time() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        *(("$6 000", "6000"), ("13'000", "13000"), ("0,75", "0.75"), ("3 * 10^8", "300000000"), ("1e-05", "0.00001")),
+        *(("minus 5", "-5"), ("= - 5", "-5"), ("2 million", "2 million"), ("3万", "30000"), ("13k", "13 thousand")),
+        *(("1.2.3", None), ("7 in 1.2.3", "7"), ("at 12:15", None), ("x^18", None), ("on 2024-01-05", None)),
+        *(("1.234.567", "1234567"), ("2 and 12,34,567", "1234567"), ("3 1/3 or 1.5e3", "1500")),
+    ],
+)
+def test_the_last_number_is_read_as_a_whole(text: str, last: str | None) -> None:
+    assert one("last_number", text) == last
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "first"),
+    [
+        *(
+            ("- 5", "-5", "-5"),
+            ("3 × 10^8", "300000000", "300000000"),
+            ("6 000", "6000", "6000"),
+            ("2½", "2 1/2", "2 1/2"),
+        ),
+        *(
+            ("60%", "60%", "60%"),
+            ("1.2.3", None, None),
+            ("18 eggs", None, "18"),
+            ("1.5 million", "1.5 million", "1.5 million"),
+        ),
+        *(
+            ("1e-05", "0.00001", "0.00001"),
+            ("12:15", None, None),
+            ("6 000 of 7", None, "6000"),
+            ("minus 5 of 7", None, "-5"),
+        ),
+    ],
+)
+def test_the_only_and_the_first_number_too(text: str, number: str | None, first: str | None) -> None:
+    texts = extract(pa.array([text]), ["plain"])
+    assert extract(texts, ["number"]).to_pylist() == [number]
+    assert extract(texts, ["first_number"]).to_pylist() == [first]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("strip_thinking", "[THINK]1[/THINK]2", "2"),
+        ("strip_thinking", "<think>42", ""),
+        ("own_answer", "18\nQuestion: 19", "18\n"),
+        *(("letter", "b", "b"), ("letter", "`(B)`", "B"), ("letter", "ab", None)),
+        *(("last_letter", "答案是B。", "B"), ("last_letter", "\\boxed{C}", "C")),
+    ],
+)
+def test_filter_of_what_models_write(name: str, text: str, found: str | None) -> None:
+    assert one(name, text) == found
+
+
+def _lm_eval_filter(pattern: str, group: int, text: str) -> str:
+    """lm-evaluation-harness's RegexFilter, in a few lines of our own."""
+    matches = re.findall(pattern, text)
+    if not matches:
+        return "[invalid]"
+    found = matches[group]
+    return str(next(part for part in found if part) if isinstance(found, tuple) else found).strip()
+
+
+def _lm_eval_same(answer: str, reference: str) -> bool:
+    for pattern in (",", r"\$", "(?s).*#### ", r"\.$"):
+        answer, reference = re.sub(pattern, "", answer), re.sub(pattern, "", reference)
+    return answer.lower() == reference.lower()
+
+
+PIECES = st.sampled_from(
+    ["1", "8", "18", "0", ".", ",", "$", "-", " ", "#### ", "####", "a", "\n", "é", "%", "[invalid]"]
+)
+
+
+@settings(deadline=None, max_examples=1500)
+@given(
+    st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=40),
+    st.sampled_from(["18", "1,800", "-18", "1.8", "0"]),
+)
+def test_lm_evals_own_filters_agree_with_it_on_every_text(text: str, key: str) -> None:
+    (text,) = text_column([text]).to_pylist()
+    check = {"type": "number", "value": float(key.replace(",", ""))}
+    (result,) = exact_results(pa.array([text]), [check], NAMED_PIPELINES["lm_eval/gsm8k"])
+    assert result is not None
+    reference = f"First 1 + 1.\n#### {key}"
+    for reading, pattern, group in (
+        (result.strict, r"#### (\-?[0-9\.\,]+)", 0),
+        (result.flexible, r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1),
+    ):
+        found = _lm_eval_filter(pattern, group, text)
+        assert (reading.extracted or "[invalid]") == found
+        assert reading.passed is _lm_eval_same(found, reference)
+
+
+NASTY = [
+    "#### 1.2.3",
+    "#### .",
+    "1.2.3",
+    "0.25.",
+    ".",
+    "1/0",
+    "9" * 400,
+    "1e999",
+    "12.",
+    "1,2,3",
+    "-",
+    "%",
+    "1 1/0",
+    "٣",
+    "1_0",
+    "",
+    "\0",
+]
+
+
+@pytest.mark.parametrize("kind", ["number", "choice", "phrase", "yes_no", "output"])
+@pytest.mark.parametrize(
+    "steps",
+    [["strip"], ["last_line"], [RegexFilter(regex=r"#### (\-?[0-9\.\,]+)")], [RegexFilter(regex=r"(-?[$0-9.,]{2,})")]],
+)
+def test_no_answer_ends_the_marking_of_the_others(kind: str, steps: list[str | RegexFilter]) -> None:
+    check = {"type": kind, "value": 12.0, "answer": "yes", "accept": ["12"], "text": "12"}
+    results = exact_results(
+        pa.array(["#### 12", *NASTY]), [check] * (len(NASTY) + 1), FilterPipelines(strict=steps, flexible=steps)
+    )
+    assert len([result for result in results if result]) == len(NASTY) + 1
+    if kind == "number" and isinstance(steps[0], RegexFilter) and "####" in steps[0].regex:
+        assert results[0] is not None
+        assert results[0].flexible.passed
+        assert [result.flexible.passed for result in results[1:] if result] == [False] * len(NASTY)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.text(alphabet="0123456789.,-+*/=$%#\\{}()eExk \nboxedansweriquto:'\"` ½٣万", max_size=60)
+        | st.text(max_size=30),
+        max_size=4,
+    )
+)
+def test_every_filter_leaves_what_can_be_compared(texts: list[str]) -> None:
+    column = text_column(texts)
+    checks = [{"type": "number", "value": 1.0}] * len(texts)
+    for name in FILTERS:
+        for pipelines in (FilterPipelines.of(name, f"plain {name}"), FilterPipelines.of(f"{name} last_number", name)):
+            assert len(exact_results(column, checks, pipelines)) == len(texts)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(alphabet=st.characters(), max_size=30), max_size=4))
 def test_any_text_is_read_or_not_but_never_fails(texts: list[str]) -> None:
@@ -185,6 +337,10 @@ def test_types_without_filters_are_left_out_unless_the_suite_has_some() -> None:
         ({"value": 25, "percent": True}, "25%", True),
         ({"value": 25, "percent": True}, "25", True),
         ({"value": 0.25}, "25%", True),
+        ({"value": 25}, "25%", True),
+        ({"value": 0.25}, "0.25%", False),
+        ({"value": 0.15, "tolerance": 0.005}, "9/60", True),
+        ({"value": 0.15, "tolerance": 0.005}, "9/59", False),
         ({"value": 18, "tolerance": 0.01}, "18.009", True),
         ({"value": 18, "tolerance": 0.01}, "18.02", False),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from ml_pipeline.errors import SuiteError
 from ml_pipeline.suites import Suite, available_suites, load_suites
+from ml_pipeline.suites.filters import NAMED_PIPELINES
 
 ORIGINAL_COUNTS = {
     **{"arithmetic": 2, "algebra": 2, "probability": 1, "geometry": 1, "sequences": 1, "percentages": 1},
@@ -238,6 +239,13 @@ def test_filters_are_loaded_and_hashed(tmp_path: Path) -> None:
     assert (suite.filters.strict, suite.filters.flexible) == (["after_hashes", "number"], ["last_number"])
     plain = load_one(tmp_path, SMALL)
     assert (plain.filters, plain.sha256 == suite.sha256) == (None, False)
+
+
+def test_the_filters_of_another_program_are_named(tmp_path: Path) -> None:
+    suite = load_one(tmp_path, SMALL.replace("rubric: capability", "rubric: capability\nfilters: lm_eval/gsm8k"))
+    assert suite.filters == NAMED_PIPELINES["lm_eval/gsm8k"]
+    with pytest.raises(SuiteError, match=r"line 8: filters: .*unknown filters 'lm_eval/gsm8'; use lm_eval/gsm8k"):
+        load_one(tmp_path, SMALL.replace("rubric: capability", "rubric: capability\nfilters: lm_eval/gsm8"))
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
