@@ -66,8 +66,8 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", re.ASCII)
 class LossRecord:
     """One loss that was printed.
 
-    `loss` is None when it was NaN, infinite or unread, and then `reason` says so. `attempt` counts from 1 how often training
-    had started in this log when it was printed. What was not printed is None; memory is in GB as printed.
+    `loss` is None when it was NaN, infinite or unread, and then `reason` says so. `attempt` counts from 1 how often
+    training had started in this log when it was printed. What was not printed is None; memory is in GB as printed.
     """
 
     iteration: int
@@ -230,7 +230,7 @@ class _Numbers:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._comma_is_decimal = any(_is_decimal_comma(text) for text in texts)
-        self._comma_is_thousands = any("." in text and "," in text or text.count(",") > 1 for text in texts)
+        self._comma_is_thousands = any(("." in text and "," in text) or text.count(",") > 1 for text in texts)
 
     def value(self, text: str | None) -> float | None:
         """A number; None for one that is missing or has two readings."""
