@@ -59,7 +59,7 @@ def add_final_weights(
         by_path = {run.path: run for run in runs}
         for run in runs:
             for candidate in run.unnumbered:
-                # mlx-lm's files make a run of their folder; a folder of Trainer's is one checkpoint of the run around it.
+                # mlx-lm's files make their folder a run; a folder of Trainer's is one checkpoint of the run around it.
                 around = run if _is_mlx(candidate) else by_path.get(run.path.rpartition("/")[0], run)
                 _sort(group, around, candidate, known)
 
