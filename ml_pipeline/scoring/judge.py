@@ -16,7 +16,7 @@ from ml_pipeline.scoring.checks import expected_answer
 from ml_pipeline.scoring.judgement import JudgeReading
 from ml_pipeline.scoring.results import unfinished_reason
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric
-from ml_pipeline.suites.yaml_file import read_yaml
+from ml_pipeline.yaml_file import read_yaml
 
 FENCE = "=====ANSWER====="
 JUDGE_OPTIONS = GenerationOptions(temperature=0.0, max_tokens=200)
