@@ -187,11 +187,11 @@ class _Look:
                 if path != top and (everywhere or numbered_folder_iteration(path.rpartition("/")[2]) is not None):
                     inside = sorted(entry.name for entry in contents if entry.is_folder)
                     deeper |= {f"{path}/{name}": top for name in inside[:_MOST_OTHERS]}
-        for path, contents in self.source.list_folders(list(deeper)).items() if deeper else ():
-            if isinstance(contents, CheckpointError):
-                found.problems.append(str(contents))
+        for path, entries in self.source.list_folders(list(deeper)).items() if deeper else ():
+            if isinstance(entries, CheckpointError):
+                found.problems.append(str(entries))
             else:
-                listed[deeper[path]][path] = contents
+                listed[deeper[path]][path] = entries
 
     def _sort(self, top: str, folders: Mapping[str, list[Entry]]) -> list[RunFolder]:
         """The runs in a run folder: itself, with the folders in it that are checkpoints, and the others in it."""

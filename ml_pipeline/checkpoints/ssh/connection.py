@@ -205,7 +205,7 @@ def _connected(hop: Hop, limit_s: float) -> socket.socket:
     addresses = socket.getaddrinfo(hop.host, hop.port, family, socket.SOCK_STREAM)
     for place, (*_, address) in enumerate(addresses, start=1):
         try:
-            return socket.create_connection(address[:2], timeout=limit_s)
+            return socket.create_connection((str(address[0]), hop.port), timeout=limit_s)
         except OSError:
             if place == len(addresses):
                 raise

@@ -153,7 +153,7 @@ def _agent(address: str | None) -> Iterator[Sequence[Any]]:
             agent.close()
 
 
-class _AgentAt(paramiko.agent.AgentSSH):
+class _AgentAt(paramiko.agent.AgentSSH):  # type: ignore[misc]  # paramiko has no types
     """The agent that listens at an address, whatever the environment says; raises OSError, SSHException."""
 
     def __init__(self, address: str) -> None:

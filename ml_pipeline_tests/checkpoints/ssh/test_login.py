@@ -69,7 +69,9 @@ def test_the_agent_that_the_config_names_is_asked_and_a_public_key_chooses_in_it
             f"Host trainer\n HostName 127.0.0.1\n Port {sshd.port}\n HostKeyAlias trainer-key\n"
             f' UserKnownHostsFile "{hosts}"\n' + "".join(f" {line}\n" for line in lines)
         )
-        settings = SshSource(type="ssh", host="trainer", path=str(root), use_ssh_config=True)  # type: ignore[arg-type]
+        settings = SshSource.model_validate(
+            {"type": "ssh", "host": "trainer", "path": str(root), "use_ssh_config": True}
+        )
         route = plan_route(settings, root / "config")
         monkeypatch.setattr("ml_pipeline.checkpoints.ssh.folder.plan_route", lambda _: route)
         pool.close()
