@@ -94,7 +94,7 @@ def test_every_form_gives_the_same_scores(name: str, tmp_path: Path) -> None:
 def test_a_point_of_which_fields_are_missing_names_flux(tmp_path: Path) -> None:
     text = "\n".join(line for line in long_form(annotated=True).splitlines() if ",total," not in line)
     (tmp_path / "export.csv").write_text(text)
-    with pytest.raises(ImportFileError, match="a point of Flux, put together out of .*: is no score"):
+    with pytest.raises(ImportFileError, match=r"a point of Flux, put together out of .*: is no score"):
         import_file(stores(tmp_path), tmp_path / "export.csv", line_bytes=LINE_BYTES)
 
 
