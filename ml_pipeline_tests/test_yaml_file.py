@@ -96,7 +96,7 @@ def test_a_single_value_is_read_as_a_file_is(text: str, value: object) -> None:
 
 
 def test_what_a_single_value_may_not_be() -> None:
-    with pytest.raises(SuiteError, match="environment variable X:[0-9:]+ not YAML"):
+    with pytest.raises(SuiteError, match=r"environment variable X:[0-9:]+ not YAML"):
         read_yaml_text("environment variable X", "[1, 2", SuiteError)
     with pytest.raises(SuiteError, match="environment variable X: 1 problem\n  - line 1: the key 'a' occurs twice"):
         read_yaml_text("environment variable X", "{a: 1, a: 2}", SuiteError)

@@ -122,8 +122,10 @@ def unusable(path: str, contents: Sequence[Entry]) -> list[str]:
     """What in a folder can never be a checkpoint, and why, a line for each reason."""
     names = sorted(entry.name for entry in contents if not entry.is_folder)
     found: dict[str, list[str]] = {}
+    has_better = not _FOLDER_LAYOUTS.keys().isdisjoint(names)
     for name in names:
-        if (reason := _why_unusable(name)) is not None:
+        # Some trainers write the same weights twice.
+        if (reason := _why_unusable(name)) is not None and not (has_better and reason == _PICKLE):
             found.setdefault(reason, []).append(f"{path}/{name}")
     return [f"{_listed(files, 1)} {'is' if len(files) == 1 else 'are'} {reason}" for reason, files in found.items()]
 

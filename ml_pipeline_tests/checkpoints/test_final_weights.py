@@ -216,6 +216,13 @@ def test_final_and_epoch_folders_of_peft_say_what_is_missing(tmp_path: Path) -> 
     assert "its folder counts epochs, and nothing beside it tells which iteration it is" in epoch
 
 
+def test_a_pickle_beside_the_same_weights_is_no_problem(tmp_path: Path) -> None:
+    trainer(tmp_path, "", 16, state=16)
+    touch(tmp_path, "adapter_model.bin", "checkpoint-4/adapter_model.bin")
+    trainer(tmp_path, "checkpoint-4", 4)
+    assert (sorted(one.iteration for one in look(tmp_path).checkpoints), look(tmp_path).problems) == ([4, 16], [])
+
+
 def test_a_second_adapter_in_one_checkpoint_is_reported(tmp_path: Path) -> None:
     trainer(tmp_path, "checkpoint-5", 5)
     trainer(tmp_path, "checkpoint-5/reference", 1)

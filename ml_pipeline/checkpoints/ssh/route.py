@@ -15,6 +15,8 @@ from ml_pipeline.source_settings import SshSource
 DEFAULT_PORT = 22
 _MOST_HOPS = 8
 _NO_FILE = Path("/dev/null")
+_SECOND_KNOWN_HOSTS = Path("~/.ssh/known_hosts2")
+_GLOBAL_KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 _URI = re.compile(r"ssh://(?:(?P<user>[^@\s/]+)@)?(?P<host>[^:@\s/-][^:@\s/]*)(?::(?P<port>\d{1,5})?)?/?")
 _HOP = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s/-][^:@\s/]*)(?::(?P<port>\d{1,5}))?")
 
@@ -101,16 +103,13 @@ class _Config:
         ours = self.settings.known_hosts.expanduser()
         if "known_hosts" in self.settings.model_fields_set:
             return ()
-        users = [file for file in said.known_hosts or (ours, *_OTHER_KNOWN_HOSTS) if file != _NO_FILE]
+        usual = (ours, _SECOND_KNOWN_HOSTS.expanduser())
+        users = [file for file in said.known_hosts or usual if file != _NO_FILE]
         everyone = _GLOBAL_KNOWN_HOSTS if said.global_known_hosts is None else said.global_known_hosts
         # Where the user has no file of known hosts, ours is the one: no machine is trusted unseen.
         found = tuple(dict.fromkeys([*(users or [ours]), *(file for file in everyone if file != _NO_FILE)]))
         kept = (found[0], *(file for file in found[1:] if file.exists()))
         return () if kept == (ours,) else kept
-
-
-_OTHER_KNOWN_HOSTS = (Path("~/.ssh/known_hosts2").expanduser(),)
-_GLOBAL_KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 
 
 def _hops(wish: _Wish, config: _Config | None, depth: int) -> list[Hop]:

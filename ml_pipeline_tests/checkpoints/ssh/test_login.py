@@ -209,6 +209,31 @@ def test_a_wrong_route_is_named(tmp_path: Path, changes: dict[str, object], mess
         plan_route(settings, tmp_path / "config")
 
 
+def test_files_of_known_hosts_are_those_of_the_config_unless_the_settings_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "known_hosts2").touch()
+    everyone = tmp_path / "everyone"
+    everyone.touch()
+    ours = tmp_path / ".ssh" / "known_hosts"
+    (tmp_path / "config").write_text(
+        f"GlobalKnownHostsFile {everyone} /none/here\nHost a\n UserKnownHostsFile /mine /none\n"
+        "Host b\n UserKnownHostsFile /dev/null\n"
+    )
+    given = {"type": "ssh", "path": "/runs", "use_ssh_config": True, "user": "me"}
+
+    def files(host: str, **more: str) -> tuple[Path, ...]:
+        (hop,) = plan_route(SshSource.model_validate(given | {"host": host} | more), tmp_path / "config").hops
+        return hop.known_hosts
+
+    assert files("a") == (Path("/mine"), everyone)
+    assert files("b") == (ours, everyone)  # no machine is trusted unseen
+    assert files("c") == (ours, ours.with_name("known_hosts2"), everyone)
+    assert files("a", known_hosts="/chosen") == ()
+
+
 def test_a_jump_in_the_settings_goes_before_a_command_of_the_config(tmp_path: Path) -> None:
     (tmp_path / "config").write_text(CONFIG)
     given = {"type": "ssh", "path": "/runs", "host": "commanded", "use_ssh_config": True, "user": "me"}
