@@ -97,13 +97,14 @@ def _row(fields: Fields) -> dict[str, str | None]:
         other = next((f"; `{name}` is {what}" for name, what in _OTHER_FORMATS.items() if name in fields), "")
         raise ValueError(f"must have `messages`, a list that is not empty{other}")
     said = [_message(message, at) for at, message in enumerate(messages, start=1)]
-    by_role: dict[str, list[str]] = {}
-    for message, text in said:
-        by_role.setdefault(message["role"], []).append(text)
+
+    def said_by(role: str) -> list[str | None]:
+        return [text for message, text in said if message["role"] == role] or [None]
+
     return {
-        "prompt": by_role.get("user", [None])[0],
-        "response": by_role.get("assistant", [None])[-1],
-        "system": (by_role.get("system") or by_role.get("developer") or [None])[0],
+        "prompt": said_by("user")[0],
+        "response": said_by("assistant")[-1],
+        "system": said_by("system")[0] or said_by("developer")[0],
         "messages": _as_json([message for message, _ in said], "the conversation"),
         "tools": _as_json(fields["tools"], "`tools`") if fields.get("tools") else None,
     }

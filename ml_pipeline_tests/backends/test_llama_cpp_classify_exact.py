@@ -46,7 +46,7 @@ def tiny_mamba(folder: Path) -> Path:
         (writer.add_vocab_size, VOCAB_SIZE),
         (writer.add_file_type, gguf.LlamaFileType.ALL_F32),
     ):
-        add(value)  # type: ignore[operator]
+        add(value)
     writer.add_layer_norm_rms_eps(1e-5)
     add_tokenizer(writer)
     tensors = {"token_embd.weight": values(VOCAB_SIZE, width, size=1), "output_norm.weight": 1 + values(width)}
@@ -66,8 +66,8 @@ def tiny_mamba(folder: Path) -> Path:
                 "ssm_out.weight": values(width, inner),
             }.items()
         }
-    for name, value in tensors.items():
-        writer.add_tensor(name, value)
+    for name, values_of in tensors.items():
+        writer.add_tensor(name, values_of)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -116,7 +116,7 @@ def test_long_labels_score_as_they_do_token_by_token(model: tuple[Path, Score], 
     with closing(backend):
 
         def tokens(text: str) -> list[int]:
-            return backend.model.tokenize(text, add_special=True, parse_special=True).tolist()
+            return [int(token) for token in backend.model.tokenize(text, add_special=True, parse_special=True)]
 
         assert [len(tokens(TEXTS[0] + label)) - len(tokens(TEXTS[0])) for label in LABELS] == list(SIZES)
         found = backend.classify(TEXTS, LABELS).log_probabilities

@@ -77,7 +77,10 @@ def imported(folder: Path, text: str) -> list[dict[str, Any]]:
     report = import_file(store, folder / "export.csv", line_bytes=LINE_BYTES)
     assert (report.bad_lines, report.problems) == (0, [])
     columns = "partition_key, label, model, run_id, iteration, category, correct, total, accuracy, scored_at"
-    return store.duckdb.query(f"SELECT {columns} FROM checkpoint_scores ORDER BY iteration").to_pylist()
+    found: list[dict[str, Any]] = store.duckdb.query(
+        f"SELECT {columns} FROM checkpoint_scores ORDER BY iteration"
+    ).to_pylist()
+    return found
 
 
 @pytest.mark.parametrize("name", EXPORTS)

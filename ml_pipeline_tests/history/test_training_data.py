@@ -44,7 +44,7 @@ TOOLS = [{"type": "function", "function": {"name": "tide", "parameters": {"type"
 def test_calls_of_tools_and_content_in_parts_are_kept(tmp_path: Path) -> None:
     ask = {"role": "user", "content": "High water in Brest?"}
     only_a_call = [ask, {"role": "assistant", "tool_calls": CALL}]
-    with_null = [
+    with_null: list[dict[str, object]] = [
         {"role": "developer", "content": "Use metres."},
         ask,
         {"role": "assistant", "content": None, "tool_calls": CALL},
