@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -42,9 +43,9 @@ TOOLS = [{"type": "function", "function": {"name": "tide", "parameters": {"type"
 
 
 def test_calls_of_tools_and_content_in_parts_are_kept(tmp_path: Path) -> None:
-    ask = {"role": "user", "content": "High water in Brest?"}
+    ask: dict[str, Any] = {"role": "user", "content": "High water in Brest?"}
     only_a_call = [ask, {"role": "assistant", "tool_calls": CALL}]
-    with_null: list[dict[str, object]] = [
+    with_null: list[dict[str, Any]] = [
         {"role": "developer", "content": "Use metres."},
         ask,
         {"role": "assistant", "content": None, "tool_calls": CALL},
