@@ -143,6 +143,16 @@ class HttpSettings(Section):
         "refused. Else both are sent, the penalty by this name: `repeat_penalty` (llama-server, LM Studio, "
         "llama_cpp.server), `repetition_penalty` (vLLM, mlx_lm.server).",
     )
+    token_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
+        "auto",
+        description="What the server calls the limit of an answer's tokens; `auto`: `max_tokens`, and the other where "
+        "that is refused.",
+    )
+    fixed_temperature: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="Whether the model has a temperature of its own that none may be sent beside; `auto`: once it "
+        "refuses one. The version that is recorded with the scores says so.",
+    )
     json_schema: Literal["auto", "yes", "no"] = Field(
         "auto", description="Whether the server holds answers to a JSON schema; `auto`: it is tried once."
     )

@@ -2,20 +2,22 @@
 
 Paths in the file are relative to the file's own folder. Environment variables of the form
 `ML_PIPELINE__<SECTION>__<FIELD>` (two underscores between levels) override the file: `ML_PIPELINE__BACKEND__THREADS=4`.
+Their values are read as the file's are.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings, suggest
+from ml_pipeline.yaml_file import YamlFile, read_yaml, read_yaml_text
 
 CONFIG_ENV = "ML_PIPELINE_CONFIG"
 ENV_PREFIX = "ML_PIPELINE__"
@@ -30,16 +32,16 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     """
     environ = os.environ if environ is None else environ
     path = (path or find_config(environ)).resolve()
-    data = _read_yaml(path)
-    for name, value in sorted(environ.items()):
-        if name.upper().startswith(ENV_PREFIX):
-            _override(data, name, value)
+    file = _read_settings(path)
+    overridden = _override_all(file.content, environ)
     try:
-        settings = Settings.model_validate({**data, "root": path.parent})
+        settings = Settings.model_validate({**file.content, "root": path.parent})
     except ValidationError as error:
-        problems = [line for item in error.errors() for line in _problem_lines(dict(item), data)]
+        problems = [line for item in error.errors() for line in _problem_lines(dict(item))]
         raise SettingsError.from_problems(
-            str(path), problems, "Mend these fields; README.md lists every setting."
+            str(path),
+            [f"{_place(problem, file, overridden)}{problem}" for problem in problems],
+            "Mend these fields; README.md lists every setting.",
         ) from None
     return settings
 
@@ -55,32 +57,62 @@ def find_config(environ: Mapping[str, str]) -> Path:
     raise SettingsError(f"no pipeline.yaml in {here} or above it. Run from the project's folder or set {CONFIG_ENV}.")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"there is no settings file {path}. Set {CONFIG_ENV} or pass --config.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path} must hold settings such as 'sources:'; it holds {type(data).__name__}.")
-    return data
+def _read_settings(path: Path) -> YamlFile:
+    if not path.exists():
+        raise SettingsError(f"there is no settings file {path}. Set {CONFIG_ENV} or pass --config.")
+    file = read_yaml(path, SettingsError)
+    if not isinstance(file.content, dict):
+        raise SettingsError(f"{path} must hold settings such as 'sources:'; it holds {type(file.content).__name__}.")
+    return file
 
 
-def _override(data: dict[str, Any], name: str, value: str) -> None:
+def _override_all(data: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Put the environment's values into `data`; returns the variables by the places that they are of."""
+    overridden: dict[tuple[str, ...], str] = {}
+    for name, value in sorted(environ.items()):
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        place = _override(data, name, value)
+        if place in overridden:
+            raise SettingsError(
+                f"environment variables {overridden[place]} and {name} are the same setting. Unset one of them."
+            )
+        overridden[place] = name
+    return overridden
+
+
+def _override(data: dict[str, Any], name: str, value: str) -> tuple[str, ...]:
     *parents, last = name[len(ENV_PREFIX) :].lower().split("__")
-    node = data
+    node, place = data, []
     for part in parents:
-        child = node.setdefault(part, {})
+        place.append(key := _key(node, part))
+        child = node.setdefault(key, {})
         if not isinstance(child, dict):
             raise SettingsError(f"environment variable {name}: {part!r} is not a section of pipeline.yaml.")
         node = child
-    node[last] = yaml.safe_load(value)
+    place.append(key := _key(node, last))
+    node[key] = read_yaml_text(f"environment variable {name}", value, SettingsError)
+    return tuple(place)
 
 
-def _problem_lines(item: dict[str, Any], data: dict[str, Any]) -> list[str]:
+def _key(section: Mapping[str, Any], part: str) -> str:
+    """The section's own spelling of a name of the environment, which has no small letters."""
+    return next((key for key in section if key.lower() == part), part)
+
+
+def _place(problem: str, file: YamlFile, overridden: Mapping[tuple[str, ...], str]) -> str:
+    """Where the value that a problem is about was written: a line of the file, or a variable; empty where neither."""
+    named = problem.partition(": ")[0]
+    steps = [int(step) if step.isdecimal() else step for step in re.split(r"[.\[\]]+", named.rstrip("]"))]
+    for size in range(len(steps), 0, -1):
+        if (variable := overridden.get(tuple(map(str, steps[:size])))) is not None:
+            return f"environment variable {variable}: "
+        if tuple(steps[:size]) in file.lines:
+            return f"line {file.lines[tuple(steps[:size])]}: "
+    return ""
+
+
+def _problem_lines(item: dict[str, Any]) -> list[str]:
     loc = item["loc"]
     if chosen_at := _TYPE_AT.get(loc[0] if loc else ""):
         loc = (*loc[:chosen_at], *loc[chosen_at + 1 :])

@@ -39,7 +39,9 @@ class SshSource(Section):
         None, description="Private key without a passphrase, or one that the agent holds; unset: agent, then ~/.ssh."
     )
     use_ssh_config: bool = Field(
-        False, description="Take HostName, Port, User, IdentityFile and ProxyJump from ~/.ssh/config where unset here."
+        False,
+        description="Take what is unset here from ~/.ssh/config, as `ssh` does: names, users, keys, the agent, jumps, "
+        "files of known hosts. What `ssh` would do and is not done here is refused by name.",
     )
     proxy_jump: str | None = Field(
         None, description="Machines to go through, `[user@]host[:port]`, separated by commas."

@@ -11,10 +11,11 @@ import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
 SETTINGS = {"source_settings", "backend_settings", "judge_settings", "monitoring_settings", "suite_settings"}
-ALWAYS = {"errors", "printable", "settings", "base_models", *SETTINGS}
+ALWAYS = {"errors", "printable", "yaml_file", "settings", "base_models", *SETTINGS}
 ALLOWED = {
     "errors": set(),
     "printable": set(),
+    "yaml_file": {"errors"},
     "settings": ALWAYS,
     "source_settings": set(),
     "backend_settings": {"source_settings"},

@@ -68,6 +68,74 @@ stores: {influx: {url: "ftp://x"}}
         assert part in message
 
 
+def test_a_key_that_occurs_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    text = GOOD + "backend: {threads: 2}\nsuites:\n  enabled: [capability]\nbackend:\n  threads: 4\n  threads: 5\n"
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text), environ={})
+    assert "line 8: the key 'backend' occurs twice; the first is on line 5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("no", "no"), ("off", "off"), ("10:45", "10:45"), ("2026-03-01", "2026-03-01"), ("0x1f", "0x1f"), ("'7'", "7")],
+)
+def test_texts_are_texts_in_the_file_and_in_the_environment(tmp_path: Path, written: str, value: str) -> None:
+    """YAML 1.1 would make a truth, a number of seconds, a date and 31 of them."""
+    text = GOOD.replace("short: T", f"short: {written}")
+    assert load_settings(write(tmp_path, text), environ={}).families[0].short == value
+    environ = {"ML_PIPELINE__STORES__INFLUX__ORG": written}
+    assert load_settings(write(tmp_path, GOOD), environ=environ).stores.influx.org == value
+
+
+@pytest.mark.parametrize(("written", "value"), [("yes", True), ("off", False), ("true", True), ("False", False)])
+def test_a_switch_may_still_be_any_word_for_on_and_off(tmp_path: Path, written: str, value: bool) -> None:
+    text = GOOD + f"stores: {{duckdb_snapshot: {written}}}\n"
+    assert load_settings(write(tmp_path, text), environ={}).stores.duckdb_snapshot is value
+    environ = {"ML_PIPELINE__STORES__DUCKDB_SNAPSHOT": written}
+    assert load_settings(write(tmp_path, GOOD), environ=environ).stores.duckdb_snapshot is value
+
+
+def test_numbers_with_underscores_and_exponents_are_numbers(tmp_path: Path) -> None:
+    text = GOOD + "limits: {cache_bytes: 20_000_000}\nalerts: {timeout_s: 1e1}\n"
+    settings = load_settings(write(tmp_path, text), environ={"ML_PIPELINE__LIMITS__ADAPTER_BYTES": "1_000"})
+    assert (settings.limits.cache_bytes, settings.limits.adapter_bytes, settings.alerts.timeout_s) == (
+        20_000_000,
+        1000,
+        10,
+    )
+
+
+def test_a_mistake_is_told_with_its_line_or_its_variable(tmp_path: Path) -> None:
+    text = GOOD.replace("model: tiny", "model: tny") + "backend:\n  sequences: many\n"
+    environ = {"ML_PIPELINE__BACKEND__THREADS": "few", "ml_pipeline__discovery__setle_s": "3"}
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text), environ=environ)
+    assert "  - line 6: backend.sequences: " in str(caught.value)
+    assert "  - environment variable ML_PIPELINE__BACKEND__THREADS: backend.threads: " in str(caught.value)
+    assert "  - environment variable ml_pipeline__discovery__setle_s: discovery.setle_s: unknown" in str(caught.value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text.replace("many", "2")), environ={})
+    assert "  - line 4: families[0].model: no base model called 'tny'" in str(caught.value)
+
+
+def test_two_variables_for_one_setting_are_refused(tmp_path: Path) -> None:
+    environ = {"ML_PIPELINE__BACKEND__THREADS": "2", "ml_pipeline__backend__threads": "3"}
+    with pytest.raises(SettingsError, match="THREADS and ml_pipeline__backend__threads are the same setting"):
+        load_settings(write(tmp_path, GOOD), environ=environ)
+
+
+def test_the_environment_reaches_names_with_large_letters(tmp_path: Path) -> None:
+    text = GOOD.replace("mac:", "MacStudio:")
+    environ = {"ML_PIPELINE__SOURCES__MACSTUDIO__FILTER": "1b-*"}
+    assert load_settings(write(tmp_path, text), environ=environ).sources["MacStudio"].filter == "1b-*"
+
+
+def test_a_value_of_the_environment_that_is_no_yaml_is_named_and_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="environment variable ML_PIPELINE__ALERTS__WEBHOOK") as caught:
+        load_settings(write(tmp_path, GOOD), environ={"ML_PIPELINE__ALERTS__WEBHOOK": "[https://secret"})
+    assert "secret" not in str(caught.value)
+
+
 def test_a_base_model_may_have_a_backend_of_its_own(tmp_path: Path) -> None:
     text = """
 sources: {mac: {type: local, path: runs}}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from ml_pipeline.adapters.adapter import AdapterKind
+from ml_pipeline.adapters.adapter import AdapterFormat, AdapterKind
 from ml_pipeline.adapters.config_record import (
     MAX_KEYS,
     SCALE_RANGE,
@@ -26,17 +26,19 @@ from ml_pipeline.adapters.safetensors_header import shortened, shown
 from ml_pipeline.errors import AdapterError
 
 MAX_CONFIG_BYTES = 1024 * 1024
+_MLX_FIELDS = frozenset({"lora_parameters", "fine_tune_type"})
 
 _REMEDY = (
     "Write adapter_config.json again as mlx-lm does: lora_parameters with rank, scale (its default is 20.0), dropout."
 )
 
 
-def read_config(path: Path) -> AdapterConfig:
+def read_config(path: Path, tensors_format: AdapterFormat | None = None) -> AdapterConfig:
     """Read and check the configuration at `path`: mlx-lm's or PEFT's `adapter_config.json`, or a model's `config.json`.
 
     PEFT's is known by `peft_type`; a full fine-tune that transformers saved lies beside its model's `config.json`,
-    known by `model_type` and `architectures`.
+    known by `model_type` and `architectures`. In one that says both what mlx-lm and what PEFT writes, the part counts
+    that fits `tensors_format`, how the tensors beside it are named.
 
     Raises:
         AdapterError: it is missing, too large, not JSON, or holds wrong values; names every problem found.
@@ -44,7 +46,15 @@ def read_config(path: Path) -> AdapterConfig:
     problems: list[str] = []
     content = _read_json(path, problems)
     remedy = _REMEDY
-    if "peft_type" in content:
+    says_both = "peft_type" in content and not _MLX_FIELDS.isdisjoint(content)
+    if says_both and tensors_format not in ("mlx", "peft"):
+        problems.append(
+            f"it says both {_listed(_MLX_FIELDS & content.keys())}, as mlx-lm does, and peft_type, as PEFT does, and "
+            "the tensors are named as neither of them does"
+        )
+        remedy = "Keep the part that belongs to the weights."
+        config = AdapterConfig("lora", 0, 1.0, 0.0, None, None)
+    elif "peft_type" in content and not (says_both and tensors_format == "mlx"):
         config, remedy = peft_config(content, problems), PEFT_REMEDY
     elif {"model_type", "architectures"} <= content.keys():
         config = AdapterConfig("full", 0, 1.0, 0.0, None, None, "transformers")
@@ -53,6 +63,10 @@ def read_config(path: Path) -> AdapterConfig:
     if problems:
         raise AdapterError.from_problems(str(path), shortened(problems), remedy)
     return config
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names))
 
 
 def _mlx_config(content: Mapping[str, Any], problems: list[str]) -> AdapterConfig:

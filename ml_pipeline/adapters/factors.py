@@ -3,6 +3,9 @@
 mlx-lm writes `<module>.lora_a` (in, r), `.lora_b` (r, out) and DoRA's `.m`; PEFT writes
 `base_model.model.<module>.lora_A.weight` (r, in), `.lora_B.weight` (out, r) and `.lora_magnitude_vector`. A mixture of
 experts has one more dimension in front, and mlx-lm does not transpose there.
+
+What others put into the names does not matter: the adapter's own name, as a PEFT module has it
+(`lora_A.default.weight`), the wrappers of torch.compile and of distributed training, and PEFT's prefix left out.
 """
 
 from __future__ import annotations
@@ -22,13 +25,21 @@ Leaf = Literal["a", "b", "magnitude"]
 PEFT_PREFIX = "base_model.model."
 _MLX_LEAVES: dict[str, Leaf] = {"lora_a": "a", "lora_b": "b", "m": "magnitude"}
 _PEFT_LEAVES: dict[str, Leaf] = {
-    "lora_A.weight": "a",
-    "lora_B.weight": "b",
+    "lora_A": "a",
+    "lora_B": "b",
     "lora_embedding_A": "a",
     "lora_embedding_B": "b",
     "lora_magnitude_vector": "magnitude",
 }
-_PEFT_NAME = re.compile(rf"{re.escape(PEFT_PREFIX)}(.+)\.({'|'.join(map(re.escape, _PEFT_LEAVES))})", re.DOTALL)
+_PEFT_NAME = re.compile(
+    rf"(?:{re.escape(PEFT_PREFIX)})?(.+)\."
+    r"(?:(lora_[AB])(?:\.([^.]+))?\.weight|(lora_embedding_[AB]|lora_magnitude_vector)(?:\.([^.]+?))??(?:\.weight)?)",
+    re.DOTALL,
+)
+_WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put into the names of what they wrap."""
+_PARALLEL = f"module.{PEFT_PREFIX}"
+"""What DistributedDataParallel makes of it."""
 _BLOCK = re.compile(r"(?:^|\.)layers\.(0|[1-9][0-9]{0,5})\.(.+)$")
 
 
@@ -82,15 +93,35 @@ def is_embedding(module: str) -> bool:
     return "embed" in name or name == "wte"
 
 
+def plain_name(name: str) -> str:
+    """A tensor's name without the wrappers that training put the model into."""
+    plain = _WRAPPER.sub("", name)
+    return plain.removeprefix("module.") if plain.startswith(_PARALLEL) else plain
+
+
 def is_frozen_base(name: str) -> bool:
     """Whether a tensor is the base's own weight, which PEFT saves with the factors of a head or an embedding."""
-    return name.startswith(PEFT_PREFIX) and name.endswith(".base_layer.weight")
+    plain = plain_name(name)
+    return plain.startswith(PEFT_PREFIX) and plain.endswith(".base_layer.weight")
+
+
+def is_peft_name(name: str) -> bool:
+    """Whether a tensor is named as PEFT does."""
+    plain = plain_name(name)
+    return plain.startswith(PEFT_PREFIX) or _PEFT_NAME.fullmatch(plain) is not None
+
+
+def adapter_name(name: str) -> str | None:
+    """The adapter's own name in the name of one of its tensors; None where there is none."""
+    match = _PEFT_NAME.fullmatch(plain_name(name))
+    return (match[3] or match[5]) if match else None
 
 
 def module_and_leaf(name: str) -> tuple[str, Leaf] | None:
     """Split a tensor's name into the module's path in the base model and what it is there; None for anything else."""
+    name = plain_name(name)
     if match := _PEFT_NAME.fullmatch(name):
-        return match[1], _PEFT_LEAVES[match[2]]
+        return match[1], _PEFT_LEAVES[match[2] or match[4]]
     module, _, leaf = name.rpartition(".")
     return (module, _MLX_LEAVES[leaf]) if module and leaf in _MLX_LEAVES else None
 
@@ -107,7 +138,7 @@ def lora_pairs(header: SafetensorsHeader) -> list[LoraPair]:
 def paired(module: str, leaves: dict[Leaf, TensorEntry]) -> LoraPair:
     """Make the pair of a module out of its tensors; `a` and `b` must be there."""
     a, b = leaves["a"], leaves["b"]
-    transposed = not a.name.startswith(PEFT_PREFIX) and len(a.shape) == 2
+    transposed = not is_peft_name(a.name) and len(a.shape) == 2
     return LoraPair(module, a, b, transposed, leaves.get("magnitude"))
 
 

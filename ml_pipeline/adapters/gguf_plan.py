@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from ml_pipeline.adapters.adapter import Adapter
 from ml_pipeline.adapters.base_gguf import BaseModelFacts
 from ml_pipeline.adapters.factors import LoraPair, lora_pairs
+from ml_pipeline.adapters.faults import Fault, grouped
 from ml_pipeline.adapters.gguf_architectures import VERIFIED_ARCHITECTURES, gguf_name
 from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, shortened, shown
 from ml_pipeline.errors import AdapterError
 
 TOKEN_EMBEDDING = "token_embd"
+_HEAD = "output"
+_TIED_EMBEDDING = "the base's head is its token embedding, which llama.cpp does not adapt together; use mlx for it"
+_TIED_HEAD = (
+    "the base's head is tied to its token embedding, so that the GGUF has no head that could be adapted alone; merge "
+    "the adapter into a base whose head is untied (peft's merge_and_unload) and score that model"
+)
+_LAYER = re.compile(r"\bblk\.\d+\.")
 _SINGLE_EXPERT = re.compile(r"\.experts\.[0-9]+\.")
 _STORED_AS_A_ROW = ".ffn_gate_inp_shexp"
 """A matrix of one row, of which GGUF keeps only the row."""
@@ -50,6 +58,7 @@ def plan_conversion(adapter: Adapter, header: SafetensorsHeader, base: BaseModel
     """
     _check_supported(adapter, base)
     problems: list[str] = []
+    misfits: list[tuple[str, str, str]] = []
     last = base.n_layers - 1
     # mlx-lm adapts the last blocks of a model, so an adapter that stops early was trained on a model with fewer.
     if adapter.format == "mlx" and adapter.layers and adapter.layers[-1] != last:
@@ -60,16 +69,28 @@ def plan_conversion(adapter: Adapter, header: SafetensorsHeader, base: BaseModel
     for pair in pairs:
         name = gguf_name(pair.module, base.architecture, base.n_layers)
         found = _misfits(pair, name, base)
-        problems += [f"{shown(pair.module)}: {problem}" for problem in found]
+        misfits += [(pair.module, problem, "") for problem in found]
         if name is not None and not found:
             plan.append(PlannedPair(name, pair, scales[pair.module], _permuted_heads(name, base)))
-    problems += _doubled(plan)
+    problems += [*map(str, _alike(misfits)), *_doubled(plan)]
     if problems:
         where = f"{adapter.path} does not fit the base model {base.path} ({base.architecture})"
-        raise AdapterError.from_problems(
-            where, shortened(problems), "Score it on the base model that it was trained on."
-        )
+        # A tied head is no sign of another base, and says its own way out.
+        others = [problem for problem in problems if not problem.endswith((_TIED_EMBEDDING, _TIED_HEAD))]
+        remedy = "Score it on the base model that it was trained on." if others else ""
+        raise AdapterError.from_problems(where, shortened(problems), remedy)
     return plan
+
+
+def _alike(misfits: list[tuple[str, str, str]]) -> list[Fault]:
+    """Misfits put together over the layers, where they differ in nothing but the number of the layer."""
+    by_kind: dict[str, set[str]] = {}
+    for _, problem, _ in misfits:
+        by_kind.setdefault(_LAYER.sub("blk.*.", problem), set()).add(problem)
+    return grouped(
+        (module, kind if len(by_kind[kind := _LAYER.sub("blk.*.", problem)]) > 1 else problem, way_out)
+        for module, problem, way_out in misfits
+    )
 
 
 def _check_supported(adapter: Adapter, base: BaseModelFacts) -> None:
@@ -96,6 +117,8 @@ def _misfits(pair: LoraPair, name: str | None, base: BaseModelFacts) -> list[str
     if name is None:
         return [f"a {base.architecture} model of {base.n_layers} layers has no such module"]
     weight = base.tensors.get(f"{name}.weight")
+    if weight is None and name == _HEAD and f"{TOKEN_EMBEDDING}.weight" in base.tensors:
+        return [_TIED_HEAD]
     if weight is None:
         return [f"the base has no tensor {name}.weight"]
     if name.endswith(_STORED_AS_A_ROW):
@@ -103,7 +126,7 @@ def _misfits(pair: LoraPair, name: str | None, base: BaseModelFacts) -> list[str
     made_for = pair.weight_shape
     if name == TOKEN_EMBEDDING:
         if "output.weight" not in base.tensors:
-            return ["the base's head is its token embedding, which llama.cpp does not adapt together; use mlx for it"]
+            return [_TIED_EMBEDDING]
         made_for = made_for[::-1]
     if made_for != weight:
         axes = "(out, in)" if len(made_for) == 2 else "(experts, out, in)"

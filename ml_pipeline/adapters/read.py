@@ -12,7 +12,12 @@ from ml_pipeline.adapters.factors import lora_pairs
 from ml_pipeline.adapters.file_hash import file_sha256
 from ml_pipeline.adapters.safetensors_data import check_finite
 from ml_pipeline.adapters.safetensors_header import SafetensorsHeader, read_header, shortened
-from ml_pipeline.adapters.tensor_checks import layers_and_modules, require_adapter_tensors, tensor_problems
+from ml_pipeline.adapters.tensor_checks import (
+    format_of,
+    layers_and_modules,
+    require_adapter_tensors,
+    tensor_faults,
+)
 from ml_pipeline.errors import AdapterError
 
 
@@ -47,9 +52,11 @@ def read_adapter_without_data(weights: Path, config: Path, weights_sha256: str) 
 def _sound(weights: Path, config: Path) -> tuple[SafetensorsHeader, AdapterConfig]:
     header, settings = _read_both(weights, config)
     require_adapter_tensors(header, settings)
-    if problems := tensor_problems(header, settings):
-        remedy = f"Use the configuration that was written with these weights (read: {config})."
-        raise AdapterError.from_problems(str(weights), shortened(problems), remedy)
+    faults = tensor_faults(header, settings)
+    if faults:
+        blamed = any(not fault.way_out for fault in faults)
+        remedy = f"Use the configuration that was written with these weights (read: {config})." if blamed else ""
+        raise AdapterError.from_problems(str(weights), shortened([str(fault) for fault in faults]), remedy)
     return header, settings
 
 
@@ -82,7 +89,7 @@ def _read_both(weights: Path, config: Path) -> tuple[SafetensorsHeader, AdapterC
     except AdapterError as error:
         errors.append(error)
     try:
-        settings = read_config(config)
+        settings = read_config(config, None if header is None else format_of(header.tensors))
     except AdapterError as error:
         errors.append(error)
     if header is None or settings is None:

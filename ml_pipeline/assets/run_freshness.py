@@ -25,8 +25,8 @@ from ml_pipeline.resources import PipelineResource
 from ml_pipeline.settings import Settings
 
 _TOLD = 5
-_PLANNED: dict[tuple[str, str, int], int | None] = {}
-"""What this process has read of silent runs, by source, file and time."""
+_THROUGH: dict[tuple[str, str, int], int] = {}
+"""With how many iterations silent runs are through, of those that are, by source, file and time of the newest."""
 
 
 def find_stalled(catalogue: Catalogue, checkpoints: Iterable[Checkpoint], settings: FreshnessCheck) -> list[StalledRun]:
@@ -34,12 +34,15 @@ def find_stalled(catalogue: Catalogue, checkpoints: Iterable[Checkpoint], settin
 
     def planned(newest: Checkpoint) -> int | None:
         name = (newest.source, newest.file, newest.mtime_ns)
-        if name not in _PLANNED:
-            try:
-                _PLANNED[name] = planned_iterations(catalogue.source(newest.source), newest)
-            except CheckpointError:
-                return None
-        return _PLANNED[name]
+        if name in _THROUGH:
+            return _THROUGH[name]
+        try:
+            last = planned_iterations(catalogue.source(newest.source), newest)
+        except CheckpointError:
+            return None
+        if last is not None and last <= newest.iteration:
+            _THROUGH[name] = last
+        return last
 
     return stalled_runs(checkpoints, settings, time.time_ns(), planned)
 

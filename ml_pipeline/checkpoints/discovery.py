@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint, base_checkpoint
+from ml_pipeline.checkpoints.final_weights import add_final_weights
 from ml_pipeline.checkpoints.folder_memory import FolderMemory
-from ml_pipeline.checkpoints.naming import checkpoint_folder_iteration
+from ml_pipeline.checkpoints.layouts import is_checkpoint, is_checkpoint_folder, other_weights
+from ml_pipeline.checkpoints.naming import numbered_folder_iteration
 from ml_pipeline.checkpoints.run_folder import RunFolder, complete, look_through
 from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings import Family
 
 Memory = FolderMemory[list[RunFolder]]
+_MOST_OTHERS = 20
+"""Folders that are looked into for what the user may have meant."""
 
 
 @dataclass
@@ -99,6 +103,9 @@ class _Look:
         recalled = self._recall(tops)
         listed = self._list([top for top in tops if top not in recalled], found)
         folders = {top: self._sort(top, contents) for top, contents in listed.items()}
+        add_final_weights(self.source, folders, self.families, self.settled_before_ns)
+        for top, runs in folders.items():
+            self._add_unknown(runs, listed[top])
         finished = self._finished(folders, found)
         for top in tops:
             if top in recalled:
@@ -114,14 +121,34 @@ class _Look:
     def _run_folders(self, found: Discovery) -> dict[str, int]:
         """The run folders and their modification times, in ns, by name."""
         tops = {}
-        for entry in sorted(self.source.list_folder(""), key=lambda item: item.name):
+        root = sorted(self.source.list_folder(""), key=lambda item: item.name)
+        for entry in root:
             if not entry.name.startswith(self.source.run_prefix):
                 continue
             if entry.trouble:
                 found.problems.append(f"source {self.source.name}: {entry.name!r} is {entry.trouble}")
             elif entry.is_folder:
                 tops[entry.name] = entry.mtime_ns
+        if not tops:
+            found.problems += self._why_no_run(root)
         return tops
+
+    def _why_no_run(self, root: Sequence[Entry]) -> list[str]:
+        """What the user may have meant where no folder is a run by its name, but checkpoints lie there all the same."""
+        where, prefix = f"source {self.source.name}", self.source.run_prefix
+        if any(is_checkpoint(entry) for entry in root):
+            return [
+                f"{where}: its folder is itself a run, which is not looked into. Give the folder above it, that holds "
+                f"the run folders, and run_prefix if their names do not begin with {prefix!r}."
+            ]
+        others = [entry.name for entry in root if entry.is_folder and not entry.trouble][:_MOST_OTHERS]
+        for name, contents in self.source.list_folders(others).items():
+            if not isinstance(contents, CheckpointError) and any(is_checkpoint(entry) for entry in contents):
+                return [
+                    f"{where}: no folder in it begins with {prefix!r}, but {name!r} holds checkpoints. Say how run "
+                    'folders are called with run_prefix; with "" every folder is one.'
+                ]
+        return []
 
     def _recall(self, tops: Mapping[str, int]) -> dict[str, list[RunFolder]]:
         inner = self.source.stats(self.memory.inner_folders(tops))
@@ -148,12 +175,36 @@ class _Look:
                 listed.pop(inner[path], None)
             elif inner[path] in listed:
                 listed[inner[path]][path] = contents
+        self._list_deeper(listed, found)
         return listed
+
+    def _list_deeper(self, listed: dict[str, dict[str, list[Entry]]], found: Discovery) -> None:
+        """Add what lies a level deeper: in checkpoints, and wherever else a run without any weights may have them."""
+        deeper: dict[str, str] = {}
+        for top, folders in listed.items():
+            everywhere = not other_weights(folders)
+            for path, contents in folders.items():
+                if path != top and (everywhere or numbered_folder_iteration(path.rpartition("/")[2]) is not None):
+                    inside = sorted(entry.name for entry in contents if entry.is_folder)
+                    deeper |= {f"{path}/{name}": top for name in inside[:_MOST_OTHERS]}
+        for path, entries in self.source.list_folders(list(deeper)).items() if deeper else ():
+            if isinstance(entries, CheckpointError):
+                found.problems.append(str(entries))
+            else:
+                listed[deeper[path]][path] = entries
 
     def _sort(self, top: str, folders: Mapping[str, list[Entry]]) -> list[RunFolder]:
         """The runs in a run folder: itself, with the folders in it that are checkpoints, and the others in it."""
-        inner = {path.rpartition("/")[2]: path for path in folders if path != top}
-        checkpoints = {name: folders[path] for name, path in inner.items() if checkpoint_folder_iteration(name)}
+        inner = {path.rpartition("/")[2]: path for path in folders if path.count("/") == top.count("/") + 1}
+        inside: dict[str, dict[str, list[Entry]]] = {
+            name: {
+                where.removeprefix(path).lstrip("/"): contents
+                for where, contents in folders.items()
+                if where == path or where.startswith(f"{path}/")
+            }
+            for name, path in inner.items()
+        }
+        checkpoints = {name: held for name, held in inside.items() if is_checkpoint_folder(name, held)}
         return [
             look_through(
                 self.source,
@@ -167,6 +218,15 @@ class _Look:
             if fnmatch.fnmatchcase(path.removeprefix(self.source.run_prefix), self.pattern)
         ]
 
+    def _add_unknown(self, runs: Sequence[RunFolder], folders: Mapping[str, Sequence[Entry]]) -> None:
+        """Have a run folder that holds weights, and none that are read, say so."""
+        if runs and all(run.is_empty for run in runs) and (weights := other_weights(folders)):
+            runs[0].lasting.append(
+                f"source {self.source.name}: {runs[0].path!r} holds weights, but no checkpoint that is read here: "
+                f"{weights}. Read are <iteration>_adapters.safetensors (mlx-lm), and checkpoint-<iteration>/ with "
+                "adapter_model.safetensors or model.safetensors, directly in a run folder."
+            )
+
     def _finished(
         self, folders: Mapping[str, Sequence[RunFolder]], found: Discovery
     ) -> dict[str, bool | CheckpointError]:
@@ -179,10 +239,17 @@ class _Look:
         if granularity_ns is None or not all(run.is_settled for run in runs):
             self.memory.forget(top)
             return
-        inner = {f"{top}/{entry.name}": entry.mtime_ns for entry in folders[top] if entry.is_folder}
+        inner = {
+            f"{path}/{entry.name}": entry.mtime_ns
+            for path, contents in folders.items()
+            for entry in contents
+            if entry.is_folder and (path == top or f"{path}/{entry.name}" in folders)
+        }
+        # Written anew in place, which the time of its folder does not show.
+        finals = {candidate.file: candidate.mtime_ns for run in runs for candidate in run.unnumbered}
         self.memory.remember(
             top,
-            {top: mtime_ns, **inner},
+            {top: mtime_ns, **inner, **finals},
             runs,
             settled_before_ns=self.settled_before_ns - granularity_ns,
         )
@@ -201,4 +268,4 @@ def _add(run: RunFolder, finished: Mapping[str, bool | CheckpointError], found: 
             found.growing.append(checkpoint.file)
     found.checkpoints += sorted(ready, key=lambda checkpoint: checkpoint.iteration) if run.young else ready
     found.growing += run.waiting
-    found.problems += run.problems
+    found.problems += [*run.problems, *run.lasting]

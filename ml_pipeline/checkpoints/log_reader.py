@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ml_pipeline.checkpoints.log_files import LogFile, reading
 from ml_pipeline.checkpoints.source import Source
-from ml_pipeline.checkpoints.training_log import LossRecord, ParserState, TrainingLogParser, whole_lines_length
+from ml_pipeline.checkpoints.training_log import LossRecord, ParserState, TrainingLogParser
 from ml_pipeline.errors import CheckpointError
 
 MOST_LOSSES = 200_000
@@ -88,14 +88,16 @@ def _read_on(
     start = position.offset if position else 0
     end = min(log.size_bytes, largest_bytes)
     records: list[LossRecord] = []
-    whole_lines, unfinished = before, b""
+    whole_lines, unfinished, fed = before, b"", 0
     for chunk in _chunks(file, end - start):
+        whole_before, fed = parser.read_bytes, fed + len(chunk)
         records += parser.feed(chunk)
         check_count(len(records), log.path)
-        if length := whole_lines_length(chunk):
-            whole_lines = (whole_lines + unfinished + chunk[:length])[-_ANCHOR_BYTES:]
-            unfinished = b""
-        unfinished = (unfinished + chunk[length:])[-_ANCHOR_BYTES:]
+        unfinished += chunk
+        if parser.read_bytes > whole_before:
+            length = len(unfinished) - (fed - parser.read_bytes)
+            whole_lines, unfinished = (whole_lines + unfinished[:length])[-_ANCHOR_BYTES:], unfinished[length:]
+        unfinished = unfinished[-_ANCHOR_BYTES:]
     if not parser.state.log_id:
         return None
     return LogReading(

@@ -18,6 +18,9 @@ from ml_pipeline.settings import Family
 MAX_KEY_LENGTH = 200
 _CHECKPOINT_FILE = re.compile(r"(\d{1,12})_adapters\.safetensors", re.ASCII)
 _CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d{1,12})", re.ASCII)
+_NUMBERED_FOLDER = re.compile(
+    r"(?:checkpoint|ckpt|global[-_]?step|step|iteration|iter)[-_]?(\d{1,12})", re.ASCII | re.IGNORECASE
+)
 _KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)@(?P<iteration>\d+)", re.ASCII)
 _RUN_KEY = re.compile(r"(?P<source>[A-Za-z0-9_-]+)\.(?P<run>[A-Za-z0-9._=+-]+)", re.ASCII)
 _ESCAPED = re.compile(rb"=([0-9A-F]{2})")
@@ -60,6 +63,15 @@ def checkpoint_iteration(file_name: str) -> str | None:
 def checkpoint_folder_iteration(folder_name: str) -> str | None:
     """The iteration in the name of a folder as Hugging Face's Trainer writes it (`checkpoint-500`), or None."""
     match = _CHECKPOINT_FOLDER.fullmatch(folder_name)
+    return match.group(1) if match else None
+
+
+def numbered_folder_iteration(folder_name: str) -> str | None:
+    """The iteration in the name of a folder that other trainers make for a checkpoint (`iter_0001152`, `step_500`).
+
+    None for another name, and for one that counts epochs.
+    """
+    match = _NUMBERED_FOLDER.fullmatch(folder_name)
     return match.group(1) if match else None
 
 

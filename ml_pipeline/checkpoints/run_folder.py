@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.layouts import candidates
-from ml_pipeline.checkpoints.naming import partition_key, run_name
+from ml_pipeline.checkpoints.layouts import Candidate, Inside, numbered, unnumbered, unusable
+from ml_pipeline.checkpoints.naming import RunName, partition_key, run_name
 from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.errors import CheckpointError
 from ml_pipeline.settings import Family
@@ -24,13 +24,23 @@ _TENSOR_END = re.compile(rb'"data_offsets"\s*:\s*\[\s*[0-9]{1,19}\s*,\s*([0-9]{1
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A run folder's findings. `young` are checkpoints touched so lately that they may still be growing."""
+    """A run folder's findings. `young` are checkpoints touched so lately that they may still be growing.
+
+    `unnumbered` are weights whose names say no iteration. `lasting` are problems that only a change of the folder ends.
+    """
 
     path: str
     checkpoints: list[Checkpoint] = field(default_factory=list)
     young: list[Checkpoint] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    lasting: list[str] = field(default_factory=list)
+    unnumbered: list[Candidate] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all is told of it."""
+        return not (self.checkpoints or self.young or self.waiting or self.problems or self.lasting)
 
     @property
     def is_settled(self) -> bool:
@@ -42,7 +52,7 @@ def look_through(
     source: Source,
     path: str,
     contents: Sequence[Entry],
-    checkpoint_folders: Mapping[str, Sequence[Entry]],
+    checkpoint_folders: Mapping[str, Inside],
     families: Sequence[Family],
     settled_before_ns: int,
 ) -> RunFolder:
@@ -56,8 +66,10 @@ def look_through(
         found.problems.append(f"source {source.name}: the name of run folder {path!r:.200} is no UTF-8. Rename it.")
         return found
     name = run_name(run, families)
+    found.unnumbered.extend(unnumbered(path, contents))
+    found.lasting.extend(f"source {source.name}: {problem}." for problem in unusable(path, contents))
     taken: dict[int, str] = {}
-    for candidate in candidates(path, contents, checkpoint_folders):
+    for candidate in numbered(path, contents, checkpoint_folders):
         file, iteration = candidate.file, int(candidate.iteration)
         if candidate.trouble:
             found.problems.append(f"source {source.name}: {file!r} is {candidate.trouble}")
@@ -69,18 +81,7 @@ def look_through(
             )
             continue
         taken[iteration] = file
-        checkpoint = Checkpoint(
-            source=source.name,
-            run=run,
-            iteration=iteration,
-            label=name.label(candidate.iteration),
-            model=name.model,
-            base_model=name.model,
-            file=file,
-            config_file=candidate.config_file,
-            size_bytes=candidate.size_bytes,
-            mtime_ns=candidate.mtime_ns,
-        )
+        checkpoint = checkpoint_of(source, run, name, candidate, candidate.iteration)
         if candidate.mtime_ns < settled_before_ns:
             found.checkpoints.append(checkpoint)
         elif candidate.has_config:
@@ -90,9 +91,25 @@ def look_through(
     try:
         partition_key(source.name, run, max(taken, default=0))
     except CheckpointError as error:
-        return RunFolder(path, problems=[str(error)] if taken else [])
+        return RunFolder(path, problems=[str(error)] if taken or found.unnumbered else [])
     found.checkpoints.sort(key=lambda checkpoint: checkpoint.iteration)
     return found
+
+
+def checkpoint_of(source: Source, run: str, name: RunName, candidate: Candidate, iteration: str) -> Checkpoint:
+    """The checkpoint that these weights are at an iteration, as it is to be written in its label."""
+    return Checkpoint(
+        source=source.name,
+        run=run,
+        iteration=int(iteration),
+        label=name.label(iteration),
+        model=name.model,
+        base_model=name.model,
+        file=candidate.file,
+        config_file=candidate.config_file,
+        size_bytes=candidate.size_bytes,
+        mtime_ns=candidate.mtime_ns,
+    )
 
 
 def _is_text(name: str) -> bool:

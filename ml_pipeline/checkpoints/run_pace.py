@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
-from ml_pipeline.checkpoints.layouts import CONFIG_FILE
-from ml_pipeline.checkpoints.source import Source
+from ml_pipeline.checkpoints.layouts import CONFIG_FILE, FOLDER_WEIGHTS, STATE_FILE
+from ml_pipeline.checkpoints.naming import numbered_folder_iteration
+from ml_pipeline.checkpoints.source import Entry, Source
 from ml_pipeline.monitoring_settings import FreshnessCheck
 
 _S = 1_000_000_000
@@ -43,6 +44,7 @@ def stalled_runs(
 
     A run has a pace once it has three checkpoints: the median time between two. `planned` tells, of a run's newest
     checkpoint, with how many iterations its training is through, if that is known; it is asked for silent runs alone.
+    A run is through once no further checkpoint is due up to there: 900 of 1000 is the last of those at every 300th.
     """
     runs: dict[tuple[str, str], list[Checkpoint]] = defaultdict(list)
     for checkpoint in checkpoints:
@@ -57,16 +59,24 @@ def stalled_runs(
         if silent_s <= max(settings.intervals * interval_s, settings.at_least_s):
             continue
         last = planned(newest)
-        if last is None or newest.iteration < last:
+        if last is None or newest.iteration + _iterations_between(found) <= last:
             stalled.append(StalledRun(source, run, newest.iteration, newest.mtime_ns, interval_s))
     return stalled
 
 
 def planned_iterations(source: Source, checkpoint: Checkpoint) -> int | None:
-    """With how many iterations the checkpoint's training is through, as the trainer wrote it down: mlx-lm in
-    adapter_config.json, Hugging Face's Trainer in trainer_state.json. None where nothing says so."""
-    folder = checkpoint.file.rpartition("/")[0]
-    places = {f"{folder}/{CONFIG_FILE}": "iters", f"{folder}/trainer_state.json": "max_steps"}
+    """With how many iterations the checkpoint's training is through; None where nothing says so.
+
+    As the trainer wrote it down: mlx-lm in adapter_config.json, Hugging Face's Trainer in trainer_state.json. Where
+    Trainer's last weights lie in the run's own folder, newer than the checkpoint, it has ended, perhaps early.
+    """
+    folder, _, _ = checkpoint.file.rpartition("/")
+    run, _, name = folder.rpartition("/")
+    if numbered_folder_iteration(name) is not None:
+        finals = source.stats([f"{run}/{weights}" for weights in FOLDER_WEIGHTS]).values()
+        if any(isinstance(final, Entry) and final.mtime_ns >= checkpoint.mtime_ns for final in finals):
+            return checkpoint.iteration
+    places = {f"{folder}/{CONFIG_FILE}": "iters", f"{folder}/{STATE_FILE}": "max_steps"}
     for path, content in source.read_starts(dict.fromkeys(places, _MOST_STATE_BYTES)).items():
         if isinstance(content, bytes):
             try:
@@ -76,6 +86,13 @@ def planned_iterations(source: Source, checkpoint: Checkpoint) -> int | None:
             if isinstance(value, int) and value > 0:
                 return value
     return None
+
+
+def _iterations_between(checkpoints: Iterable[Checkpoint]) -> int:
+    """The usual number of iterations between two checkpoints; at least 1."""
+    iterations = sorted({checkpoint.iteration for checkpoint in checkpoints})
+    gaps = [later - earlier for earlier, later in pairwise(iterations)]
+    return int(statistics.median_low(gaps)) if gaps else 1
 
 
 def _interval_s(checkpoints: Iterable[Checkpoint]) -> float | None:

@@ -1,6 +1,8 @@
 """Opens what the original left: finds out what a file is, and gives its records one by one.
 
-JSON lines, CSV with a header, one JSON list (as InfluxDB 3 answers SQL), and DuckDB files. Whatever it is, a record
+JSON lines, CSV with a header, one JSON list (as InfluxDB 3 answers SQL), and DuckDB files. CSV comes from InfluxDB in
+several forms: plain (1.x and 3), with all tags in one cell (1.x, GROUP BY), and annotated (2.x, Flux), pivoted or with
+one field a row, which are put together again. Whatever it is, a record
 that cannot be read is counted and told with its place, and the rest is read.
 """
 
@@ -24,6 +26,13 @@ _DUCKDB_MAGIC = slice(8, 12)
 _LIST_BYTES = 256 * 1024 * 1024
 _ROWS_AT_ONCE = 1000
 _DATABASE_TABLES = ("checkpoint_scores", "probe_results")
+_DEFAULT = "#default"
+_ANNOTATIONS = (_DEFAULT, "#group", "#datatype")
+# Of InfluxDB's annotated CSV: the annotations' column, the name of the result, and the number of the table in it.
+_FLUX_HEADER = ["", "result", "table"]
+_OF_THE_QUERY = frozenset({"", "result", "table", "_start", "_stop"})
+_FLUX_NAMES = {"_time": "time", "_measurement": "name"}
+_FIELD, _VALUE = "_field", "_value"
 _NO_CHECKPOINT = "its rows name no run and no checkpoint"
 
 
@@ -68,9 +77,16 @@ class _Csv(JsonLines):
 
     def __init__(self, path: Path, line_bytes: int) -> None:
         super().__init__(path, line_bytes, ImportFileError)
+        self._is_long = False
+
+    def refuse(self, number: int, error: Exception) -> None:
+        if self._is_long:
+            error = ValueError(f"a point of Flux, put together out of rows of one field each: {error!s:.180}")
+        super().refuse(number, error)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        header: list[str] | None = None
+        table = _CsvTable()
+        points: dict[tuple[tuple[str, str], ...], tuple[int, dict[str, Any]]] = {}
         digest = hashlib.sha256()
         with open_plain(self.path, ImportFileError) as file:
             reader = csv.reader(self._texts(bounded_lines(file, self._line_bytes, digest.update)), strict=True)
@@ -82,15 +98,28 @@ class _Csv(JsonLines):
                 except csv.Error as error:
                     self.refuse(reader.line_num, ValueError(f"not CSV: {error}"))
                     continue
-                if header is None:
-                    header = [cell.strip() for cell in cells]
-                elif len(cells) == len(header):
-                    yield reader.line_num, {key: cell for key, cell in zip(header, cells, strict=True) if cell != ""}
-                elif cells:
-                    self.refuse(
-                        reader.line_num, ValueError(f"{len(cells)} cells under a header of {len(header)} columns")
-                    )
+                try:
+                    fields = table.fields(cells)
+                except ValueError as error:
+                    self.refuse(reader.line_num, error)
+                    continue
+                if fields is None:
+                    continue
+                if _FIELD in fields and _VALUE in fields:
+                    self._is_long = True
+                    self._add_to_point(points, reader.line_num, fields)
+                else:
+                    yield reader.line_num, fields
+        yield from points.values()
         self.sha256 = digest.hexdigest()
+
+    def _add_to_point(
+        self, points: dict[tuple[tuple[str, str], ...], tuple[int, dict[str, Any]]], number: int, fields: dict[str, Any]
+    ) -> None:
+        name, value = fields.pop(_FIELD), fields.pop(_VALUE)
+        _, point = points.setdefault(tuple(sorted(fields.items())), (number, fields))
+        if point.setdefault(name, value) != value:
+            self.refuse(number, ValueError(f"{name!a:.40} of this point is also {point[name]!a:.40}"))
 
     def _texts(self, lines: Iterable[bytes | None]) -> Iterator[str]:
         for number, line in enumerate(lines, start=1):
@@ -98,6 +127,66 @@ class _Csv(JsonLines):
                 self.refuse(number, ValueError(f"longer than {self._line_bytes} bytes"))
             # What is no UTF-8 becomes characters that no name may hold.
             yield "\n" if line is None else line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+
+
+class _CsvTable:
+    """Tells header, annotations and records of CSV apart. A file of Flux holds tables one after another."""
+
+    def __init__(self) -> None:
+        self._header: list[str] | None = None
+        self._defaults: list[str] = []
+
+    def fields(self, cells: list[str]) -> dict[str, Any] | None:
+        """The fields of a record; None for a row that is none. Raises ValueError for one that does not fit."""
+        if not cells or not any(cells):
+            return None
+        if cells[0] in _ANNOTATIONS:
+            self._header = None
+            if cells[0] == _DEFAULT:
+                self._defaults = cells[1:]
+            return None
+        names = [cell.strip() for cell in cells]
+        if self._header is None or names == self._header or names[:3] == _FLUX_HEADER:
+            self._header = names
+            return None
+        if len(cells) != len(self._header):
+            raise ValueError(f"{len(cells)} cells under a header of {len(self._header)} columns")
+        is_flux = self._header[:3] == _FLUX_HEADER
+        defaults = ["", *self._defaults] if is_flux and len(self._defaults) == len(cells) - 1 else [""] * len(cells)
+        row = zip(self._header, cells, defaults, strict=True)
+        found = {name: cell or default for name, cell, default in row if cell or default}
+        return _of_flux(found) if is_flux else _with_tags(found)
+
+
+def _of_flux(fields: dict[str, Any]) -> dict[str, Any]:
+    """A record under the names that the other exports have for the same."""
+    return {_FLUX_NAMES.get(name, name): value for name, value in fields.items() if name not in _OF_THE_QUERY}
+
+
+def _with_tags(fields: dict[str, Any]) -> dict[str, Any]:
+    """A record of InfluxDB 1.x whose tags stand in one cell, `label=G1-x @0000100,model=gemma`, as columns.
+
+    A comma within a tag's value is its own, since what follows it names no tag.
+    """
+    grouped = fields.get("tags")
+    if not isinstance(grouped, str) or not {"name", "time"} <= fields.keys() or "=" not in grouped:
+        return fields
+    tags: dict[str, str] = {}
+    last = ""
+    for part in grouped.split(","):
+        name, equals, value = part.partition("=")
+        if equals and name.isidentifier():
+            last = name
+            if name in tags or name in fields:
+                raise ValueError(f"the tag {name!a:.40} of GROUP BY is there twice")
+            tags[name] = value
+        elif last:
+            tags[last] += f",{part}"
+        else:
+            raise ValueError(f"the tags of GROUP BY cannot be read: {grouped!a:.60}. Export without GROUP BY")
+    return {name: value for name, value in fields.items() if name != "tags"} | {
+        name: value for name, value in tags.items() if value
+    }
 
 
 class _List(JsonLines):

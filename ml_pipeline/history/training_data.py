@@ -1,4 +1,7 @@
-"""Training data, as the original and mlx-lm keep it (JSON lines with `messages`), as Parquet files for notebooks."""
+"""Training data, as the original and mlx-lm keep it, as Parquet files for notebooks.
+
+JSON lines with `messages`, which may call tools and have content in parts, or with `prompt` and `completion`.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,24 @@ from ml_pipeline.stores.parquet_file import write_batches
 SCHEMA = pa.schema(
     [
         pa.field("prompt", pa.string(), metadata={"description": "The first message of the user."}),
-        pa.field("response", pa.string(), metadata={"description": "The last message of the assistant."}),
+        pa.field(
+            "response",
+            pa.string(),
+            metadata={"description": "The last message of the assistant; a call of tools as <tool_call>."},
+        ),
         pa.field("system", pa.string(), metadata={"description": "The system's message; empty without one."}),
         pa.field("messages", pa.string(), metadata={"description": "The whole conversation, as JSON."}),
+        pa.field("tools", pa.string(), metadata={"description": "The tools that it may call, as JSON; empty without."}),
     ]
 )
 _ROWS_AT_ONCE = 2000
+_CALLS = ("tool_calls", "function_call")
+_KEPT = (*_CALLS, "tool_call_id", "name", "reasoning_content")
+_OTHER_FORMATS = {
+    "conversations": "ShareGPT's: write `from` as `role` and `value` as `content`",
+    "instruction": "Alpaca's: write it as the user's message and `output` as the assistant's",
+    "text": "a text without turns, of which no prompt is known",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +89,64 @@ def _rows(lines: JsonLines) -> Iterator[dict[str, str | None]]:
 
 def _row(fields: Fields) -> dict[str, str | None]:
     messages = fields.get("messages")
+    if messages is None and "prompt" in fields and "completion" in fields:
+        messages = [
+            {"role": role, "content": fields[name]} for role, name in (("user", "prompt"), ("assistant", "completion"))
+        ]
     if not isinstance(messages, list) or not messages:
-        raise ValueError("must have `messages`, a list that is not empty")
+        other = next((f"; `{name}` is {what}" for name, what in _OTHER_FORMATS.items() if name in fields), "")
+        raise ValueError(f"must have `messages`, a list that is not empty{other}")
     said = [_message(message, at) for at, message in enumerate(messages, start=1)]
-    by_role: dict[str, list[str]] = {}
-    for role, content in said:
-        by_role.setdefault(role, []).append(content)
+
+    def said_by(role: str) -> list[str | None]:
+        return [text for message, text in said if message["role"] == role] or [None]
+
     return {
-        "prompt": by_role.get("user", [None])[0],
-        "response": by_role.get("assistant", [None])[-1],
-        "system": by_role.get("system", [None])[0],
-        "messages": json.dumps([{"role": role, "content": content} for role, content in said], ensure_ascii=False),
+        "prompt": said_by("user")[0],
+        "response": said_by("assistant")[-1],
+        "system": said_by("system")[0] or said_by("developer")[0],
+        "messages": _as_json([message for message, _ in said], "the conversation"),
+        "tools": _as_json(fields["tools"], "`tools`") if fields.get("tools") else None,
     }
 
 
-def _message(message: Any, at: int) -> tuple[str, str]:
+def _message(message: Any, at: int) -> tuple[dict[str, Any], str]:
+    """A message as it is to be kept, and its text."""
     if not isinstance(message, dict):
         raise ValueError(f"message {at} must be an object, not {json_kind(message)}")
     role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or not isinstance(content, str):
+    calls = next((message[name] for name in _CALLS if message.get(name)), None)
+    if not isinstance(role, str) or (content is None and not calls):
         raise ValueError(f"message {at} must have the texts `role` and `content`")
+    text = _text(content, at)
+    if calls:
+        text += f"<tool_call>{json.dumps(calls, ensure_ascii=False)}</tool_call>"
+    kept = {name: message[name] for name in ("role", "content", *_KEPT) if message.get(name) is not None}
+    _as_json(kept, f"message {at}")
+    return kept, text
+
+
+def _text(content: Any, at: int) -> str:
+    """The text of a content: null beside a call, a text, or parts, of which images and the like have none."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise ValueError(f"message {at} has a `content` that is {json_kind(content)}, not a text or a list of parts")
+    texts = []
+    for part in content:
+        found = part if isinstance(part, str) else part.get("text", "") if isinstance(part, dict) else None
+        if not isinstance(found, str):
+            raise ValueError(f"message {at} has a part of `content` that is no text and no object with `type`")
+        texts.append(found)
+    return "".join(texts)
+
+
+def _as_json(value: Any, where: str) -> str:
+    text = json.dumps(value, ensure_ascii=False)
     try:
-        (role + content).encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"message {at} holds half a character, which no text may") from None
-    return role, content
+        raise ValueError(f"{where} holds half a character, which no text may") from None
+    return text

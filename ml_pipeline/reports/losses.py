@@ -15,7 +15,8 @@ TRAIN, VALIDATION = "train", "val"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LossCurve:
-    """The losses of one kind that a run printed, by ascending `iterations`; NaN where training had diverged."""
+    """The losses of one kind that a run printed, by ascending `iterations`; NaN where training
+    had diverged, or a loss could be read in two ways."""
 
     iterations: npt.NDArray[np.int64]
     losses: npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ from ml_pipeline.scoring.judgement import AVERAGE, FORM_EXPLANATION, JudgeReadin
 from ml_pipeline.scoring.results import unfinished_reason
 from ml_pipeline.scoring.thinking import remove_thinking
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric
-from ml_pipeline.suites.yaml_file import read_yaml
+from ml_pipeline.yaml_file import read_yaml
 
 JUDGE_OPTIONS = GenerationOptions(temperature=0.0, max_tokens=200)
 MAX_ANSWER_CHARS = 6000

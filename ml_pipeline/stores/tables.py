@@ -292,7 +292,7 @@ TRAINING_LOSS = Table(
         Column("kind", TEXT, "train or val."),
         Column("iteration", INT, "Training iteration at which it was printed."),
         Column("loss", FLOAT, "The loss; empty when it was NaN or infinite.", nullable=True),
-        Column("reason", TEXT, "Why there is no loss: diverged; empty when there is one.", nullable=True),
+        Column("reason", TEXT, "Why there is no loss: diverged, or unread; empty when there is one.", nullable=True),
         Column("learning_rate", FLOAT, "Learning rate; newer versions of mlx-lm do not print it.", nullable=True),
         Column("iterations_per_s", FLOAT, "Iterations per s; newer versions do not print it.", nullable=True),
         Column("tokens_per_s", FLOAT, "Trained tokens per s.", nullable=True),

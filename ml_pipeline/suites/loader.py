@@ -20,7 +20,7 @@ from ml_pipeline.suites.schema import ProbeFile, RubricFile, SuiteFile
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric, Suite
 from ml_pipeline.suites.template_schema import TemplateFile
 from ml_pipeline.suites.templates import GENERATOR_VERSION, TemplateError, make_probes
-from ml_pipeline.suites.yaml_file import YamlFile, read_yaml
+from ml_pipeline.yaml_file import YamlFile, read_yaml
 
 _BUILT_IN = Path(__file__).parent
 _RUBRICS = "rubrics"

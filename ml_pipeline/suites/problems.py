@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ml_pipeline.suites.schema import Check
 from ml_pipeline.suites.template_schema import Variable
-from ml_pipeline.suites.yaml_file import YamlFile
+from ml_pipeline.yaml_file import YamlFile
 
 
 def _by_type(union: Any) -> dict[str, type[BaseModel]]:

@@ -118,7 +118,7 @@ def test_which_base_it_fits(tmp_path: Path, llama_base: TinyModel, gemma3_base: 
     assert misfit(adapter, llama_base.gguf_path) is None
     reason = str(misfit(adapter, gemma3_base.gguf_path))
     assert "the adapter's last layer is 1, the base's is 6" in reason
-    assert "'model.layers.0.self_attn.q_proj': made for a weight of [64, 64]" in reason
+    assert "'model.layers.1.self_attn.q_proj': made for a weight of [64, 64]" in reason
 
 
 def test_memory_stays_below_the_largest_tensor_whatever_the_file_holds(tmp_path: Path) -> None:

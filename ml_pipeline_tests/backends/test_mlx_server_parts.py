@@ -210,7 +210,7 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}
         ([event("tool_calls", tool_calls=[{"a": 1}]), USAGE], '<tool_call>[{"a": 1}]</tool_call>', "stop"),
         ([event(content="a STOP b"), event("length"), USAGE], "a ", "length"),
         ([event(content="\ud800"), event("stop"), USAGE], "?", "stop"),
-        ([event(content=7), event("weird"), USAGE], "", None),
+        ([event(content=None), event("weird"), USAGE], "", None),
     ],
 )
 def test_an_answer_is_put_together(events: list[dict[str, Any]], text: str, finish: str | None) -> None:
@@ -226,7 +226,8 @@ def test_an_answer_is_put_together(events: list[dict[str, Any]], text: str, fini
 
 
 @pytest.mark.parametrize(
-    "bad", [{}, {"choices": None}, {"choices": []}, {"choices": [], "usage": {"prompt_tokens": -1}}]
+    "bad",
+    [{}, {"choices": None}, {"choices": []}, {"choices": [], "usage": {"prompt_tokens": -1}}, event(content=7)],
 )
 def test_an_event_that_makes_no_sense_is_told(bad: dict[str, Any]) -> None:
     with pytest.raises(HttpError):

@@ -1,7 +1,8 @@
 """Every backend gives the same answers: one small suite, one real model in float32, with an adapter and without.
 
 Tolerances: greedy texts are equal to the last character; log-probabilities of their tokens agree within 0.002 (measured
-differences are printed); what classify scores agrees within 0.005, a sum over a label's tokens.
+differences are printed); what classify scores agrees within 0.005, a sum over a label's tokens, and
+within 0.02 for a label of 67 tokens.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ pytestmark = pytest.mark.slow
 
 SUITE = [replace(ask(question, max_tokens=12), log_probabilities=True) for question in QUESTIONS[:4]]
 TEXTS = ["The capital of France is", "Ice is very"]
-LABELS = [" Paris", " cold", " a large city"]
+# The last is longer than llama.cpp tells of at once.
+LABELS = [" Paris", " cold", " a large city", " so that" + " one after another" * 22]
 LOG_PROBABILITY_TOLERANCE = 0.002
-LABEL_TOLERANCE = 0.005
+LABEL_TOLERANCES = np.array([0.005, 0.005, 0.005, 0.02])
 # Half-precision keys and values alone would move log-probabilities by 0.02.
 FLOAT32_CACHE = ("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off")
 
@@ -165,4 +167,6 @@ def test_it_answers_as_llama_cpp_does(
     if scores:
         assert reference.scored is not None
         assert found.scored is not None
-        np.testing.assert_allclose(found.scored, reference.scored, atol=LABEL_TOLERANCE)
+        differences = np.abs(found.scored - reference.scored).max(axis=0)
+        print(f"{made.__name__}: labels within {differences}")
+        assert (differences < LABEL_TOLERANCES).all()

@@ -84,9 +84,14 @@ def test_only_what_was_added_is_read(source: CountingFolder) -> None:
     assert iterations(read(source, second.position)) == [1003]
 
 
-@pytest.mark.parametrize("step", [1, 7, 64])
-def test_a_log_looked_at_all_the_time_gives_what_one_look_gives(source: CountingFolder, step: int) -> None:
+@pytest.mark.parametrize(
+    ("step", "encoding"), [(1, "latin-1"), (7, "latin-1"), (64, "latin-1"), (13, "utf-16"), (64, "utf-16")]
+)
+def test_a_log_looked_at_all_the_time_gives_what_one_look_gives(
+    source: CountingFolder, step: int, encoding: str
+) -> None:
     content = b"header\r\n" + lines(1, 10, 20) + b"noise \xff\xfe\r" + b"x" * 5000 + b"\n" + lines(1, 10)
+    content = content.decode("latin-1").encode(encoding)
     found: list[LossRecord] = []
     position = None
     for end in [*range(1, len(content), step), len(content)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +55,18 @@ def test_a_run_that_is_through_has_not_stalled() -> None:
     silent = run(22_000, 19_000, 16_000)
     assert stalled(silent, planned=300) == []
     assert stalled(silent, planned=250) == []
-    assert stalled(silent, planned=301) == [("mac", "a", 300, 3000.0)]
+    assert stalled(silent, planned=400) == [("mac", "a", 300, 3000.0)]
     assert stalled(silent, planned=None) == [("mac", "a", 300, 3000.0)]
+
+
+@pytest.mark.parametrize("last", [301, 350, 399])
+def test_a_run_to_which_no_save_is_due_is_through_whatever_its_interval(last: int) -> None:
+    # Saved at 100, 200, 300: the weights of the last iteration have no number of their own.
+    assert stalled(run(22_000, 19_000, 16_000), planned=last) == []
+    # One that was thinned out goes by its narrowest gaps, and one whose iterations are all alike by a gap of 1.
+    thinned = [replace(one, iteration=i) for one, i in zip(run(22_000, 19_000, 16_000), (100, 500, 600), strict=True)]
+    assert stalled(thinned, planned=700) == [("mac", "a", 600, 3000.0)]
+    assert stalled(thinned, planned=699) == []
 
 
 def test_every_run_is_seen_by_itself_and_a_bare_base_never_stalls() -> None:
@@ -84,3 +95,20 @@ def test_how_long_a_training_is_to_be_is_read_from_what_trainers_write(
         (tmp_path / "adapters-a" / name).write_text(text)
     checkpoint = replace(CHECKPOINT, file="adapters-a/0000100_adapters.safetensors")
     assert planned_iterations(LocalFolder("mac", tmp_path), checkpoint) == expected
+
+
+@pytest.mark.parametrize(("age_ns", "expected"), [(0, 500), (60 * S, 500), (-S, 2000)])
+def test_trainers_last_weights_in_the_runs_own_folder_end_it(tmp_path: Path, age_ns: int, expected: int) -> None:
+    """Early stopping ends a training before max_steps; weights older than the checkpoint are of one before."""
+    folder = tmp_path / "adapters-a" / "checkpoint-500"
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"max_steps": 2000, "save_steps": 500}))
+    checkpoint = replace(
+        CHECKPOINT, file="adapters-a/checkpoint-500/adapter_model.safetensors", iteration=500, mtime_ns=NOW_S * S
+    )
+    source = LocalFolder("mac", tmp_path)
+    assert planned_iterations(source, checkpoint) == 2000
+    final = tmp_path / "adapters-a" / "adapter_model.safetensors"
+    final.touch()
+    os.utime(final, ns=(NOW_S * S + age_ns, NOW_S * S + age_ns))
+    assert planned_iterations(source, checkpoint) == expected

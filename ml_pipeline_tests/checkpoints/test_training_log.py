@@ -101,6 +101,33 @@ def test_the_sample_that_learns_reads_as_a_person_reads_it() -> None:
         ("\x1b[?25l\x1b[2K  \x1b[38;5;244m  15\x1b[0m    \x1b[1;35mval\x1b[0m \x1b[1m2.440\x1b[0m    29.47s",
          LossRecord(15, "val", 2.44)),
         ("\x1b]0;training\x07Iter 15: Val loss 2.440", LossRecord(15, "val", 2.44)),
+        # What launchers put before a line: ranks, times, levels.
+        ("[rank0]: Iter 20: Train loss 1.750, It/sec 0.500", LossRecord(20, "train", 1.75, iterations_per_s=0.5)),
+        ("[1,0]<stdout>:Iter 20: Val loss 1.750, Val took 2.000s", LossRecord(20, "val", 1.75)),
+        ("2026-03-01T10:11:12.345Z Iter 20: Train loss 1.750", LossRecord(20, "train", 1.75)),
+        ("[rank0]:    15    2.440 ▼        7      0.4k",
+         LossRecord(15, "train", 2.44, tokens_per_s=7, trained_tokens=400)),
+        ("2026-03-01 10:11:12,345 INFO trainer:   15    2.440 ▲   7      0.4k",
+         LossRecord(15, "train", 2.44, tokens_per_s=7, trained_tokens=400)),
+        ("10:11:12 [0]    15    val 2.440    29.47s", LossRecord(15, "val", 2.44)),
+        # A comma between thousands, as counts and iterations have it.
+        ("Iter 2,500: Train loss 1.750, Tokens/sec 1,210.300, Trained Tokens 1,234,567",
+         LossRecord(2500, "train", 1.75, tokens_per_s=1210.3, trained_tokens=1_234_567)),
+        ("Iter 10: Train loss 1.750, Trained Tokens 4,200", LossRecord(10, "train", 1.75, trained_tokens=4200)),
+        ("  2,500    1.750 ▼    1,210    98765.4k",
+         LossRecord(2500, "train", 1.75, tokens_per_s=1210, trained_tokens=98_765_400)),
+        ("Iter 10: Train loss 1,234.500", LossRecord(10, "train", 1234.5)),
+        # A decimal comma, where the line leaves no other reading.
+        ("Iter 10: Train loss 2,345, Learning Rate 1,000e-05, It/sec 0,420",
+         LossRecord(10, "train", 2.345, learning_rate=1e-5, iterations_per_s=0.42)),
+        ("Iter 10: Train loss 2,34", LossRecord(10, "train", 2.34)),
+        ("Iter 10: Val loss 0,345, Val took 3,210s", LossRecord(10, "val", 0.345)),
+        # Where there are two readings there is no loss.
+        ("Iter 10: Train loss 2,345", LossRecord(10, "train", None, "unread")),
+        ("Iter 10: Train loss 2,345, It/sec 1,420", LossRecord(10, "train", None, "unread")),
+        ("Iter 10: Train loss 2,345, It/sec 0,420, Tokens/sec 1,210.5",
+         LossRecord(10, "train", None, "unread", iterations_per_s=0.42, tokens_per_s=1210.5)),
+        ("    15    val 2,440    29.47s", LossRecord(15, "val", None, "unread")),
     ],
 )  # fmt: skip
 def test_every_form_of_line(line: str, expected: LossRecord) -> None:
@@ -121,6 +148,9 @@ def test_every_form_of_line(line: str, expected: LossRecord) -> None:
         "Trainable parameters: 0.096% (0.129M/134.515M)",
         "Iter 10: Train loss 2.3" + "Calculating loss...",
         "Iter 10: Train loss 2.3.4, It/sec 1",
+        "Iter 10: Train loss 2,345.6.7",
+        "Iter 1,00: Train loss 2.3",
+        "word15    2.440 ▼        7      0.4k",
         "Iter 10: Train loss 0x1F",
         "Iter -1: Train loss 2.3",
         "Iter \u0661\u0660: Train loss 2.3",
@@ -203,6 +233,22 @@ def test_growth_byte_by_byte_gives_the_same_as_the_whole(run: str) -> None:
     assert (whole.state.attempt, whole.read_bytes) == (2, len(log))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("mark", ["\ufeff", ""], ids=["with mark", "without"])
+def test_utf_16_is_read_like_utf_8(encoding: str, mark: str) -> None:
+    # The box characters hold the byte of a line feed, and of a carriage return.
+    text = sample("hot").decode() + "\u250a\u0d0a 😀\r\nIter 70: Train loss 1.250\r\n"
+    plain, wide = TrainingLogParser(), TrainingLogParser()
+    expected = plain.feed(text.encode())
+    log = (mark + text + "Iter 80: Train lo").encode(encoding)
+    found = [record for at in range(0, len(log), 7) for record in wide.feed(log[at : at + 7])]
+    assert found == expected
+    assert found[-1] == LossRecord(70, "train", 1.25)
+    assert wide.read_bytes == len((mark + text).encode(encoding))
+    resumed = TrainingLogParser(wide.state)
+    assert resumed.feed("Iter 80: Train loss 1.125\n".encode(encoding)) == [LossRecord(80, "train", 1.125)]
+
+
 PIECES = st.sampled_from(
     [
         b"Iter 10: Train loss 2.5, It/sec 0.5\n",
@@ -212,6 +258,9 @@ PIECES = st.sampled_from(
         b"\n",
         b"\r",
         b"\xff\x00\x1b[",
+        b"\xff\xfe",
+        b"\xfe\xff",
+        "Iter 30: Train loss 2.25\n".encode("utf-16-le"),
         b"Iter 10: Train lo",
     ]
 )

@@ -6,7 +6,7 @@ import pytest
 
 from ml_pipeline.scoring.checks import check_answer
 from ml_pipeline.suites import Probe, load_suites
-from ml_pipeline.suites.yaml_file import read_yaml
+from ml_pipeline.yaml_file import read_yaml
 
 ANSWERS = read_yaml(Path(__file__).with_name("answers.yaml")).content
 PROBES = {probe.id: probe for probe in load_suites(["capability"])[0].probes}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ml_pipeline.scoring import heuristic
 from ml_pipeline.scoring.heuristic import heuristic_columns, normalised_lek, score_heuristic, text_column
-from ml_pipeline.suites.yaml_file import read_yaml
+from ml_pipeline.yaml_file import read_yaml
 from ml_pipeline_tests.scoring.plain_heuristic import WHITE, plain_heuristic
 
 PIECES = [

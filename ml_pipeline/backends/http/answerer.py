@@ -126,7 +126,7 @@ class Answerer:
                 # What llama_cpp.server does to an answer when the next request comes.
                 raise ServerError("the answer broke off: no finish_reason came", again=True, busy=True)
             if request.json_schema is not None and draft.finish == "stop" and not draft.text.stopped:
-                check_json(draft.text.text, request.json_schema)
+                check_json(draft.content, request.json_schema)
         except HttpError as failure:
             failure.again = failure.again and not given
             raise

@@ -99,6 +99,11 @@ class HttpAnswer:
             if self.finish is None:
                 raise HttpError(f"the server ended the answer: {printable(reason, 80)}", again=False)
 
+    @property
+    def content(self) -> str:
+        """The text without the thoughts that the server parted from it: what a schema holds for."""
+        return self._delta.content
+
     def log_probabilities(self) -> tuple[float, ...] | None:
         """Of the text's tokens; None unless they were asked for and came.
 

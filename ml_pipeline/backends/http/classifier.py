@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
+from ml_pipeline.backends.delta_text import message_text
 from ml_pipeline.backends.http import scores
 from ml_pipeline.backends.http.chat import PATH as CHAT_PATH
 from ml_pipeline.backends.http.client import ServerError
 from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http.schema import SchemaSupport, check_json
-from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.backends.interface import PROBE_TEXT, Classification
 from ml_pipeline.errors import BackendError
 
@@ -107,14 +107,10 @@ class Classifier:
             "model": model,
             "messages": [{"role": "user", "content": text}],
             "temperature": 0.0,
-            "max_tokens": 64 + 8 * max(map(len, labels)),
             "response_format": await self._schemas.response_format(schema),
+            "max_tokens": 64 + 8 * max(map(len, labels)) + self._schemas.thinking_tokens,
         }
-        answer = await self._requester.post(CHAT_PATH, body)
-        try:
-            content = str(answer["choices"][0]["message"]["content"])
-        except (LookupError, TypeError) as error:
-            raise HttpError("the server's answer holds no text", again=False) from error
+        content = message_text(await self._requester.post(CHAT_PATH, body))
         check_json(content, schema)
         choice = json.loads(content)["label"]
         return [0.0 if label == choice else _NO_CHOICE for label in labels]

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from ml_pipeline.backend_settings import HttpSettings
+from ml_pipeline.backends.http.dialect import Dialect, Dialects
 from ml_pipeline.backends.http.waits import retry_after
 from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, json_object
 from ml_pipeline.errors import BackendError
@@ -27,13 +28,17 @@ _PIECE_BYTES = 1 << 20
 _AGAIN = (408, 425, 429)
 _BUSY = (429, 503, 529)
 _NOT_IMPLEMENTED = 501
+_REFUSED_FIELDS = (400, 422)
 # Nothing compressed: a few bytes could become many.
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _WHERE_WORDS_ARE = ("error", "message", "detail")
 
 
 class ServerError(HttpError):
-    """A request that failed. `status` is None where no answer came; `busy` when the server has too much to do."""
+    """A request that failed. `status` is None where no answer came; `busy` when the server has too much to do.
+
+    `parameter` is the field of the request that the server says is at fault, where it names one.
+    """
 
     def __init__(
         self,
@@ -43,9 +48,11 @@ class ServerError(HttpError):
         busy: bool = False,
         status: int | None = None,
         retry_after_s: float | None = None,
+        parameter: str | None = None,
     ) -> None:
         super().__init__(message, again=again)
         self.busy = busy
+        self.parameter = parameter
         self.status = status
         self.retry_after_s = retry_after_s
 
@@ -72,6 +79,7 @@ class ApiClient:
         self._key = _key(settings, url, loopback)
         self._answer_timeout_s = settings.answer_timeout_s
         self._silence_timeout_s = settings.silence_timeout_s
+        self._dialects = Dialects(self.where, settings)
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=_HEADERS | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
@@ -91,7 +99,7 @@ class ApiClient:
 
     async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
         """One JSON object, empty where the server says nothing; raises ServerError, HttpError."""
-        async with self._response(method, path, content=json.dumps(body).encode()) as response:
+        async with self._worded(method, path, body) as response:
             raw = await _whole(response)
             # vLLM answers some requests with a bare sentence.
             is_json = "json" in response.headers.get("content-type", "")
@@ -114,7 +122,7 @@ class ApiClient:
         Raises:
             ServerError, HttpError: the server refuses, stalls or sends nonsense.
         """
-        async with self._response("POST", path, content=json.dumps(body).encode()) as response:
+        async with self._worded("POST", path, body) as response:
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 yield json_object(await _whole(response))
                 return
@@ -136,6 +144,33 @@ class ApiClient:
     def without_key(self, text: str) -> str:
         """The text without the key, in case the server repeats it."""
         return text.replace(self._key, "***") if self._key else text
+
+    def dialect(self, model: str) -> Dialect:
+        """How this model's chat requests are worded, as far as is known."""
+        return self._dialects.of(model)
+
+    @asynccontextmanager
+    async def _worded(self, method: str, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """The response to a body; that of a chat is worded as the server takes it, see `Dialect`."""
+        is_chat, model = "messages" in body, str(body.get("model"))
+        tried = [self._dialects.of(model)]
+        while True:
+            answered = False
+            asked = tried[-1].worded(body) if is_chat else body
+            try:
+                async with self._response(method, path, content=json.dumps(asked).encode()) as response:
+                    answered = True
+                    if is_chat:
+                        self._dialects.keep(model, tried[-1])
+                    yield response
+                    return
+            except ServerError as refusal:
+                if answered or not is_chat or refusal.status not in _REFUSED_FIELDS:
+                    raise
+                other = self._dialects.after(tried[-1], str(refusal), refusal.parameter, body, tried)
+                if other is None:
+                    raise
+                tried.append(other)
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
@@ -186,6 +221,7 @@ class ApiClient:
             busy=status in _BUSY,
             status=status,
             retry_after_s=retry_after(response.headers.get("retry-after"), datetime.now(UTC)),
+            parameter=_parameter(raw),
         )
 
 
@@ -199,6 +235,17 @@ def _words(raw: bytes) -> str:
         return _message(json_object(raw))
     except HttpError:
         return raw.decode("utf-8", "replace")
+
+
+def _parameter(raw: bytes) -> str | None:
+    """The field that OpenAI's errors call `param`."""
+    try:
+        answer = json_object(raw)
+    except HttpError:
+        return None
+    error = answer.get("error")
+    found = (error if isinstance(error, dict) else answer).get("param")
+    return found if isinstance(found, str) and found else None
 
 
 def _message(value: Any) -> str:

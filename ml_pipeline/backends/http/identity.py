@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
+from ml_pipeline.backends.http.chat import PATH
 from ml_pipeline.backends.http.client import ServerError
 from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http.vllm import model_names
@@ -18,6 +20,8 @@ from ml_pipeline.printable import printable
 _UNKNOWN = "unknown"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _LONGEST_WORD = 100
+# Fewer are too few for some: they answer 400 where nothing but a thought was finished.
+_TRIED_TOKENS = 16
 # Facts of the file that llama-server tells; its name and time of loading say nothing about it.
 _FILE_FACTS = ("n_params", "size", "n_vocab", "n_embd", "ftype")
 
@@ -48,7 +52,9 @@ async def identify(requester: Requester, model: str, base_model: str) -> Backend
 
     `base_sha256` is the server's own digest (Ollama). Where it tells none, it is "unknown:" and the SHA-256 of the
     model's name and of what the server tells of its file: enough to tell two names apart, no proof of the same weights.
+    The version also says what the server decides itself, whatever it is asked: the temperature of some models.
     """
+    await _try_options(requester, model)
     listed = await _facts(requester, "/v1/models")
     props = await _facts(requester, "/props")
     ollama, vllm = await _facts(requester, "/api/version"), await _facts(requester, "/version")
@@ -64,14 +70,31 @@ async def identify(requester: Requester, model: str, base_model: str) -> Backend
     ]
     version = next((word for word in words if word), None) or await _server_header(requester)
     quantisation = _dict(tag.get("details")).get("quantization_level") or meta.get("ftype") or _UNKNOWN
+    version = printable(version, _LONGEST_WORD)
+    own = requester.client.dialect(model).said
     return BackendIdentity(
         backend="http",
-        backend_version=printable(version, _LONGEST_WORD),
+        backend_version=f"{version}, {own}" if own else version,
         base_model=base_model,
         base_sha256=_digest(tag) or _unknown_digest(model, meta),
         quantisation=printable(quantisation, _LONGEST_WORD),
         chat_template_sha256=_sha256(template) if isinstance(template, str) and template else _UNKNOWN,
     )
+
+
+async def _try_options(requester: Requester, model: str) -> None:
+    """Ask a word with all that requests may say, so that what the model refuses of it is known before its answers."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello."}],
+        "max_tokens": _TRIED_TOKENS,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 1,
+    }
+    # What else is wrong with the request, or the server, the answers themselves will say.
+    with suppress(HttpError):
+        await requester.client.post(PATH, body)
 
 
 async def _facts(requester: Requester, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from ml_pipeline.backends.delta_text import DeltaText
 from ml_pipeline.backends.http.chat import PATH, log_probability
 from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http_answer import HttpError
@@ -74,7 +75,7 @@ class Prover:
         _, answer = await self._requester.post_as_it_can(PATH, [told, body])
         try:
             choice = answer["choices"][0]
-            text = str(choice["message"]["content"])
+            text = DeltaText().text_of(choice["message"])
         except (LookupError, TypeError) as error:
             raise HttpError("the server's answer holds no text", again=False) from error
         return Probe(text, _positions(choice.get("logprobs")))

@@ -7,12 +7,14 @@ import json
 import secrets
 from typing import Any
 
+from ml_pipeline.backends.delta_text import message_text
 from ml_pipeline.backends.http.chat import PATH
 from ml_pipeline.backends.http.requester import Requester
 from ml_pipeline.backends.http_answer import HttpError
 from ml_pipeline.errors import BackendError
 
-_LONGEST_PROBE = 200
+# A model that thinks first may need the second.
+_PROBE_TOKENS = (200, 4096)
 
 
 class SchemaSupport:
@@ -25,6 +27,8 @@ class SchemaSupport:
         self._asked = asyncio.Lock()
         self._form: int | None = 0 if setting == "yes" else None
         self._known = setting != "auto"
+        self.thinking_tokens = 0
+        """How many tokens more than its answer the model may need."""
 
     async def supported(self) -> bool:
         """Whether the server does it; raises HttpError when it does not answer at all."""
@@ -54,16 +58,19 @@ class SchemaSupport:
             "additionalProperties": False,
         }
         for place, form in enumerate(_forms(schema)):
-            body = {
+            body: dict[str, Any] = {
                 "model": self._model,
                 "messages": [{"role": "user", "content": "Hello."}],
-                "max_tokens": _LONGEST_PROBE,
                 "temperature": 0.0,
                 "response_format": form,
             }
-            _, answer = await self._requester.post_as_it_can(PATH, [body, _without_format(body)])
-            if _parsed(_text(answer)) == {"code": code}:
-                return place
+            for body["max_tokens"] in _PROBE_TOKENS:
+                refused, answer = await self._requester.post_as_it_can(PATH, [body, _without_format(body)])
+                if _parsed(_text(answer)) == {"code": code}:
+                    self.thinking_tokens = body["max_tokens"] - _PROBE_TOKENS[0]
+                    return place
+                if refused or not _was_cut(answer):
+                    break
         return None
 
 
@@ -127,9 +134,17 @@ def _without_format(body: dict[str, Any]) -> dict[str, Any]:
 
 def _text(answer: dict[str, Any]) -> str:
     try:
-        return str(answer["choices"][0]["message"]["content"])
-    except (LookupError, TypeError):
+        return message_text(answer)
+    except HttpError:
         return ""
+
+
+def _was_cut(answer: dict[str, Any]) -> bool:
+    """Whether the limit of its tokens ended the answer."""
+    try:
+        return bool(answer["choices"][0]["finish_reason"] == "length")
+    except (LookupError, TypeError):
+        return False
 
 
 def _parsed(text: str) -> Any:

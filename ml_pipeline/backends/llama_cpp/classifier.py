@@ -13,7 +13,6 @@ from ml_pipeline.backends.llama_cpp.log_softmax import log_softmax
 from ml_pipeline.backends.llama_cpp.memory import SequenceMemory
 from ml_pipeline.backends.llama_cpp.model import LoadedModel
 from ml_pipeline.backends.token_prefixes import Tokens, shared_prefix, split_labels
-from ml_pipeline.errors import BackendError
 
 
 @dataclass(slots=True)
@@ -102,21 +101,48 @@ class Classifier:
     def _read_tails(self, group: list[_Text], label: int) -> None:
         """Add what the second and later tokens of one label score; the sequences end as they were."""
         waiting = [(sequence, text) for sequence, text in enumerate(group) if len(text.tails[label]) > 1]
+        if any(self._memory.length(sequence) < len(text.prompt) for sequence, text in waiting):
+            # A recurrent model cannot forget a label alone: it has forgotten the text as well.
+            self._read_prompts(group)
         while waiting:
-            taken, row = [], 0
+            taken = []
             self._batch.clear()
-            while waiting and len(waiting[0][1].tails[label]) - 1 <= min(self._batch.row_room, self._batch.room):
+            while waiting and len(waiting[0][1].tails[label]) - 1 <= self._rows_left:
                 sequence, text = waiting.pop(0)
-                inner = text.tails[label][:-1]
-                self._batch.add(sequence, len(text.prompt), inner, wanted_rows=len(inner))
-                self._memory.append(sequence, inner)
-                taken.append((sequence, text))
+                self._add(sequence, text.tails[label][:-1])
+                taken.append((sequence, text, 1))
             if not taken:
-                raise BackendError(f"label {label} is longer than {self._model.output_rows} tokens. Shorten it.")
-            self._batch.decode()
-            rows = self._model.logits(self._batch.rows)
-            for sequence, text in taken:
-                for token in text.tails[label][1:]:
-                    text.scores[label] += float(log_softmax(rows[row])[token])
-                    row += 1
+                self._read_long_tail(*waiting.pop(0), label)
+                continue
+            self._score(taken, label)
+            for sequence, text, _ in taken:
                 self._memory.cut(sequence, len(text.prompt))
+
+    def _read_long_tail(self, sequence: int, text: _Text, label: int) -> None:
+        """A label with more tokens than a batch has rows of logits, in pieces."""
+        inner, most = text.tails[label][:-1], self._rows_left
+        for start in range(0, len(inner), most):
+            self._add(sequence, inner[start : start + most])
+            self._score([(sequence, text, start + 1)], label)
+            self._batch.clear()
+        self._memory.cut(sequence, len(text.prompt))
+
+    @property
+    def _rows_left(self) -> int:
+        """How many more tokens may be read whose logits are wanted."""
+        return min(self._batch.row_room, self._batch.room)
+
+    def _add(self, sequence: int, tokens: Tokens) -> None:
+        """Read these tokens next in the sequence, and have the logits after each."""
+        self._batch.add(sequence, self._memory.length(sequence), tokens, wanted_rows=len(tokens))
+        self._memory.append(sequence, tokens)
+
+    def _score(self, taken: list[tuple[int, _Text, int]], label: int) -> None:
+        """Decode the batch; add what the labels' tokens score, from the given place on, each under a row of logits."""
+        self._batch.decode()
+        rows, row = self._model.logits(self._batch.rows), 0
+        for sequence, text, place in taken:
+            read = self._memory.length(sequence) - len(text.prompt)
+            for token in text.tails[label][place : read + 1]:
+                text.scores[label] += float(log_softmax(rows[row])[token])
+                row += 1

@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import paramiko
@@ -156,11 +157,12 @@ class Connection:
                 check_host_key(
                     self.where,
                     HostKey(key.get_name(), key.asbytes()),
-                    self.route.known_hosts,
+                    self._known_hosts(hop),
                     hop.host,
                     hop.port,
                     accept_new=self.route.accept_new_host_key,
                     direct=len(self.transports) == 1,
+                    alias=hop.host_key_alias,
                 )
                 log_in(self.where, transport, hop)
             transport.set_keepalive(_KEEPALIVE_S)
@@ -177,19 +179,37 @@ class Connection:
             return self.transport.open_channel(
                 "direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), WINDOW_BYTES, PACKET_BYTES, limit_s
             )
-        plain = socket.create_connection((hop.host, hop.port), timeout=limit_s)
+        plain = _connected(hop, limit_s)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # frees a sender whose peer takes nothing any more
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self.route.timeout_s))
         return FastSocket(plain)
 
+    def _known_hosts(self, hop: Hop) -> Sequence[Path]:
+        return hop.known_hosts or (self.route.known_hosts,)
+
     def _prefer(self, transport: Any, hop: Hop) -> None:
         """Ask for a kind of host key that is known, and for the fastest cipher."""
         options = transport.get_security_options()
-        known = known_types(self.route.known_hosts, hop.host, hop.port)
+        known = known_types(self._known_hosts(hop), hop.host, hop.port, hop.host_key_alias)
         wanted = [name for kind in known for name in (_RSA_SIGNATURES if kind == "ssh-rsa" else (kind,))]
         options.key_types = _first(wanted, options.key_types)
         options.ciphers = _first(_CIPHERS_FIRST, options.ciphers)
+
+
+def _connected(hop: Hop, limit_s: float) -> socket.socket:
+    """A connection to a machine by addresses of the family that is wanted; raises OSError."""
+    family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(hop.address_family)
+    if family is None:
+        return socket.create_connection((hop.host, hop.port), timeout=limit_s)
+    addresses = socket.getaddrinfo(hop.host, hop.port, family, socket.SOCK_STREAM)
+    for place, (*_, address) in enumerate(addresses, start=1):
+        try:
+            return socket.create_connection((str(address[0]), hop.port), timeout=limit_s)
+        except OSError:
+            if place == len(addresses):
+                raise
+    raise OSError(f"{hop.host} has no address of the family {hop.address_family}")
 
 
 def reason_of(error: BaseException) -> str:

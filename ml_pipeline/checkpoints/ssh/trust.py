@@ -13,7 +13,7 @@ import hmac
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,50 +35,62 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    file: Path
     number: int
     marker: str
     patterns: tuple[str, ...]
     key: HostKey
 
 
-def known_types(known_hosts: Path, host: str, port: int) -> list[str]:
+def known_types(known_hosts: Sequence[Path], host: str, port: int, alias: str = "") -> list[str]:
     """The types of the keys that are known for a machine, so that it can be asked for one of them."""
-    name = _name(host, port)
+    name = alias.lower() or _name(host, port)
     lines = [line for line in _lines(known_hosts) if not line.marker and _matches(line, name)]
     return list(dict.fromkeys(line.key.type for line in lines))
 
 
 def check_host_key(
-    where: str, key: HostKey, known_hosts: Path, host: str, port: int, *, accept_new: bool, direct: bool = True
+    where: str,
+    key: HostKey,
+    known_hosts: Sequence[Path],
+    host: str,
+    port: int,
+    *,
+    accept_new: bool,
+    direct: bool = True,
+    alias: str = "",
 ) -> None:
     """Refuse a machine whose key is not the known one. `direct` says that this machine reaches it without a jump.
 
-    With `accept_new` the key of a machine of which none is known is recorded; a changed one never is.
+    `alias` is the name under which it is known in the files, empty for its own. With `accept_new` the key of a machine
+    of which none is known is recorded in the first file; a changed one never is.
 
     Raises:
         SourceRefusesError: the key is unknown, changed or revoked, or known_hosts cannot be read or written.
     """
-    name = _name(host, port)
+    name, first = alias.lower() or _name(host, port), known_hosts[0]
     try:
         lines = [line for line in _lines(known_hosts) if _matches(line, name)]
-        if any(line.marker == "@revoked" and line.key.blob == key.blob for line in lines):
+        revoked = [line.file for line in lines if line.marker == "@revoked" and line.key.blob == key.blob]
+        if revoked:
             raise SourceRefusesError(
-                f"{where}: the host key {key.fingerprint} of {name} is revoked in {known_hosts}. "
+                f"{where}: the host key {key.fingerprint} of {name} is revoked in {revoked[0]}. "
                 "Ask whoever runs the machine for its new key."
             )
         known = [line for line in lines if not line.marker]
         if any(line.key.blob == key.blob for line in known):
             return
         if not known and accept_new:
-            _record(known_hosts, name, key)
+            _record(first, name, key)
             return
     except OSError as error:
         raise SourceRefusesError(
-            f"{where}: {known_hosts} cannot be used: {error.strerror or error}. Mend the file or its permissions."
+            f"{where}: {error.filename or first} cannot be used: {error.strerror or error}. Mend the file or its "
+            "permissions."
         ) from error
     if known:
-        raise SourceRefusesError(_changed(where, key, known, known_hosts, name))
-    raise SourceRefusesError(_unknown(where, key, known_hosts, name, host, port, direct))
+        raise SourceRefusesError(_changed(where, key, known, name))
+    raise SourceRefusesError(_unknown(where, key, first, name, host, port, direct and not alias))
 
 
 def _unknown(where: str, key: HostKey, known_hosts: Path, name: str, host: str, port: int, direct: bool) -> str:
@@ -95,12 +107,18 @@ def _unknown(where: str, key: HostKey, known_hosts: Path, name: str, host: str, 
     )
 
 
-def _changed(where: str, key: HostKey, known: list[_Line], known_hosts: Path, name: str) -> str:
-    before = ", ".join(f"{line.key.type} {line.key.fingerprint} in line {line.number}" for line in known)
+def _changed(where: str, key: HostKey, known: list[_Line], name: str) -> str:
+    files = list(dict.fromkeys(line.file for line in known))
+    before = "; ".join(
+        f"{file} has "
+        + ", ".join(f"{one.key.type} {one.key.fingerprint} in line {one.number}" for one in known if one.file == file)
+        for file in files
+    )
+    commands = " && ".join(f"ssh-keygen -R {shlex.quote(name)} -f {shlex.quote(str(file))}" for file in files)
     return (
-        f"{where}: the host key of {name} CHANGED: the machine shows {key.type} {key.fingerprint}, {known_hosts} has "
-        f"{before}. Somebody may be listening in between. If whoever runs the machine says that its key was changed, "
-        f"run: ssh-keygen -R {shlex.quote(name)} -f {shlex.quote(str(known_hosts))}"
+        f"{where}: the host key of {name} CHANGED: the machine shows {key.type} {key.fingerprint}, {before}. Somebody "
+        "may be listening in between. If whoever runs the machine says that its key was changed, "
+        f"run: {commands}"
     )
 
 
@@ -120,9 +138,14 @@ def _name(host: str, port: int) -> str:
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
-def _lines(known_hosts: Path) -> Iterator[_Line]:
+def _lines(known_hosts: Sequence[Path]) -> Iterator[_Line]:
+    for file in known_hosts:
+        yield from _lines_of(file)
+
+
+def _lines_of(file: Path) -> Iterator[_Line]:
     try:
-        text = known_hosts.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return
     for number, line in enumerate(text.splitlines(), 1):
@@ -134,7 +157,7 @@ def _lines(known_hosts: Path) -> Iterator[_Line]:
             blob = base64.b64decode(words[2], validate=True)
         except (binascii.Error, ValueError):
             continue
-        yield _Line(number, marker, tuple(words[0].split(",")), HostKey(words[1], blob))
+        yield _Line(file, number, marker, tuple(words[0].split(",")), HostKey(words[1], blob))
 
 
 def _matches(line: _Line, name: str) -> bool:

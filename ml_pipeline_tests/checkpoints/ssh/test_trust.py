@@ -22,7 +22,7 @@ GOOD, UNKNOWN, CHANGED, REVOKED = "", "is not known", "CHANGED", "is revoked"
 def check(file: Path, host: str = "Mac.example", port: int = 22, *, accept_new: bool = False) -> str:
     """The text of the refusal, or nothing."""
     try:
-        check_host_key("source mac", KEY, file, host, port, accept_new=accept_new)
+        check_host_key("source mac", KEY, [file], host, port, accept_new=accept_new)
     except SourceUnreachableError as error:
         return str(error)
     return ""
@@ -67,7 +67,7 @@ def test_names_hashed_by_openssh_are_known(tmp_path: Path) -> None:
     assert "mac.example" not in file.read_text()
     assert check(file, port=2200) == GOOD
     assert CHANGED in check(file, port=22)
-    assert known_types(file, "mac.example", 2200) == ["ssh-ed25519"]
+    assert known_types([file], "mac.example", 2200) == ["ssh-ed25519"]
 
 
 def test_a_file_that_is_not_there_or_cannot_be_read_is_said(tmp_path: Path) -> None:

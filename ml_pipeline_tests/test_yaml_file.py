@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_pipeline.errors import SuiteError
-from ml_pipeline.suites.yaml_file import MAX_FILE_BYTES, read_yaml
+from ml_pipeline.yaml_file import MAX_FILE_BYTES, read_yaml, read_yaml_text
 
 
 def read(folder: Path, content: str | bytes) -> object:
@@ -86,6 +86,20 @@ def test_scalars_follow_the_core_schema(tmp_path: Path, written: str, read_as: o
 def test_what_is_refused_and_where(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(SuiteError, match=message):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("no", "no"), ("10:45", "10:45"), ("4", 4), ("[a, 2]", ["a", 2]), (" ", None)]
+)
+def test_a_single_value_is_read_as_a_file_is(text: str, value: object) -> None:
+    assert read_yaml_text("environment variable X", text, SuiteError) == value
+
+
+def test_what_a_single_value_may_not_be() -> None:
+    with pytest.raises(SuiteError, match=r"environment variable X:[0-9:]+ not YAML"):
+        read_yaml_text("environment variable X", "[1, 2", SuiteError)
+    with pytest.raises(SuiteError, match="environment variable X: 1 problem\n  - line 1: the key 'a' occurs twice"):
+        read_yaml_text("environment variable X", "{a: 1, a: 2}", SuiteError)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Reading a YAML file with the place of everything in it, by the rules of YAML 1.2's core schema.
+"""Reading YAML with the place of everything in it, by the rules of YAML 1.2's core schema: settings, suites, rubrics
+and values of the environment, all alike.
 
 YAML 1.1, PyYAML's default, reads `answer: no` as false, `10:45` as 645 and a date as an object. Here only true,
 false, null and plain numbers are more than text. Anchors are refused: a few of them can unfold to gigabytes.
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ml_pipeline.errors import SuiteError
+from ml_pipeline.errors import MlPipelineError, SuiteError
 
 MAX_FILE_BYTES = 2_000_000
 MAX_DEPTH = 50
@@ -55,62 +56,72 @@ class YamlFile:
         return self.lines[place]
 
 
-def read_yaml(path: Path) -> YamlFile:
-    """Read one YAML document.
+def read_yaml(path: Path, error: type[MlPipelineError] = SuiteError) -> YamlFile:
+    """Read a file of one YAML document.
 
-    Raises SuiteError with file and line for what is unreadable, too large, not UTF-8 or not YAML, for a key that
-    occurs twice, and for anchors and tags.
+    Raises:
+        MlPipelineError: as `error`, with file and line: it is unreadable, too large, not UTF-8 or not YAML, a key
+            occurs twice, or there are anchors or tags.
     """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise SuiteError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
     if len(raw) > MAX_FILE_BYTES:
-        raise SuiteError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; split it into several suites.")
+        raise error(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, which no such file needs. Split it, or shorten it.")
     try:
         text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise SuiteError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8.") from error
-    try:
-        _demand_simple(path, text)
-        root = yaml.compose(text, Loader=_CoreLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise SuiteError(f"{place}: not YAML: {error.problem or error.context}.") from error
-    except yaml.YAMLError as error:
-        raise SuiteError(f"{path}: not YAML: {error}.") from error
-    if root is None:
-        raise SuiteError(f"{path}: the file is empty.")
-    reader = _Reader(path)
-    content = reader.read(root, ())
-    if reader.problems:
-        raise SuiteError.from_problems(str(path), reader.problems)
+    except UnicodeDecodeError as failure:
+        line = raw[: failure.start].count(b"\n") + 1
+        raise error(f"{path}:{line}: not UTF-8 ({failure.reason}); save the file as UTF-8.") from failure
+    reader, content = _read(str(path), text, error)
     return YamlFile(path, content, reader.lines)
 
 
-def _demand_simple(path: Path, text: str) -> None:
+def read_yaml_text(where: str, text: str, error: type[MlPipelineError]) -> Any:
+    """A value written as YAML, such as that of an environment variable called `where`; raises as `read_yaml` does."""
+    return _read(where, text, error)[1] if text.strip() else None
+
+
+def _read(where: str, text: str, error: type[MlPipelineError]) -> tuple[_Reader, Any]:
+    try:
+        _demand_simple(where, text, error)
+        root = yaml.compose(text, Loader=_CoreLoader)
+    except yaml.MarkedYAMLError as failure:
+        mark = failure.problem_mark or failure.context_mark
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise error(f"{place}: not YAML: {failure.problem or failure.context}.") from failure
+    except yaml.YAMLError as failure:
+        raise error(f"{where}: not YAML: {failure}.") from failure
+    if root is None:
+        raise error(f"{where}: the file is empty.")
+    reader = _Reader()
+    content = reader.read(root, ())
+    if reader.problems:
+        raise error.from_problems(where, reader.problems)
+    return reader, content
+
+
+def _demand_simple(where: str, text: str, error: type[MlPipelineError]) -> None:
     """Refuse aliases and deep nesting before anything recursive sees them."""
     depth = 0
     for event in yaml.parse(text, Loader=_Base):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            raise SuiteError(f"{path}:{line}: YAML aliases (*{event.anchor}) are not taken; write the value out.")
+            raise error(f"{where}:{line}: YAML aliases (*{event.anchor}) are not taken; write the value out.")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise SuiteError(f"{path}:{line}: nested deeper than {MAX_DEPTH} levels, which no suite needs.")
+            raise error(f"{where}:{line}: nested deeper than {MAX_DEPTH} levels, which no such file needs.")
 
 
 class _Reader:
     """Turns YAML nodes into plain Python, and remembers where each stood."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self) -> None:
         self.lines: dict[tuple[str | int, ...], int] = {}
         self.problems: list[str] = []
 
