@@ -81,8 +81,8 @@ class KernelTrial:
         usual ones nothing is found out: whoever loads the model next hears why.
 
         Raises:
-            BackendError: it crashes in every way; the message names the signal, the build, and what was tried.
-            StoreError: the folder of records cannot be written to.
+            BackendError: it crashes in every way; the message names the signal, the build, and what was tried. Or the
+                trial itself was told to end.
         """
         circumstances = {**self.depends_on, "build": self.build, "cpu": this_cpu(), "usual": asdict(usual)}
         if (found := records.get(circumstances)) and (kept := _from_record(found, usual)):
@@ -90,12 +90,14 @@ class KernelTrial:
         failed: list[tuple[Kernels, Death | str]] = []
         for kernels in usual.safer():
             reason = try_out(kernels)
+            if isinstance(reason, Death) and reason.was_ordered:
+                raise BackendError(f"{self.model}: the trial of {self.program} {reason}, from outside. Start again.")
             if isinstance(reason, str) and not failed:
                 return ProvenKernels(usual, usual.reductions(usual))
             if reason is None:
                 proven = self._explained(kernels, usual, failed)
-                # What the system ended for want of memory may work tomorrow.
-                if not any(isinstance(why, Death) and why.looks_like_memory for _, why in failed):
+                # What failed for want of memory or time may work tomorrow.
+                if not any(isinstance(why, Death) and why.may_pass for _, why in failed):
                     records.keep(circumstances, asdict(proven))
                 return proven
             failed.append((kernels, reason))

@@ -19,7 +19,6 @@ def try_out(model: str, settings: MlxSettings, records: Path | None) -> None:
 
     Raises:
         BackendError: the child dies; the message names the signal, the build and what to do.
-        StoreError: the folder cannot be written to.
     """
     try:
         build = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlx", "mlx-lm"))
@@ -35,6 +34,8 @@ def try_out(model: str, settings: MlxSettings, records: Path | None) -> None:
         # It fails here as it does there: loading it says so with the usual words.
         return
     if isinstance(answer, Death):
+        if answer.was_ordered:
+            raise BackendError(f"{model}: the trial of mlx {answer}, from outside. Start again.")
         said = "".join(f"\n    {line}" for line in answer.last_lines) or " nothing"
         remedy = (
             "The system ends processes so when memory runs out: take a smaller model, or close what else needs memory."
