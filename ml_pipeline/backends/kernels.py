@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ml_pipeline.backends.trials import Death, TrialRecords, this_cpu
+from ml_pipeline.backends.trials import Death, TrialRecords, this_cpu, this_system
 from ml_pipeline.errors import BackendError
 
 
@@ -64,7 +64,7 @@ class ProvenKernels:
 @dataclass(frozen=True, slots=True)
 class KernelTrial:
     """What is tried out: `program` runs `model`. `build` names its version and place, `ways_out` says what a user can
-    do where it always crashes, and `depends_on` is all that decides which kernels run, this CPU apart."""
+    do where it always crashes, and `depends_on` is all that decides which kernels run, this machine apart."""
 
     program: str
     model: str
@@ -85,6 +85,7 @@ class KernelTrial:
                 trial itself was told to end.
         """
         circumstances = {**self.depends_on, "build": self.build, "cpu": this_cpu(), "usual": asdict(usual)}
+        circumstances["system"] = this_system()
         if (found := records.get(circumstances)) and (kept := _from_record(found, usual)):
             return kept
         failed: list[tuple[Kernels, Death | str]] = []

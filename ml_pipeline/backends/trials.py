@@ -27,6 +27,8 @@ from ml_pipeline.printable import printable
 
 _log = logging.getLogger(__name__)
 
+_CPU_INFO, _NVIDIA_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+_SYSCTL = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
 _LAST_LINES = 6
 _ORDERS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
@@ -200,14 +202,32 @@ class TrialRecords:
 def this_cpu() -> str:
     """The processor by name and by what it can do, as far as the system tells: other kernels run on another one."""
     try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+        text = _CPU_INFO.read_text(errors="replace").partition("\n\n")[0]
     except OSError:
-        return f"{platform.machine()} {platform.processor()}"
+        return _cpu_of_a_mac() or f"{platform.machine()} {platform.processor()}"
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     facts = {name.strip(): value.strip() for name, value in fields.items()}
     features = facts.get("flags") or facts.get("Features") or ""
     name = facts.get("model name") or facts.get("CPU part") or platform.machine()
     return f"{name}, {hashlib.sha256(features.encode()).hexdigest()[:12]}"
+
+
+def this_system() -> str:
+    """The system and the driver of an Nvidia GPU, by version: with either, what a GPU is given to do changes."""
+    try:
+        driver = _NVIDIA_DRIVER.read_text(errors="replace").partition("\n")[0]
+    except OSError:
+        driver = "no Nvidia driver"
+    return f"{platform.system()} {platform.release()}, {driver}"
+
+
+def _cpu_of_a_mac() -> str:
+    """As "Apple M3 Max"; "" where there is no such program."""
+    try:
+        named = subprocess.run(_SYSCTL, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    except OSError:
+        return ""
+    return printable(named.stdout.strip())
 
 
 def files_hash(folder: Path) -> str:

@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import platform
 import signal
 import stat
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from ml_pipeline.backend_settings import MlxSettings
+from ml_pipeline.backends import trials as trials_module
 from ml_pipeline.backends.kernels import Kernels
 from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights, trial
 from ml_pipeline.backends.llama_server import LlamaServerBackend
@@ -256,6 +258,25 @@ def test_a_finding_that_cannot_be_kept_lasts_as_long_as_the_process(
 
 def full(_path: Path, _data: bytes) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_record_of_another_machine_is_not_used(
+    gguf: Path, tmp_path: Path, trials: Path, crashes: Crashes, closing: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved with the project's folder to another Mac, or there before a new driver of the GPU."""
+    crashes.when("False", signal.SIGSEGV)
+    sysctl, driver = tmp_path / "sysctl", tmp_path / "nvidia"
+    monkeypatch.setattr(trials_module, "_CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(trials_module, "_SYSCTL", (str(sysctl), "-n", "machdep.cpu.brand_string"))
+    monkeypatch.setattr(trials_module, "_NVIDIA_DRIVER", driver)
+    assert trials_module.this_cpu().startswith(platform.machine())
+    for number, (cpu, version) in enumerate([("M1", "550.1"), ("M1", "550.1"), ("M3 Max", "550.1"), ("M1", "560.2")]):
+        sysctl.write_text(f'#!/bin/sh\n[ "$*" = "-n machdep.cpu.brand_string" ] && echo "Apple {cpu}"\n')
+        sysctl.chmod(0o700)
+        driver.write_text(f"NVRM version: {version}\nGCC version: 12\n")
+        assert trials_module.this_cpu() == f"Apple {cpu}"
+        closing.append(backend_of(gguf, trials))
+        assert crashes.children == [1, 1, 2, 3][number]
 
 
 @pytest.mark.parametrize("python", ["", "/nowhere/python"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline.backend_settings import MlxSettings
-from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, run_trial, this_cpu
+from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, run_trial, this_cpu, this_system
 from ml_pipeline.errors import BackendError
 
 _READS = "ml_pipeline.backends.mlx.trial_read"
@@ -25,7 +25,8 @@ def try_out(model: str, settings: MlxSettings, records: Path | None) -> None:
     except importlib.metadata.PackageNotFoundError:
         # Importing it says what is missing.
         return
-    kept, depends_on = TrialRecords(records), {"build": build, "cpu": this_cpu(), "model": _stamp(model)}
+    depends_on = {"build": build, "cpu": this_cpu(), "system": this_system(), "model": _stamp(model)}
+    kept = TrialRecords(records)
     if kept.get(depends_on) is not None:
         return
     try:
