@@ -58,7 +58,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_pipeline needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12 ...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)  # one without pip was cut short
 	@echo "Installing into $(VENV): a few minutes.$(if $(findstring llama_cpp_python,$(wildcard $(WHEELS)/*.whl)),, llama-cpp-python is built from source unless pip finds a wheel for it, 4 to 8 minutes more (README.md, \"Installing\").)"
 	@$(INSTALL) '.[$(subst $(space),$(comma),$(strip $(EXTRAS)))]'
 	@echo "Installed."

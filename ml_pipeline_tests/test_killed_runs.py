@@ -103,8 +103,7 @@ def test_a_native_crash_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest
     project = make_project(tmp_path / "project")
     project.configure(judge={"backend": "none"})
     iterations = sample_iterations(RUN)[:3]
-    for iteration in iterations:
-        project.add(RUN, iteration)
+    files = [project.add(RUN, iteration) for iteration in iterations]
     keys = [f"mac.smollm2-135m-{RUN}@{iteration}" for iteration in iterations]
     folder = tmp_path / "crashing"
     folder.mkdir()
@@ -135,12 +134,23 @@ def test_a_native_crash_costs_one_checkpoint(tmp_path: Path, monkeypatch: pytest
     status = project.run("status")
     assert sentence in " ".join(status.stdout.split())
     crashes.stop()
-    assert project.run("score").returncode == 1
+    planned = project.run("score", "--dry-run", "--limit", "1")
+    assert planned.returncode == 0, planned.stderr
+    assert "4 checkpoints, 0 to score, 1 left out after a crash" in planned.stdout
+    assert f"  {keys[1]}  (left out after a crash)" in planned.stdout
+    again = project.run("score")
+    assert again.returncode == 1
+    assert "Nothing new to score" not in again.stdout
     named = project.run("score", "--filter", keys[1])
     assert named.returncode == 0, named.stderr
     assert scored(project) == {"base.smollm2-135m@0", *keys}
+    # Training overwrites it: that is another checkpoint than the one at which the process crashed.
+    os.utime(files[1], (time.time() - 600,) * 2)
+    overwritten = project.run("score", "--dry-run")
+    assert f"  {keys[1]}  (changed)" in overwritten.stdout
     last = project.run("score")
     assert last.returncode == 0, last.stderr
+    assert "1 to score" in last.stdout
 
 
 def newest_metadata(asset: str, key: str) -> dict[str, str]:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from ml_pipeline.assets.metadata import markdown_table
+from ml_pipeline.assets.retries import crashes_before
 from ml_pipeline.assets.specs import MODEL_POOL, RESPONSE_JUDGEMENTS_SPEC, RESPONSE_SCORES_SPEC
+from ml_pipeline.automation.native_crashes import UnderWay, crash_notes
 from ml_pipeline.automation.partitions import RESPONSE_FILE_PARTITIONS
 from ml_pipeline.automation.run_locks import run_lock
-from ml_pipeline.errors import MlPipelineError, SettingsError
+from ml_pipeline.errors import MlPipelineError, NativeCrashError, SettingsError
 from ml_pipeline.reports.response_files import averages
 from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.responses.judging import judges_of_files
@@ -64,13 +66,25 @@ def response_judgements(
         )
     store = duckdb_io_manager.store()
     scorer = ResponseScorer(settings, pipeline.suites(), store)
-    with run_lock(settings.run_locks_path, context.run.run_id), backend.judges(settings, context.log.info) as judges:
-        yield from _each_file(
-            context,
-            RESPONSE_JUDGEMENTS_SPEC.key,
-            store.duckdb,
-            lambda key: scorer.judge(key, judges.present(None)),
-        )
+    locks, run = settings.run_locks_path, context.run
+    with (
+        run_lock(locks, run.run_id),
+        crash_notes(locks, run.run_id) as notes,
+        backend.judges(settings, context.log.info) as judges,
+    ):
+        crashes = crashes_before(context.instance, run, locks)
+
+        def judge(key: str) -> ScoredFile:
+            for crash in crashes:
+                if crash.is_of(key):
+                    raise NativeCrashError(crash.why)
+            notes.under_way(UnderWay(key))
+            try:
+                return scorer.judge(key, judges.present(None))
+            finally:
+                notes.under_way(None)
+
+        yield from _each_file(context, RESPONSE_JUDGEMENTS_SPEC.key, store.duckdb, judge)
 
 
 def _each_file(

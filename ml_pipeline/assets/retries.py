@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import dagster as dg
+
+from ml_pipeline.automation.run_locks import RecordedCrash, record_crashes, recorded_crash
 
 
 def runs_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[str]:
@@ -30,3 +33,10 @@ def finished_before(instance: dg.DagsterInstance, run: dg.DagsterRun, assets: Co
             if event is not None and event.asset_key in assets and event.partition is not None:
                 recorded[event.partition] += 1
     return {partition for partition, count in recorded.items() if count >= len(assets)}
+
+
+def crashes_before(instance: dg.DagsterInstance, run: dg.DagsterRun, locks: Path) -> list[RecordedCrash]:
+    """At what the processes of the runs that this run repeats were ended by a signal; `locks` is their folder."""
+    record_crashes(locks, instance)
+    found = (recorded_crash(instance.get_run_by_id(run_id)) for run_id in runs_before(instance, run))
+    return [crash for crash in found if crash is not None]

@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from ml_pipeline.assets.checkpoint_checks import CheckpointChecks
 from ml_pipeline.assets.metadata import report_link, stage_metadata
-from ml_pipeline.assets.retries import finished_before, runs_before
+from ml_pipeline.assets.retries import crashes_before, finished_before
 from ml_pipeline.assets.specs import POINT_ASSETS
 from ml_pipeline.assets.standing import position_in_run, standing_metadata
-from ml_pipeline.automation.native_crashes import CrashNotes
-from ml_pipeline.automation.run_locks import record_crashes, recorded_crash
+from ml_pipeline.automation.native_crashes import CrashNotes, UnderWay
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import (
@@ -108,15 +107,15 @@ class ScoringRun:
 
     def _without_crashed(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         """The checkpoints, without those at which a run that this one repeats was ended by a signal: these fail."""
-        instance = self._context.instance
-        record_crashes(self._settings.run_locks_path, instance)
-        crashed: dict[str, str] = {}
-        for run_id in runs_before(instance, self._context.run):
-            crashed |= recorded_crash(instance.get_run_by_id(run_id))
+        crashes = crashes_before(self._context.instance, self._context.run, self._settings.run_locks_path)
+        left = []
         for checkpoint in checkpoints:
-            if checkpoint.key in crashed:
-                self._fail(checkpoint.key, NativeCrashError(crashed[checkpoint.key]), checkpoint)
-        return [checkpoint for checkpoint in checkpoints if checkpoint.key not in crashed]
+            why = next((crash.why for crash in crashes if crash.is_of(checkpoint.key, checkpoint.version)), None)
+            if why is None:
+                left.append(checkpoint)
+            else:
+                self._fail(checkpoint.key, NativeCrashError(why), checkpoint)
+        return left
 
     def _places(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Placement]:
         """Where each checkpoint is scored, by key; those whose base model is not configured fail."""
@@ -156,7 +155,7 @@ class ScoringRun:
     def _score_one(self, evaluator: Evaluator, checkpoint: Checkpoint, number: str) -> Iterator[Event]:
         facts: dict[str, object] = {}
         made = 0
-        self._crash_notes.under_way(checkpoint.key)
+        self._crash_notes.under_way(UnderWay(checkpoint.key, checkpoint.version))
         try:
             for result in evaluator.evaluate(checkpoint, self._stages):
                 receipts = self._store.write_partition(checkpoint.key, result.tables) if result.tables else []

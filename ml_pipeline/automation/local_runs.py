@@ -185,7 +185,8 @@ def publish(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
 
 def failure_reasons(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
     """Why checkpoints failed in a run, by key."""
-    reasons = recorded_crash(instance.get_run_by_id(run_id))
+    crash = recorded_crash(instance.get_run_by_id(run_id))
+    reasons = {} if crash is None else {crash.work.key: crash.why}
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = record.dagster_event
         data = event.step_failure_data.user_failure_data if event else None

@@ -11,17 +11,30 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
-from ml_pipeline.automation.native_crashes import crash_of, crashed_runs, forget_crash
+from ml_pipeline.automation.native_crashes import UnderWay, crash_of, crashed_runs, forget_crash, work_of
 
 _GOING_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _CRASHED_TAG, _DETAILS_TAG = "ml_pipeline/native_crash", "ml_pipeline/native_crash_details"
 _CRASHED_RUNS = 50
 _OURS: set[Path] = set()
 """The locks that this process holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCrash:
+    """A crash of the process of a run: at what, and in a sentence how."""
+
+    work: UnderWay
+    why: str
+
+    def is_of(self, key: str, version: str = "") -> bool:
+        """Whether it was at this checkpoint or file, in this version: one that was overwritten since is another."""
+        return self.work == UnderWay(key, version)
 
 
 @contextmanager
@@ -71,26 +84,27 @@ def record_crashes(folder: Path, instance: dg.DagsterInstance) -> None:
         crash, run = crash_of(folder, run_id), instance.get_run_by_id(run_id)
         if crash is not None and run is not None:
             instance.report_engine_event(str(crash), run)
-            details = json.dumps({"checkpoint": crash.checkpoint, "why": str(crash)})
+            work = crash.work or UnderWay("")
+            details = json.dumps({"checkpoint": work.key, "version": work.version, "why": str(crash)})
             instance.add_run_tags(run_id, {_CRASHED_TAG: "yes", _DETAILS_TAG: details})
         forget_crash(folder, run_id)
         (folder / f"{run_id}.lock").unlink(missing_ok=True)
 
 
-def recorded_crash(run: dg.DagsterRun | None) -> dict[str, str]:
-    """Why the checkpoint failed at which the process of this run crashed, by its key; empty where it did not."""
+def recorded_crash(run: dg.DagsterRun | None) -> RecordedCrash | None:
+    """How the process of this run crashed, and at what; None where it did not, or was at nothing in particular."""
     if run is None or _DETAILS_TAG not in run.tags:
-        return {}
+        return None
     details = json.loads(run.tags[_DETAILS_TAG])
-    return {} if details["checkpoint"] is None else {details["checkpoint"]: details["why"]}
+    if not details["checkpoint"]:
+        return None
+    return RecordedCrash(UnderWay(details["checkpoint"], details.get("version", "")), details["why"])
 
 
-def crashed_checkpoints(instance: dg.DagsterInstance) -> dict[str, str]:
-    """The checkpoints at which the process of a run crashed, and how, by key; the newest crash of each counts."""
-    crashed: dict[str, str] = {}
-    for run in instance.get_runs(dg.RunsFilter(tags={_CRASHED_TAG: "yes"}), limit=_CRASHED_RUNS):
-        crashed = {**recorded_crash(run), **crashed}
-    return crashed
+def recorded_crashes(instance: dg.DagsterInstance) -> list[RecordedCrash]:
+    """The crashes of the processes of runs, newest first."""
+    runs = instance.get_runs(dg.RunsFilter(tags={_CRASHED_TAG: "yes"}), limit=_CRASHED_RUNS)
+    return [crash for crash in map(recorded_crash, runs) if crash is not None]
 
 
 def run_that_holds(pool: str, instance: dg.DagsterInstance) -> str | None:
@@ -101,7 +115,15 @@ def run_that_holds(pool: str, instance: dg.DagsterInstance) -> str | None:
 def how_it_ended(folder: Path, run_id: str) -> str:
     """What the record of a run whose process is gone says."""
     crash = crash_of(folder, run_id)
-    how = "ended without a word" if crash is None else f"was ended by {crash.signal}"
+    if crash is not None:
+        how = f"was ended by {crash.signal}"
+    elif work := work_of(folder, run_id):
+        how = (
+            f"ended without a word {work}. It may have been killed (SIGKILL), as the system does when memory runs out, "
+            "or the machine was switched off"
+        )
+    else:
+        how = "ended without a word"
     return f"The process of this run {how}. Finished checkpoints are kept."
 
 

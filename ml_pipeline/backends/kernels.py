@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ml_pipeline.backends.trials import Death, TrialRecords, this_cpu
+from ml_pipeline.backends.trials import Death, TrialRecords, this_cpu, this_system
 from ml_pipeline.errors import BackendError
 
 
@@ -64,7 +64,7 @@ class ProvenKernels:
 @dataclass(frozen=True, slots=True)
 class KernelTrial:
     """What is tried out: `program` runs `model`. `build` names its version and place, `ways_out` says what a user can
-    do where it always crashes, and `depends_on` is all that decides which kernels run, this CPU apart."""
+    do where it always crashes, and `depends_on` is all that decides which kernels run, this machine apart."""
 
     program: str
     model: str
@@ -81,21 +81,24 @@ class KernelTrial:
         usual ones nothing is found out: whoever loads the model next hears why.
 
         Raises:
-            BackendError: it crashes in every way; the message names the signal, the build, and what was tried.
-            StoreError: the folder of records cannot be written to.
+            BackendError: it crashes in every way; the message names the signal, the build, and what was tried. Or the
+                trial itself was told to end.
         """
         circumstances = {**self.depends_on, "build": self.build, "cpu": this_cpu(), "usual": asdict(usual)}
+        circumstances["system"] = this_system()
         if (found := records.get(circumstances)) and (kept := _from_record(found, usual)):
             return kept
         failed: list[tuple[Kernels, Death | str]] = []
         for kernels in usual.safer():
             reason = try_out(kernels)
+            if isinstance(reason, Death) and reason.was_ordered:
+                raise BackendError(f"{self.model}: the trial of {self.program} {reason}, from outside. Start again.")
             if isinstance(reason, str) and not failed:
                 return ProvenKernels(usual, usual.reductions(usual))
             if reason is None:
                 proven = self._explained(kernels, usual, failed)
-                # What the system ended for want of memory may work tomorrow.
-                if not any(isinstance(why, Death) and why.looks_like_memory for _, why in failed):
+                # What failed for want of memory or time may work tomorrow.
+                if not any(isinstance(why, Death) and why.may_pass for _, why in failed):
                     records.keep(circumstances, asdict(proven))
                 return proven
             failed.append((kernels, reason))

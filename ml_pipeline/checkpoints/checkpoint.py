@@ -41,6 +41,11 @@ class Checkpoint:
         return run_id(self.run)
 
     @property
+    def version(self) -> str:
+        """What changes when training writes the checkpoint again."""
+        return f"{self.size_bytes} {self.mtime_ns}"
+
+    @property
     def is_base(self) -> bool:
         """Whether this stands for the bare base model."""
         return self.source == BASE_SOURCE

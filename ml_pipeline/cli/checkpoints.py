@@ -60,7 +60,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
     from ml_pipeline.automation import local_runs
     from ml_pipeline.automation.local_logs import read_logs
     from ml_pipeline.automation.publishing import is_published
-    from ml_pipeline.automation.run_locks import crashed_checkpoints
+    from ml_pipeline.automation.run_locks import recorded_crashes
     from ml_pipeline.checkpoints.catalogue import Catalogue
     from ml_pipeline.progress import RichProgress, listening
     from ml_pipeline.resources import suites_of
@@ -78,18 +78,21 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
         states = local_runs.mark_imported(states, candidates, settings)
         chosen = [c for c in candidates if force or states[c.key] not in ("scored", "scoring", "imported")]
         # One that ended a process is not allowed to end the next one, unless somebody asks for it.
-        crashed = {} if force or pattern != "*" else crashed_checkpoints(instance)
-        left_out = {c.key: crashed[c.key] for c in chosen if c.key in crashed}
+        crashes = [] if force or pattern != "*" else recorded_crashes(instance)
+        left_out = {c.key: crash.why for crash in reversed(crashes) for c in chosen if crash.is_of(c.key, c.version)}
         chosen = [c for c in chosen if c.key not in left_out][:limit]
         imported = sum(state == local_runs.State.IMPORTED for state in states.values())
         known = f" ({imported} known by imported scores)" if imported else ""
         counts = f"{len(candidates)} checkpoints{known}, {len(chosen)} to score"
+        counts += f", {len(left_out)} left out after a crash" if left_out else ""
         if not candidates:
             raise SettingsError(_nothing_found(settings, pattern))
         console.print(counts, highlight=False)
         if dry_run:
             for checkpoint in chosen:
                 console.print(f"  {checkpoint.key}  ({states[checkpoint.key]})", highlight=False)
+            for key in left_out:
+                console.print(f"  {key}  (left out after a crash)", highlight=False)
             return
         suites = suites_of(settings)
         outcome = local_runs.Outcome()
@@ -104,7 +107,7 @@ def score(pattern: str, force: bool, limit: int | None, dry_run: bool) -> None:
                 local_runs.publish(definitions(), instance)
             print_scores(settings)
             print_cut_bases(settings, suites)
-            if not chosen:
+            if not chosen and not left_out:
                 console.print("Nothing new to score.")
             console.print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
     for key, reason in {**left_out, **outcome.failures}.items():

@@ -16,8 +16,10 @@ import pytest
 from ml_pipeline.assets.response_scores import response_judgements, response_scores
 from ml_pipeline.assets.specs import response_files
 from ml_pipeline.automation.jobs import judge_responses_job, score_responses_job
+from ml_pipeline.automation.native_crashes import UnderWay, crashed_runs, work_of
 from ml_pipeline.automation.response_file_sensor import build_response_file_sensor
 from ml_pipeline.resources import PipelineResource, build_resources
+from ml_pipeline.responses.scorer import ResponseScorer
 from ml_pipeline.settings_file import load_settings
 from ml_pipeline.stores.duckdb import DuckDBStore
 from ml_pipeline_tests.servers import free_port
@@ -154,3 +156,46 @@ def test_a_judge_that_is_away_fails_its_own_run_only(lab: Lab) -> None:
     reason = failure.step_failure_data.user_failure_data
     assert reason is not None
     assert "127.0.0.1" in str(reason.metadata["a"].value)
+
+
+def test_a_crash_at_judging_is_written_down_and_a_repeated_run_leaves_the_file_out(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.configure(
+        base_models={"big": {"backend": "box"}},
+        backends={"box": {"type": "http", "url": f"http://127.0.0.1:{free_port()}", "attempts": 1, "model": "big"}},
+        judge={"backend": "big"},
+    )
+    locks = load_settings(lab.root / "pipeline.yaml", environ={}).run_locks_path
+    lab.put("a.jsonl", response(1, best_answer="4"))
+    _, request = lab.tick()
+    at_work: list[UnderWay | None] = []
+    judge = ResponseScorer.judge
+
+    def judging(self: ResponseScorer, key: str, judges: Any) -> Any:
+        (run_id,) = crashed_runs(locks)
+        at_work.append(work_of(locks, run_id))
+        return judge(self, key, judges)
+
+    monkeypatch.setattr(ResponseScorer, "judge", judging)
+    first = lab.execute(request)
+    assert at_work == [UnderWay("a")]
+    assert crashed_runs(locks) == []
+    # What the process leaves when a native library crashes in it; see test_native_crashes.py.
+    (locks / f"{first.run_id}.fault").write_text("Fatal Python error: Segmentation fault\n")
+    (locks / f"{first.run_id}.checkpoint").write_text(json.dumps(["a", ""]))
+    create = lab.instance.create_run_for_job
+    monkeypatch.setattr(
+        lab.instance,
+        "create_run_for_job",
+        lambda **options: create(**options, parent_run_id=first.run_id, root_run_id=first.run_id),
+    )
+    repeated = lab.execute(request)
+    assert len(at_work) == 1
+    (failure,) = [event for event in repeated.all_events if event.is_step_failure]
+    reason = failure.step_failure_data.user_failure_data
+    assert reason is not None
+    assert (
+        f"the process of run {first.run_id} was ended by SIGSEGV (Segmentation fault) while it judged a. A native "
+        "library crashed. When the run is repeated by itself, this file is left out."
+    ) in str(reason.metadata["a"].value)

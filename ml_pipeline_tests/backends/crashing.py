@@ -48,6 +48,9 @@ if rule := os.environ.get("CRASH_WHEN"):
     llama_cpp.llama_model_load_from_file, llama_cpp.llama_init_from_model = loading, making
     llama_cpp.llama_decode, llama_cpp.llama_model_quantize = decoding, quantising
 
+if module := os.environ.get("CRASH_IMPORT"):
+    __import__(module)
+
 if place := os.environ.get("CRASH_AT_ADAPTER"):
     import llama_cpp
 
@@ -92,6 +95,10 @@ class Crashes:
     def in_mlx(self) -> None:
         """Have mlx abort the process at its first computation."""
         self._monkeypatch.setenv("CRASH_MLX", "1")
+
+    def importing(self, module: str) -> None:
+        """Have the children import this module before all else."""
+        self._monkeypatch.setenv("CRASH_IMPORT", module)
 
     def at_adapter(self, place: int) -> None:
         """Crash whenever that adapter is loaded which was the one at this place, from 0, of all that ever were."""

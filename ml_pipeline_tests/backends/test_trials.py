@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
 import json
+import os
+import platform
 import signal
 import stat
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +18,9 @@ from typing import Any
 import pytest
 
 from ml_pipeline.backend_settings import MlxSettings
+from ml_pipeline.backends import trials as trials_module
 from ml_pipeline.backends.kernels import Kernels
-from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights
+from ml_pipeline.backends.llama_cpp import LlamaCppBackend, decoded_weights, trial
 from ml_pipeline.backends.llama_server import LlamaServerBackend
 from ml_pipeline.backends.mlx import MlxBackend
 from ml_pipeline.backends.trials import exit_words
@@ -164,7 +171,9 @@ def test_where_nothing_works_the_error_says_what_was_tried_and_what_to_do(
         f"  - {EXTRA}, {FLASH}, with 2 of 4 threads: ",
         f"  - {EXTRA}, {FLASH}, with 1 of 4 threads: ",
     ]
-    assert 'CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install' in lines[-1]
+    version = importlib.metadata.version("llama-cpp-python")
+    assert f'CMAKE_ARGS="-DGGML_NATIVE=OFF" {sys.executable} -m pip install' in lines[-1]
+    assert f" --no-binary llama-cpp-python llama-cpp-python=={version})" in lines[-1]
     assert "another backend" in lines[-1]
     assert not trials.exists(), "a crash for good is not kept: the next run tries again"
 
@@ -197,6 +206,115 @@ def test_a_damaged_record_is_made_again(gguf: Path, trials: Path, crashes: Crash
         closing.append(backend_of(gguf, trials))
         assert crashes.children == before + 2
         assert closing[-1].remarks == closing[0].remarks
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_trial_that_is_told_to_end_says_nothing_of_the_library(
+    gguf: Path, trials: Path, crashes: Crashes, number: signal.Signals
+) -> None:
+    """As `ml-pipeline dev` does when it ends, and Ctrl-C."""
+    crashes.when("extra_buffers", number)
+    with pytest.raises(BackendError, match=rf"the trial of llama\.cpp was ended by {number.name} .*, from outside"):
+        backend_of(gguf, trials)
+    assert crashes.children == 1
+    assert not trials.exists()
+
+
+def test_a_trial_that_hangs_is_ended_and_forgotten(
+    gguf: Path, trials: Path, crashes: Crashes, closing: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_LEAST_LIMIT_S", 6.0)
+    crashes.when("extra_buffers", signal.SIGSTOP)
+    began = time.monotonic()
+    closing.append(backend_of(gguf, trials))
+    assert 6 < time.monotonic() - began < 60
+    (remark,) = closing[0].remarks
+    assert "it did not end within 6" in remark
+    assert not trials.exists(), "the machine may have been busy"
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "full"])
+def test_a_finding_that_cannot_be_kept_lasts_as_long_as_the_process(
+    gguf: Path,
+    tmp_path: Path,
+    crashes: Crashes,
+    closing: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    obstacle: str,
+) -> None:
+    folder = tmp_path / "in the way" / "trials"
+    if obstacle == "a file":
+        folder.parent.write_text("not a folder")
+    else:
+        monkeypatch.setattr(Path, "write_bytes", full)
+    crashes.when("extra_buffers", signal.SIGSEGV)
+    for _ in range(2):
+        closing.append(backend_of(gguf, folder))
+        assert crashes.children == 2
+        assert "without repacked weights" in closing[-1].remarks[0]
+    assert caplog.text.count("found out cannot be kept") == 1
+
+
+def full(_path: Path, _data: bytes) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_record_of_another_machine_is_not_used(
+    gguf: Path, tmp_path: Path, trials: Path, crashes: Crashes, closing: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved with the project's folder to another Mac, or there before a new driver of the GPU."""
+    crashes.when("False", signal.SIGSEGV)
+    sysctl, driver = tmp_path / "sysctl", tmp_path / "nvidia"
+    monkeypatch.setattr(trials_module, "_CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(trials_module, "_SYSCTL", (str(sysctl), "-n", "machdep.cpu.brand_string"))
+    monkeypatch.setattr(trials_module, "_NVIDIA_DRIVER", driver)
+    assert trials_module.this_cpu().startswith(platform.machine())
+    for number, (cpu, version) in enumerate([("M1", "550.1"), ("M1", "550.1"), ("M3 Max", "550.1"), ("M1", "560.2")]):
+        sysctl.write_text(f'#!/bin/sh\n[ "$*" = "-n machdep.cpu.brand_string" ] && echo "Apple {cpu}"\n')
+        sysctl.chmod(0o700)
+        driver.write_text(f"NVRM version: {version}\nGCC version: 12\n")
+        assert trials_module.this_cpu() == f"Apple {cpu}"
+        closing.append(backend_of(gguf, trials))
+        assert crashes.children == [1, 1, 2, 3][number]
+
+
+@pytest.mark.parametrize("python", ["", "/nowhere/python"])
+def test_without_a_child_process_the_usual_kernels_are_used(
+    gguf: Path, trials: Path, crashes: Crashes, closing: list[Any], monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
+    closing.append(backend_of(gguf, trials))
+    assert (closing[0].remarks, crashes.children, trials.exists()) == ((), 0, False)
+    assert answer(closing[0], ask("tell", max_tokens=4)).error is None
+
+
+def test_much_that_a_child_writes_and_odd_paths_are_no_problem(
+    gguf: Path,
+    tmp_path: Path,
+    trials: Path,
+    crashes: Crashes,
+    closing: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Megabytes that are no text, on both streams; and a file whose name is not UTF-8."""
+    folder = tmp_path / "talkative"
+    folder.mkdir()
+    (folder / "talk.py").write_text(
+        "import os, sys\n"
+        'if "trial_decode" in " ".join(sys.orig_argv):\n'
+        '    os.write(1, b"{\\"answer\\": 5}\\n[1]\\n\\xff\\n")\n'
+        "    for stream in (1, 2):\n"
+        '        for _ in range(64): os.write(stream, b"\\xff\\x00x" * 30_000)\n'
+    )
+    crashes.importing("talk")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], "", "no such folder", str(folder)]))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a b \xc3\xa4 \xff.gguf"))
+    odd.symlink_to(gguf)
+    crashes.when("extra_buffers and n_tokens == 1", signal.SIGSEGV)
+    closing.append(backend_of(odd, trials))
+    assert "while decoding one token" in closing[0].remarks[0]
+    assert answer(closing[0], ask("tell", max_tokens=4)).error is None
 
 
 def test_a_library_that_crashes_at_decoding_weights_says_so(smollm2: Path, tmp_path: Path, crashes: Crashes) -> None:

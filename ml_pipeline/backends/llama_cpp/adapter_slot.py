@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ class AdapterSlot:
     def _add(self, adapter: AdapterFile) -> None:
         lib, model = self._model.lib, self._model
         forget_log()
-        native = lib.llama_adapter_lora_init(model.pointer, str(adapter.path).encode())
+        native = lib.llama_adapter_lora_init(model.pointer, os.fsencode(adapter.path))
         if not native:
             raise AdapterError(
                 f"{adapter.path}: llama.cpp cannot load this adapter for {model.path.name}: {last_log_lines()}. "

@@ -58,7 +58,6 @@ class LlamaCppBackend(BatchedBackend[Job]):
 
     Raises:
         BackendError: the model cannot be loaded, or llama.cpp crashes with it; the message says why.
-        StoreError: the folder `trials` cannot be written to.
     """
 
     adapter_form: AdapterForm = "gguf"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import shutil
 from math import prod
 from pathlib import Path
@@ -70,6 +71,8 @@ def _write(gguf: Path, copy: Path) -> None:
     except TrialError as error:
         raise BackendError(str(error)) from error
     if isinstance(answer, Death):
+        if answer.was_ordered:
+            raise BackendError(f"{gguf}: llama.cpp {answer}, from outside. Start again.")
         said = "".join(f"\n    {line}" for line in answer.last_lines) or " nothing"
         raise BackendError(
             f"{gguf}: llama.cpp {answer}. Set weights: stored for this backend in pipeline.yaml. Its last lines:{said}"
@@ -88,7 +91,7 @@ def write_decoded(gguf: Path, copy: Path) -> None:
     params.allow_requantize = True
     params.ftype = library.LLAMA_FTYPE_MOSTLY_F16
     forget_log()
-    if library.llama_model_quantize(str(gguf).encode(), str(copy).encode(), ctypes.byref(params)) != 0:
+    if library.llama_model_quantize(os.fsencode(gguf), os.fsencode(copy), ctypes.byref(params)) != 0:
         raise BackendError(
             f"{gguf}: llama.cpp cannot write its weights out in 16 bits: {last_log_lines()}. "
             "Set weights: stored for this backend in pipeline.yaml, or fetch the file again if it is damaged."

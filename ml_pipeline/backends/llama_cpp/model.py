@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +80,7 @@ class LoadedModel:
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = self.kernels.extra_buffers
         forget_log()
-        pointer = self.lib.llama_model_load_from_file(str(weights).encode(), params)
+        pointer = self.lib.llama_model_load_from_file(os.fsencode(weights), params)
         if not pointer:
             raise BackendError(
                 f"{weights}: llama.cpp cannot load this base model: {last_log_lines()}. "

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shlex
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,6 @@ _DECODES = "ml_pipeline.backends.llama_cpp.trial_decode"
 _CONTEXT_TOKENS = 128
 _LEAST_LIMIT_S = 120.0
 _SLOWEST_LOAD_BYTES_A_S = 10e6
-WAYS_OUT = (
-    "Install another build of llama-cpp-python: a prebuilt one, or one without this CPU's own instructions "
-    '(CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall --no-cache-dir --no-deps --no-binary '
-    "llama-cpp-python llama-cpp-python). Or set weights: f16, or another backend, in pipeline.yaml."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,7 @@ class ModelShape:
 def proven_kernels(shape: ModelShape, usual: Kernels, records: Path | None) -> ProvenKernels:
     """The usual kernels, or the first of the safer ones with which a child decodes; kept in the folder `records`.
 
-    Without a folder what was found out lasts as long as the process. Raises BackendError, StoreError: see
-    `KernelTrial.proven`.
+    Without a folder what was found out lasts as long as the process. Raises BackendError: see `KernelTrial.proven`.
     """
     # What chooses kernels or libraries by the environment, as GGML_CPU_... and LLAMA_CPP_LIB_PATH do.
     environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(("GGML_", "LLAMA_"))}
@@ -55,7 +51,7 @@ def proven_kernels(shape: ModelShape, usual: Kernels, records: Path | None) -> P
         program="llama.cpp",
         model=str(shape.gguf),
         build=build_name(),
-        ways_out=WAYS_OUT,
+        ways_out=ways_out(),
         depends_on={
             "library": files_hash(_library_folder()),
             "environment": environment,
@@ -67,9 +63,23 @@ def proven_kernels(shape: ModelShape, usual: Kernels, records: Path | None) -> P
     return trial.proven(usual, TrialRecords(records), lambda kernels: _try_out(shape, kernels))
 
 
+def ways_out() -> str:
+    """What a user can do where llama.cpp crashes; the command installs the same version, into this environment."""
+    return (
+        "Install another build of llama-cpp-python: a prebuilt one, or one without this CPU's own instructions "
+        f'(CMAKE_ARGS="-DGGML_NATIVE=OFF" {shlex.quote(sys.executable)} -m pip install --force-reinstall '
+        f"--no-cache-dir --no-deps --no-binary llama-cpp-python llama-cpp-python=={_version()}). "
+        "Or set weights: f16, or another backend, in pipeline.yaml."
+    )
+
+
 def build_name() -> str:
     """This build of the library: the package's version, and where its files lie."""
-    return f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')} in {_library_folder()}"
+    return f"llama-cpp-python {_version()} in {_library_folder()}"
+
+
+def _version() -> str:
+    return importlib.metadata.version("llama-cpp-python")
 
 
 def _library_folder() -> Path:

@@ -45,7 +45,6 @@ class MlxBackend(BatchedBackend["Job"]):
     Raises:
         BackendError: the model cannot be loaded, mlx-lm is not installed, or it crashes in the child process that tries
             it out first; the message says why.
-        StoreError: what was found out cannot be kept in the folder `trials`.
     """
 
     adapter_form: AdapterForm = "mlx"

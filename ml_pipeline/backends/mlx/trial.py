@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline.backend_settings import MlxSettings
-from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, run_trial, this_cpu
+from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, run_trial, this_cpu, this_system
 from ml_pipeline.errors import BackendError
 
 _READS = "ml_pipeline.backends.mlx.trial_read"
@@ -19,14 +19,14 @@ def try_out(model: str, settings: MlxSettings, records: Path | None) -> None:
 
     Raises:
         BackendError: the child dies; the message names the signal, the build and what to do.
-        StoreError: the folder cannot be written to.
     """
     try:
         build = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mlx", "mlx-lm"))
     except importlib.metadata.PackageNotFoundError:
         # Importing it says what is missing.
         return
-    kept, depends_on = TrialRecords(records), {"build": build, "cpu": this_cpu(), "model": _stamp(model)}
+    depends_on = {"build": build, "cpu": this_cpu(), "system": this_system(), "model": _stamp(model)}
+    kept = TrialRecords(records)
     if kept.get(depends_on) is not None:
         return
     try:
@@ -35,6 +35,8 @@ def try_out(model: str, settings: MlxSettings, records: Path | None) -> None:
         # It fails here as it does there: loading it says so with the usual words.
         return
     if isinstance(answer, Death):
+        if answer.was_ordered:
+            raise BackendError(f"{model}: the trial of mlx {answer}, from outside. Start again.")
         said = "".join(f"\n    {line}" for line in answer.last_lines) or " nothing"
         remedy = (
             "The system ends processes so when memory runs out: take a smaller model, or close what else needs memory."
