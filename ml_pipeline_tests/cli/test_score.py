@@ -13,6 +13,7 @@ import pytest
 
 from ml_pipeline.automation.local_runs import project_instance
 from ml_pipeline.checkpoints.catalogue import Catalogue
+from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline_tests.cli.lab import Lab
 from ml_pipeline_tests.cli.test_status import add
 
@@ -39,6 +40,7 @@ def test_a_crash_leaves_out_one_version_of_one_checkpoint(tmp_path: Path, monkey
         add(folder, iteration)
     monkeypatch.chdir(lab.root)
     (checkpoint,) = Catalogue(lab.settings).find([CRASHED]).values()
+    assert isinstance(checkpoint, Checkpoint)
     locks = lab.settings.run_locks_path
     locks.mkdir(parents=True)
     with project_instance(lab.settings) as instance:
