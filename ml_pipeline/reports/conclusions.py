@@ -2,8 +2,8 @@
 
 Each statement has an error that is known, and simulations in the tests that hold it:
 
-- better, worse: all comparisons that stand together (those of a run's checkpoints with their base) are wrong in at
-  most 5% of runs of equal checkpoints. Test and printed interval agree.
+- better, worse: all comparisons that stand together (those of a run's checkpoints with their base, on all suites that
+  have accuracies) are wrong in at most 5% of runs of equal checkpoints. Test and printed interval agree.
 - best and near best: the truly best checkpoint is among them in at least 95% of runs.
 - in trouble, falling, peaked: a run of equal checkpoints is called so in at most 5% of runs, over all its suites and
   signs together, and however often it is looked at while it grows.
