@@ -109,13 +109,11 @@ class Point:
         return (self.unsound or 0.0) >= NOTABLE_SHARE
 
     def share(self, metric: str) -> Share | None:
-        """A share of answers or probes that show a sign, as counts of probes: several answers to one probe may be
-        copies of each other. None when there is none."""
+        """A share of answers or probes that show a sign, as counts of probes; None when there is none."""
         found = self.overall(metric)
         if found is None or not found.count:
             return None
-        probes = max(1, found.count // self.samples)
-        return Share(round(found.value * probes), probes, found.low, found.high)
+        return Share.of_probes(found.value, found.count, self.samples, found.low, found.high)
 
     def mean_against(self, reference: Point, metric: str, tests: int = 1) -> MeanComparison | None:
         """A figure of `means` against the reference's, one of so many such comparisons; None with fewer than two probes
@@ -462,13 +460,10 @@ def scored_points(scores: Scores) -> list[Point]:
 
 
 def _unfinished(cut: Iterable[str], figures: Mapping[str, Mapping[str, Estimate]]) -> Probes:
-    """The probes whose answers the token limit cut before their end: none where most of what it cut goes round in
-    circles, for which no limit would be enough."""
+    """The probes whose answers the token limit cut before their end; none where most of what it cut has none."""
     shares = {name: figures.get(f"{name}_share", {}).get(OVERALL) for name in ("truncated", "looping", "repetitive")}
     value = {name: 0.0 if found is None else found.value for name, found in shares.items()}
-    if 2 * max(value["looping"], value["repetitive"]) > value["truncated"]:
-        return frozenset()
-    return frozenset(cut)
+    return frozenset() if conclusions.mostly_endless(**value) else frozenset(cut)
 
 
 def _share(passed: Sequence[bool]) -> bool | Fraction:
