@@ -62,15 +62,21 @@ class CheckpointChecks:
             return [unscored_check(ANSWERS_ARE_SCORED, key, rows, "passed", checks.unscored)]
         if result.stage == "degeneration":
             rows = result.tables["degeneration"]
-            return degeneration_checks(
-                key, rows, self._base_rows("degeneration", checkpoint) or [], checks, self._position(checkpoint)
-            )
+            base_rows, position = self._base_rows("degeneration", checkpoint) or [], self._position(checkpoint)
+            return degeneration_checks(key, rows, base_rows, checks, position, self._samples(key))
         if result.stage == "checkpoint_scores":
             results, base = self._stored_rows("probe_results", key), self._base_rows("probe_results", checkpoint)
             return [regression_check(key, results, base, checks.regression, self._position(checkpoint))]
         if result.stage == "judgements":
             return [unscored_check(ANSWERS_ARE_JUDGED, key, result.tables["judgements"], "score", checks.unscored)]
         return []
+
+    def _samples(self, key: str) -> dict[str, int]:
+        """How often each suite asked each probe."""
+        asked: dict[str, int] = {}
+        for row in self._stored_rows("responses", key):
+            asked[row["suite"]] = max(row["sample"], asked.get(row["suite"], 1))
+        return asked
 
     def _base_rows(self, table: str, checkpoint: Checkpoint) -> list[Row] | None:
         """The base's rows; None for the base itself, which is compared with nothing."""

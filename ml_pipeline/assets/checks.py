@@ -62,13 +62,21 @@ def adapter_not_applied(key: str, settings: AdapterCheck) -> dg.AssetCheckEvalua
 
 
 def degeneration_checks(
-    key: str, rows: Sequence[Row], base_rows: Sequence[Row], settings: ChecksSettings, position: int = 1
+    key: str,
+    rows: Sequence[Row],
+    base_rows: Sequence[Row],
+    settings: ChecksSettings,
+    position: int = 1,
+    samples: Mapping[str, int] | None = None,
 ) -> list[dg.AssetCheckEvaluation]:
     """Judge the rows of `degeneration` of one checkpoint beside those of its base (none where it was not scored; rows
-    of another protocol do not count). It is the `position`-th of its run, from 1, for whose growth is allowed."""
+    of another protocol do not count). It is the `position`-th of its run, from 1, for whose growth is allowed;
+    `samples` says by suite how often each probe was asked, once where it says nothing."""
+    asked = samples or {}
+    others = SIGNALS.keys() - {_CUT}
     return [
-        _signs(ANSWERS_ARE_WHOLE, key, rows, base_rows, settings.truncation, {_CUT}, position),
-        _signs(ANSWERS_ARE_SOUND, key, rows, base_rows, settings.degeneration, SIGNALS.keys() - {_CUT}, position),
+        _signs(ANSWERS_ARE_WHOLE, key, rows, base_rows, settings.truncation, {_CUT}, position, asked),
+        _signs(ANSWERS_ARE_SOUND, key, rows, base_rows, settings.degeneration, others, position, asked),
     ]
 
 
@@ -164,6 +172,7 @@ def _signs(
     settings: AnswersCheck,
     signals: Collection[str],
     position: int,
+    samples: Mapping[str, int],
 ) -> dg.AssetCheckEvaluation:
     base = {(row["protocol_id"], row["signal"]): row for row in base_rows}
     suites = max(1, len({(row["suite"], row["protocol_id"]) for row in rows}))
@@ -171,8 +180,8 @@ def _signs(
     for row in rows:
         if row["signal"] not in signals:
             continue
-        before = base.get((row["protocol_id"], row["signal"]), {})
-        if more_broken(_share(before), _share(row) or _NONE, position, suites, least=settings.share):
+        before, asked = base.get((row["protocol_id"], row["signal"]), {}), samples.get(row["suite"], 1)
+        if more_broken(_share(before, asked), _share(row, asked) or _NONE, position, suites, least=settings.share):
             notable.append(f"{row['suite']}: {percent(row['share'])} {SIGNALS[row['signal']]}{_in_base(before)}")
         shown = {name: row[name] for name in ("suite", "signal", "hits", "answers", "share", "share_low", "share_high")}
         table.append({**shown, "share_in_base": before.get("share")})
@@ -180,8 +189,10 @@ def _signs(
     return evaluation(spec, key, settings.severity, not notable, description, signs=table)
 
 
-def _share(row: Row) -> Share | None:
-    return Share(row["hits"], row["answers"], row["share_low"], row["share_high"]) if row else None
+def _share(row: Row, samples: int) -> Share | None:
+    if not row or row["share"] is None:
+        return None
+    return Share.of_probes(row["share"], row["answers"], samples, row["share_low"], row["share_high"])
 
 
 def _in_base(row: Row) -> str:

@@ -17,11 +17,11 @@ from ml_pipeline.reports.comparison import Comparison
 from ml_pipeline.reports.conclusions import LIMIT_DECIDES
 from ml_pipeline.reports.runs import Point, RunCurve, run_curves
 from ml_pipeline.reports.scores import EVALUATION_KEY, Scores
-from ml_pipeline.reports.wording import gain, limit_words, percent_interval
+from ml_pipeline.reports.wording import gain, limit_words, partly, percent_interval
 from ml_pipeline.scoring.statistics import OVERALL
 from ml_pipeline.settings import BASE_SOURCE
 from ml_pipeline.stores.duckdb import DuckDBStore
-from ml_pipeline.stores.tables import CHECKPOINT_SCORES, PROBE_RESULTS
+from ml_pipeline.stores.tables import CHECKPOINT_SCORES, DEGENERATION, PROBE_RESULTS, RESPONSES
 
 Metadata = dict[str, dg.MetadataValue[Any]]
 _SHOWN_PROBES = 8
@@ -61,7 +61,7 @@ def position_in_run(store: DuckDBStore, checkpoint: Checkpoint) -> int:
 
 
 def _scores_around(store: DuckDBStore, checkpoint: Checkpoint) -> Scores:
-    """The overall accuracies of the checkpoint's run and base, and the results of it, its base and its predecessor."""
+    """The overall accuracies of the checkpoint's run and base, and the answers of it, its base and its predecessor."""
     base = partition_key(BASE_SOURCE, checkpoint.base_model, 0)
     of_run = "source = ? AND run = ?"
     names = [checkpoint.source, checkpoint.run]
@@ -73,10 +73,10 @@ def _scores_around(store: DuckDBStore, checkpoint: Checkpoint) -> Scores:
         "ORDER BY iteration DESC LIMIT 1",
         [*names, checkpoint.iteration],
     )
-    keys = [checkpoint.key, base, *before["partition_key"].to_pylist()]
-    return Scores.from_tables(
-        {CHECKPOINT_SCORES.name: overall, PROBE_RESULTS.name: store.read(PROBE_RESULTS.name, list(dict.fromkeys(keys)))}
-    )
+    keys = list(dict.fromkeys([checkpoint.key, base, *before["partition_key"].to_pylist()]))
+    # With the answers, of which the token limit may have cut some.
+    tables = store.read_together([PROBE_RESULTS.name, RESPONSES.name, DEGENERATION.name], keys)
+    return Scores.from_tables({CHECKPOINT_SCORES.name: overall, **tables})
 
 
 def _of_suite(curve: RunCurve, point: Point, scores: Scores) -> Metadata:
@@ -88,7 +88,7 @@ def _of_suite(curve: RunCurve, point: Point, scores: Scores) -> Metadata:
         ("previous", f"iteration {point.previous.iteration}" if point.previous else "", point.vs_previous),
     ):
         if comparison is not None:
-            shown[f"{suite}_against_{name}"] = f"{_difference(comparison)} against {what}"
+            shown[f"{suite}_against_{name}"] = f"{_difference(comparison, what)} against {what}"
             shown[f"{suite}_delta_{name}"] = comparison.delta
     if curve.base is not None and point is not curve.base:
         shown[f"{suite}_lost_against_base"] = _lost(curve.base, point, scores.probe_results)
@@ -96,9 +96,11 @@ def _of_suite(curve: RunCurve, point: Point, scores: Scores) -> Metadata:
     return metadata if len(curve.points) < 2 else {**metadata, f"{suite}_curve": curve_plot(curve)}
 
 
-def _difference(found: Comparison) -> str:
+def _difference(found: Comparison, what: str) -> str:
     if found.verdict == LIMIT_DECIDES:
-        return f"the token limit decides: {limit_words(found)},"
+        return f"the token limit decides: {limit_words(found, what)},"
+    if found.limit is not None:
+        return f"{found.verdict}: {gain(found)}{partly(found, what)},"
     return f"{found.verdict}: {gain(found)} on {found.paired} probes,"
 
 

@@ -26,6 +26,7 @@ from ml_pipeline.reports.wording import (
     NONE,
     UNSOUND_NOTE,
     difference,
+    limit_words,
     marked,
     mean_difference,
     mean_name,
@@ -108,6 +109,8 @@ def _suite(suite: SuitePair, options: ConsoleOptions, *, answers: bool) -> Itera
         yield terminal_text(f"Not scored alike, so that more than the adapter differs: {told}.", options, "yellow")
     if suite.categories:
         yield _categories(suite, options)
+    if suite.overall is not None and suite.overall.limit is not None:
+        yield terminal_text(f"The token limit: {limit_words(suite.overall, 'A')}.", options, "yellow")
     if suite.means:
         table = table_of(["mean", "A", "B", "B - A", "probes"], options, right="probes", folded="mean")
         for mean in suite.means:

@@ -34,6 +34,7 @@ from ml_pipeline.reports.wording import (
     marked,
     mean_difference,
     mean_name,
+    partly,
     percent_interval,
 )
 from ml_pipeline.scoring.degeneration import SIGNALS
@@ -91,15 +92,20 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
         yield _accuracies(page, suite, options)
     if (found := _against(page, suite)) is not None:
         told = f"{found.verdict} than" if found.verdict in VERDICT_STYLES else "no clear difference from"
-        words = f"{told[0].upper()}{told[1:]} {_other(page)}: {gain(found)}."
+        words = f"{told[0].upper()}{told[1:]} {_other(page)}: {gain(found)}{partly(found, _other(page))}."
         if found.verdict == LIMIT_DECIDES:
-            words = f"The token limit decides the difference from {_other(page)}: {limit_words(found)}."
+            words = f"The token limit decides the difference from {_other(page)}: {limit_words(found, _other(page))}."
         yield terminal_text(f"\n{words}", options, VERDICT_STYLES.get(found.verdict, ""))
     if pair is not None and pair.differs:
         told = ", ".join(pair.differs)
         yield terminal_text(f"Not scored alike, so that more than the adapter differs: {told}.", options, "yellow")
     if (previous := point.previous) is not None and point.vs_previous is not None:
-        yield terminal_text(f"Since @{previous.iteration}: {gain(point.vs_previous)}.", options)
+        before = f"@{previous.iteration}"
+        since = f"{gain(point.vs_previous)}{partly(point.vs_previous, before)}"
+        if point.vs_previous.verdict == LIMIT_DECIDES:
+            before = f"@{previous.iteration}"
+        since = f"the token limit decides: {limit_words(point.vs_previous, before)}"
+        yield terminal_text(f"Since {before}: {since}.", options)
     yield Text("")
     yield _means(suite, options)
     if point.is_unsound:
@@ -146,7 +152,10 @@ def _accuracies(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions)
         bar = interval_bar(estimate, ascii_only=options.ascii_only)
         cells = [category, percent_interval(estimate), right, bar]
         if against:
-            cells.append(difference(against[category].comparison) if category in against else NONE)
+            # Over all categories the figures are those of the sentence below, which allow for the whole run.
+            found = _against(page, suite) if category == OVERALL else None
+            found = found or (against[category].comparison if category in against else None)
+            cells.append(difference(found))
         add_row(table, cells, options, "bold" if category == OVERALL else "")
     return table
 
@@ -195,8 +204,8 @@ def _provenance(page: CheckpointPage, options: ConsoleOptions) -> Iterator[Rende
         values = list(dict.fromkeys(lines[name] for lines in told if name in lines))
         add_row(table, [name, printable("; ".join(values), 400)], options, "dim")
     yield table
-    hint = "p against the base and the one before allows for all checkpoints of the run. --answers shows every answer, "
-    hint += "--answers PROBE those to one probe."
+    hint = "p against the base and the one before allows for all checkpoints and suites of the run. --answers shows "
+    hint += "every answer, --answers PROBE those to one probe."
     yield terminal_text(f"\n{hint}", options, "dim")
 
 

@@ -30,8 +30,8 @@ def top(run: str | None, suite: str | None, most: int, as_json: bool) -> None:
         scores = load_scores(store, keys)
         if suite is not None:
             check_suite(scores, suite)
-            scores = scores.only(suite=suite)
-        curves = run_curves(scores)
+        # Chosen after they were made: what is said of a run allows for all its suites, whichever are shown.
+        curves = [curve for curve in run_curves(scores) if suite in (None, curve.suite)]
         ranked = rankings(curves, each_run=run is None)
         own = {(curve.source, curve.run) for curve in curves}
         failures = [one for one in current_failures(scores) if run is None or (one.source, one.run) in own]

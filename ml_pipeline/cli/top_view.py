@@ -40,9 +40,9 @@ _ITERATIONS = 2
 _SIGNS = {"better": "▲", "worse": "▼"}
 _LEGEND = (
     "accuracy with its 95% interval; vs base, vs prev: points on the same probes; p: McNemar's exact test against the "
-    "base; p and the interval beside it allow for all checkpoints of the run; unclear: p is 0.05 or more; limit: the "
-    "token limit decides; ▲ ▼: clearly better or worse than the checkpoint before; =: tied; the highest of many looks "
-    "better than it is."
+    "base; p and the interval beside it allow for all checkpoints and suites of the run; unclear: p is 0.05 or more; "
+    "limit: the token limit decides; ▲ ▼: clearly better or worse than the checkpoint before; =: tied; the highest of "
+    "a run looks better than it is, by about as many points as `luck`, and its interval allows for the choice."
 )
 
 
@@ -94,16 +94,26 @@ def _block(ranking: Ranking, most: int, options: ConsoleOptions) -> Iterator[Ren
 
 def _ranked(ranking: Ranking, standings: Sequence[Standing], options: ConsoleOptions) -> RenderableType:
     runs = len({standing.curve for standing in ranking.standings}) > 1 or ranking.each_run
-    columns = ["#", *(["run"] if runs else []), "iter", "accuracy", "vs base", "p", "verdict", "vs prev"]
-    table = table_of(columns, options, right="#|iter|p", folded="run|iter")
+    luck = ["luck"] if ranking.each_run else []
+    columns = ["#", *(["run"] if runs else []), "iter", "accuracy", *luck, "vs base", "p", "verdict", "vs prev"]
+    table = table_of(columns, options, right="#|iter|luck|p", folded="run|iter")
     for standing in standings:
         point = standing.points[0]
         place = NONE if standing.rank is None else f"{standing.rank}{'=' if standing.tied else ''}"
         cells: list[str | Text] = [place]
         if runs:
             cells.append(standing.curve.name)
-        cells += [_iterations(standing.points), percent_interval(point.accuracy), difference(point.vs_base)]
-        cells += [p_cell(point.vs_base), verdict_cell(verdict_of(standing.curve, point), options), _step(point)]
+        cells.append(_iterations(standing.points))
+        if luck:
+            cells += [percent_interval(standing.curve.shown_accuracy(point)), _luck(standing)]
+        else:
+            cells.append(percent_interval(point.accuracy))
+        cells += [
+            difference(point.vs_base),
+            p_cell(point.vs_base),
+            verdict_cell(verdict_of(standing.curve, point), options),
+            _step(point),
+        ]
         add_row(table, cells, options)
     return table
 
@@ -128,6 +138,10 @@ def _judged(standings: Sequence[Standing], options: ConsoleOptions) -> Renderabl
 def _iterations(tied: Sequence[Point]) -> str:
     shown = ", ".join(str(point.iteration) for point in tied[:_ITERATIONS])
     return shown if len(tied) <= _ITERATIONS else f"{tied[0].iteration} +{len(tied) - 1}"
+
+
+def _luck(standing: Standing) -> str:
+    return NONE if standing.curve.luck is None else f"{100 * standing.curve.luck:.0f}"
 
 
 def _step(point: Point) -> str:

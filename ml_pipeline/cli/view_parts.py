@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_pipeline.reports.comparison import Comparison
+from ml_pipeline.reports.conclusions import LIMIT_DECIDES
 from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.terminal import terminal_text
 from ml_pipeline.reports.wording import NONE, p_value, signed
@@ -47,8 +48,9 @@ def heading(words: str, options: ConsoleOptions) -> Text:
 
 
 def p_cell(comparison: Comparison | None) -> str:
-    """The p value that allows for the other comparisons, without its name: '0.012', '<0.001'."""
-    if comparison is None:
+    """The p value that allows for the other comparisons, without its name: '0.012', '<0.001'; none where the token
+    limit decides, which no test sees."""
+    if comparison is None or comparison.verdict == LIMIT_DECIDES:
         return NONE
     return p_value(comparison.p_adjusted).replace("\u00a0", "").removeprefix("p").removeprefix("=")
 

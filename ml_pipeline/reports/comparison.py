@@ -148,18 +148,25 @@ class RunComparison:
     `delta` is the mean difference of the shares passed (-1..1), `p_value` the exact two-sided test of
     `scoring.exchange`: without a difference the base's answers are as likely any checkpoint's. It sees what every
     checkpoint shares and no single one can prove on few probes; it says nothing about which of them is best.
-    `decided_by_limit`: the token limit cut the two sides so differently that nothing can be said.
+    `p_adjusted` allows for the `tests` suites of which this is one (Bonferroni). `decided_by_limit`: the token limit
+    cut the two sides so differently that nothing can be said.
     """
 
     paired: int
     delta: float
     p_value: float
+    tests: int = 1
     decided_by_limit: bool = False
+
+    @property
+    def p_adjusted(self) -> float:
+        """The p value that allows for the run's other suites."""
+        return min(1.0, self.tests * self.p_value)
 
     @property
     def verdict(self) -> Verdict:
         """What the test says at the 5% level."""
-        return verdict_of(self.p_value, self.delta, decided_by_limit=self.decided_by_limit)
+        return verdict_of(self.p_adjusted, self.delta, decided_by_limit=self.decided_by_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,8 @@ def compare(
 
 
 def adjusted(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
-    """The comparisons of one run's checkpoints, each with the p value that allows for all of them."""
+    """The comparisons of one run's checkpoints, each with the p value that allows for all of them, and for as many more
+    as their `tests` count."""
     known = [one for one in comparisons if one is not None]
     # Of comparisons that are counted but not at hand nothing is known: as if they showed no difference at all.
     others = max((one.tests for one in known), default=0) - len(known)
@@ -222,31 +230,32 @@ def compare_run(
     reference: Passes,
     candidates: Sequence[Passes],
     *,
+    tests: int = 1,
     cut: tuple[Probes, Sequence[Probes]] = (NO_PROBES, ()),
 ) -> RunComparison | None:
     """Compare the passes of several checkpoints at once; None when no probe was scored for all.
 
-    `cut` are the probes whose answers the token limit cut, of the reference and of each candidate: where it cut them
-    differently, the verdict rests on the probes that all finished.
+    It is the comparison on one of `tests` suites. `cut` are the probes whose answers the token limit cut, of the
+    reference and of each candidate: where it cut them differently, the verdict rests on the probes that all finished.
     """
     shared = reference.keys() & set.intersection(*(set(candidate) for candidate in candidates)) if candidates else None
     if not shared:
         return None
-    found = _run_compared(reference, candidates, sorted(shared))
+    found = _run_compared(reference, candidates, sorted(shared), tests)
     shares = len(cut[0] & shared) / len(shared), sum(len(c & shared) for c in cut[1]) / (len(shared) * len(candidates))
     if not limit_may_decide(found.delta, *shares):
         return found
     finished = sorted(shared.difference(cut[0], *cut[1]))
-    rest = _run_compared(reference, candidates, finished) if finished else None
+    rest = _run_compared(reference, candidates, finished, tests) if finished else None
     if rest is not None and (rest.verdict != NO_DIFFERENCE or found.verdict == NO_DIFFERENCE):
         return rest
     return replace(found, decided_by_limit=True)
 
 
-def _run_compared(reference: Passes, candidates: Sequence[Passes], probes: Sequence[str]) -> RunComparison:
+def _run_compared(reference: Passes, candidates: Sequence[Passes], probes: Sequence[str], tests: int) -> RunComparison:
     values, unit = _whole_numbers([reference, *candidates], probes)
     delta = float((values[1:].mean(axis=0) - values[0]).mean()) / unit
-    return RunComparison(len(probes), delta, exchange_test(values[0], values[1:]).two_sided)
+    return RunComparison(len(probes), delta, exchange_test(values[0], values[1:]).two_sided, tests)
 
 
 def compare_means(

@@ -2,8 +2,8 @@
 
 Each statement has an error that is known, and simulations in the tests that hold it:
 
-- better, worse: all comparisons that stand together (those of a run's checkpoints with their base) are wrong in at
-  most 5% of runs of equal checkpoints. Test and printed interval agree.
+- better, worse: all comparisons that stand together (those of a run's checkpoints with their base, on all suites that
+  have accuracies) are wrong in at most 5% of runs of equal checkpoints. Test and printed interval agree.
 - best and near best: the truly best checkpoint is among them in at least 95% of runs.
 - in trouble, falling, peaked: a run of equal checkpoints is called so in at most 5% of runs, over all its suites and
   signs together, and however often it is looked at while it grows.
@@ -90,6 +90,12 @@ def limit_may_decide(delta: float, cut_reference: float, cut_candidate: float) -
     return favour * delta > 0 and abs(favour) >= _CUT_EXPLAINS * abs(delta)
 
 
+def mostly_endless(truncated: float, looping: float, repetitive: float) -> bool:
+    """Whether most of the answers that the token limit cut (shares, or counts) go round in circles: for these no limit
+    would be enough, so that it decides nothing."""
+    return 2 * max(looping, repetitive) > truncated
+
+
 def ranks(values: Sequence[float | None]) -> list[tuple[int | None, bool]]:
     """The rank of each value, 1 the highest, and whether another is equal; equal ones share a rank. None has none."""
     known = [value for value in values if value is not None]
@@ -124,6 +130,13 @@ class Share:
     answers: int
     low: float | None
     high: float | None
+
+    @classmethod
+    def of_probes(cls, value: float, answers: int, samples: int, low: float | None, high: float | None) -> Share:
+        """A share of answers as counts of probes, each of which was asked so often: several answers to one probe may be
+        copies of each other."""
+        probes = max(1, answers // max(1, samples))
+        return cls(round(value * probes), probes, low, high)
 
     @property
     def value(self) -> float:

@@ -66,13 +66,13 @@ def leaderboard(scores: Scores) -> pd.DataFrame:
     several `best`, and has none where all are worse than the base, without a right answer or broken. `near_best` marks
     others that may be the truly best one as well: in 95% of runs it is one of those and the best. `best_luck` is by how
     much the best accuracy probably lies above its truth, being the highest of several, `best_low` and `best_high` its
-    interval that allows for that. `delta`, its interval (Bonett and Price), `better`, `worse` and `p_value` (McNemar's
-    exact test) compare with the base of the same `protocol_id` on the `paired` probes that both have a score for;
-    without such a base they are empty. `p_adjusted` (Holm) and the interval (Bonferroni) allow for the number of
-    checkpoints, and the verdict follows both; `detectable` is the smallest difference that so many probes find 4 times
-    in 5. Where the token limit cut very different shares of the answers, these are `base_cut` and `cut`, and `delta`
-    and verdict rest on the probes that both finished. `beyond_*` ask the same of other templates than the `templates`
-    of the suite.
+    interval that allows for that. `delta`, its interval (the test turned round), `better`, `worse` and `p_value`
+    (McNemar's exact test) compare with the base of the same `protocol_id` on the `paired` probes that both have a score
+    for; without such a base they are empty. `p_adjusted` (Holm) and the interval (Bonferroni) allow for the number of
+    checkpoints over all suites of the run, and the verdict follows both; `detectable` is the smallest difference that
+    so many probes find 4 times in 5. Where the token limit cut very different shares of the answers, these are
+    `base_cut` and `cut`, and `delta` and verdict rest on the probes that both finished. `beyond_*` ask the same of
+    other templates than the `templates` of the suite.
     `previous_*` compare with the checkpoint before, `lek_*` and `judge_*` the mean of that figure with the base's
     (paired bootstrap). A checkpoint with no scored probe has no rank. A base has one row of its own, without rank and
     with the verdict 'base'.

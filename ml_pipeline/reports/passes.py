@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
 from ml_pipeline.reports.comparison import Passes
+from ml_pipeline.reports.conclusions import mostly_endless
 from ml_pipeline.scoring.degeneration import Answer, signals_of
 
-_ENDLESS = frozenset({"looping", "repetitive"})
+_OF_THE_LIMIT = ("truncated", "looping", "repetitive")
 
 
 def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Passes]:
@@ -26,12 +27,18 @@ def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, 
 
 
 def cut_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], frozenset[str]]:
-    """The probes of which the token limit cut an answer of one checkpoint before its end, by suite and protocol id: an
-    answer that goes round in circles has none."""
+    """The probes of which the token limit cut an answer of one checkpoint before its end, by suite and protocol id;
+    none where most of what it cut goes round in circles."""
     cut: dict[tuple[str, str], set[str]] = defaultdict(set)
+    signs: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in results:
-        if row["finish_reason"] == "length" and not _ENDLESS & signals_of(
-            Answer("", row["response"], "length", row["probe_id"])
-        ):
-            cut[row["suite"], row["protocol_id"]].add(row["probe_id"])
-    return {name: frozenset(probes) for name, probes in cut.items()}
+        name, probe = (row["suite"], row["protocol_id"]), row["probe_id"]
+        signs[name].update(signals_of(Answer("", row["response"] or "", row["finish_reason"] or "", probe)))
+        if row["finish_reason"] == "length":
+            cut[name].add(probe)
+    return {
+        name: frozenset()
+        if mostly_endless(**{sign: signs[name][sign] for sign in _OF_THE_LIMIT})
+        else frozenset(probes)
+        for name, probes in cut.items()
+    }

@@ -184,12 +184,18 @@ def _rows(curve: RunCurve, extra: dict[str, Callable[[Point], str]], trouble: in
             accuracy=percent_interval(point.accuracy),
             bar=point.accuracy,
             verdict=None if is_base else _verdict(curve, point),
-            p_value="" if point.vs_base is None else p_value(point.vs_base.p_adjusted),
+            p_value=_certainty(point),
             cells=tuple(cell(point) for cell in extra.values()),
             notable=is_base or point is (curve.highest[0] if curve.highest else None) or point.iteration == trouble,
         )
         rows.append(row)
     return _with_failures(curve, rows, len(extra))
+
+
+def _certainty(point: Point) -> str:
+    """The p value below a verdict; none where the token limit decides, which no test sees."""
+    found = point.vs_base
+    return "" if found is None or found.verdict == LIMIT_DECIDES else p_value(found.p_adjusted)
 
 
 def _with_failures(curve: RunCurve, rows: list[Row], cells: int) -> tuple[Row, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -109,13 +109,11 @@ class Point:
         return (self.unsound or 0.0) >= NOTABLE_SHARE
 
     def share(self, metric: str) -> Share | None:
-        """A share of answers or probes that show a sign, as counts of probes: several answers to one probe may be
-        copies of each other. None when there is none."""
+        """A share of answers or probes that show a sign, as counts of probes; None when there is none."""
         found = self.overall(metric)
         if found is None or not found.count:
             return None
-        probes = max(1, found.count // self.samples)
-        return Share(round(found.value * probes), probes, found.low, found.high)
+        return Share.of_probes(found.value, found.count, self.samples, found.low, found.high)
 
     def mean_against(self, reference: Point, metric: str, tests: int = 1) -> MeanComparison | None:
         """A figure of `means` against the reference's, one of so many such comparisons; None with fewer than two probes
@@ -297,13 +295,23 @@ class RunCurve:
         _, high = wilson_interval(right, worth)
         return low, high
 
+    def shown_accuracy(self, point: Point) -> Estimate | None:
+        """An accuracy as it stands alone, not among all of its run: of the highest with its `chosen_interval`."""
+        ends = self.chosen_interval(point) if point in self.highest else None
+        return (
+            point.accuracy
+            if point.accuracy is None or ends is None
+            else replace(point.accuracy, low=ends[0], high=ends[1])
+        )
+
     @cached_property
     def vs_base(self) -> RunComparison | None:
         """All checkpoints together against the base; None without a base or with fewer than two scored checkpoints."""
         scored = [point for point in self.points if point.passed]
         if self.base is None or len(scored) < 2:
             return None
-        return compare_run(self.base.passed, [p.passed for p in scored], cut=(self.base.cut, [p.cut for p in scored]))
+        cut = self.base.cut, [p.cut for p in scored]
+        return compare_run(self.base.passed, [p.passed for p in scored], tests=self.ranked_suites, cut=cut)
 
     @cached_property
     def detectable(self) -> float | None:
@@ -330,7 +338,7 @@ class RunCurve:
             peak = _highest([one for one in self.points[:last] if one.accuracy is not None])
             rose = peak and peak[0].vs_base is not None and peak[0].vs_base.verdict == "better"
             return f"peaked at {peak[0].iteration}, then fell" if rose else "falling"
-        since_start = point.vs_base if self.base is not None else compare(path[0].passed, point.passed)
+        since_start = point.vs_base if self.base is not None else compared(path[0], point, self.ranked_suites)
         rising = since_start is not None and since_start.verdict == "better"
         return "rising" if rising else "no clear change"
 
@@ -360,6 +368,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
     losses, scales = losses_by_run(scores.training_loss), judge_scales(scores.judgements)
     failures = failures_by_run(current_failures(scores))
     groups: dict[tuple[str, ...], RunGroup] = defaultdict(RunGroup)
+    ranked = Counter(names[1:4] for names, found in curves.items() if any(p.accuracy for p in found.values()))
     made = [
         build_curve(
             names,
@@ -369,6 +378,7 @@ def run_curves(scores: Scores) -> list[RunCurve]:
             judge_scale=scales.get(names[0]),
             failures=failures.get((names[2], names[3]), ()),
             group=groups[names[1:4]],
+            suites=ranked[names[1:4]],
         )
         for names in sorted(curves)
     ]
@@ -377,25 +387,33 @@ def run_curves(scores: Scores) -> list[RunCurve]:
     return made
 
 
-def build_curve(names: tuple[str, ...], points: Iterable[Point], base: Point | None, **beside: Any) -> RunCurve:
+def build_curve(
+    names: tuple[str, ...], points: Iterable[Point], base: Point | None, suites: int = 1, **beside: Any
+) -> RunCurve:
     """The curve of points of one suite, base model, source, run and protocol (`names`), each compared with the base and
-    with the one before; `beside` are the other fields of `RunCurve`."""
+    with the one before; that allows for all checkpoints on all of the run's `suites` that have accuracies. `beside` are
+    the other fields of `RunCurve`."""
     suite, base_model, source, run, protocol_id = names
     ordered = sorted(points, key=lambda point: (point.iteration, point.key))
     before: list[Point | None] = [None, *ordered][: len(ordered)]
     compared = [
         replace(point, vs_base=vs_base, previous=previous, vs_previous=vs_previous)
         for point, vs_base, previous, vs_previous in zip(
-            ordered, _against([base] * len(ordered), ordered), before, _against(before, ordered), strict=True
+            ordered,
+            _against([base] * len(ordered), ordered, suites),
+            before,
+            _against(before, ordered, suites),
+            strict=True,
         )
     ]
     return RunCurve(source, run, base_model, suite, protocol_id, base, tuple(compared), **beside)
 
 
-def _against(references: Sequence[Point | None], points: Sequence[Point]) -> list[Comparison | None]:
+def _against(references: Sequence[Point | None], points: Sequence[Point], suites: int) -> list[Comparison | None]:
     pairs = list(zip(references, points, strict=True))
     # Counted by accuracies: the passes of some may not be at hand, and were compared all the same.
     tests = sum(r is not None and r.accuracy is not None and point.accuracy is not None for r, point in pairs)
+    tests *= max(1, suites)
     return adjusted([None if r is None else compared(r, point, tests) for r, point in pairs])
 
 
@@ -442,13 +460,10 @@ def scored_points(scores: Scores) -> list[Point]:
 
 
 def _unfinished(cut: Iterable[str], figures: Mapping[str, Mapping[str, Estimate]]) -> Probes:
-    """The probes whose answers the token limit cut before their end: none where most of what it cut goes round in
-    circles, for which no limit would be enough."""
+    """The probes whose answers the token limit cut before their end; none where most of what it cut has none."""
     shares = {name: figures.get(f"{name}_share", {}).get(OVERALL) for name in ("truncated", "looping", "repetitive")}
     value = {name: 0.0 if found is None else found.value for name, found in shares.items()}
-    if 2 * max(value["looping"], value["repetitive"]) > value["truncated"]:
-        return frozenset()
-    return frozenset(cut)
+    return frozenset() if conclusions.mostly_endless(**value) else frozenset(cut)
 
 
 def _share(passed: Sequence[bool]) -> bool | Fraction:

@@ -44,8 +44,8 @@ _SIGNS = {NONE: "-", "\u2212": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼":
 _ASCII = str.maketrans(_SIGNS)
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
-    "unclear: no clear difference from the base (p >= 0.05, all checkpoints of the run allowed for); limit: the token "
-    "limit decides the difference."
+    "unclear: no clear difference from the base (p >= 0.05, the whole run allowed for); limit: the token limit decides "
+    "the difference."
 )
 
 

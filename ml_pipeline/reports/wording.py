@@ -104,10 +104,12 @@ def resolution(curve: RunCurve) -> str:
         return ""
     if curve.detectable >= 1:
         return f"{min(paired)} probes are too few to find any difference from the base reliably."
-    fall = curve.detectable_fall
-    trouble = (
-        "" if fall is None or fall >= 1 else f"; a fall from {points(fall)[1:]} points on is called trouble as often"
-    )
+    fall, base = curve.detectable_fall, curve.base and curve.base.accuracy
+    trouble = ""
+    if base is not None and fall is not None and (fall > base.value or fall >= 1):
+        trouble = f"; no fall from the base's {percent(base.value)} is called trouble as often" if base.value else ""
+    elif fall is not None:
+        trouble = f"; a fall from {points(fall)[1:]} points on is called trouble as often"
     found = (
         f"{min(paired)} probes find a difference from the base of {points(curve.detectable)[1:]} points 4 times in 5"
     )
@@ -172,12 +174,8 @@ def headline(curve: RunCurve) -> str:
 def best_right(curve: RunCurve) -> str:
     """The best checkpoint's accuracy, with the interval that allows for the choice and how much of it is luck."""
     best = curve.highest[0]
-    accuracy, ends = best.accuracy, curve.chosen_interval(best)
-    if accuracy is None or ends is None:
-        return _right(best)
-    chosen = Estimate(accuracy.value, *ends, accuracy.count)
     luck = "" if curve.luck is None else f", as the highest of {_scored(curve)} about {_size(curve.luck)} too high"
-    return f"{percent_interval(chosen)} of {asked(best)} right{luck}"
+    return f"{percent_interval(curve.shown_accuracy(best))} of {asked(best)} right{luck}"
 
 
 def _size(share: float) -> str:
@@ -231,20 +229,26 @@ def _against_base(curve: RunCurve, best: Point) -> str:
     found = best.vs_base
     if found.verdict == LIMIT_DECIDES:
         return f"The token limit decides how it differs from {base}: {limit_words(found)}."
-    partly = ""
-    if found.limit is not None:
-        partly = f", on the {found.paired} probes that both finished ({limit_words(found)})"
-    elif found.paired < len(best.passed):
-        partly = f", on the {found.paired} probes scored for both"
-    return f"{words[found.verdict]}: {gain(found)}{partly}.{_beyond(found)}"
+    some = partly(found)
+    if not some and found.paired < len(best.passed):
+        some = f", on the {found.paired} probes scored for both"
+    return f"{words[found.verdict]}: {gain(found)}{some}.{_beyond(found)}"
 
 
-def limit_words(found: Comparison) -> str:
-    """What the token limit has to do with a difference: whose answers it cut, and the difference over all of them."""
+def partly(found: Comparison, of: str = "the base") -> str:
+    """Where a comparison rests on the probes that both finished: on how many, and what the limit cut."""
+    return (
+        "" if found.limit is None else f", on the {found.paired} probes that both finished ({limit_words(found, of)})"
+    )
+
+
+def limit_words(found: Comparison, of: str = "the base") -> str:
+    """What the token limit has to do with a difference: whose answers it cut (`of` names the reference), and the
+    difference over all of them."""
     limit = found.limit
     if limit is None:
         return ""
-    cut = f"it cuts {percent(limit.cut_reference)} of the base's answers and {percent(limit.cut_candidate)} of these"
+    cut = f"it cuts {percent(limit.cut_reference)} of {of}'s answers and {percent(limit.cut_candidate)} of these"
     if limit.decides and found.paired:
         cut += f"; {difference(found)} on the {found.paired} probes that both finished"
     elif limit.decides:
@@ -271,7 +275,7 @@ def _together(curve: RunCurve) -> str:
     if found is None:
         return ""
     words = {"better": "better than the base", "worse": "worse than the base"}.get(found.verdict, found.verdict)
-    certainty = f"{points(found.delta)} points on average, {p_value(found.p_value)}"
+    certainty = f"{points(found.delta)} points on average, {p_value(found.p_adjusted)}"
     if found.verdict == LIMIT_DECIDES:
         certainty = f"{points(found.delta)} points on average over all {found.paired} probes"
     return f" All {len(curve.points)} checkpoints together: {words} ({certainty})."

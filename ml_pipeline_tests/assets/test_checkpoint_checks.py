@@ -39,8 +39,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def stored(table: str, key: str) -> Rows:
-    assert table in ("probe_results", "degeneration")
+    assert table in ("probe_results", "degeneration", "responses")
     passed = key == BASE
+    if table == "responses":
+        return [response("sum", "four")]
     if table == "probe_results":
         return probe_rows(identity(), **dict.fromkeys(NAMES, passed))
     return twelve("stop" if passed else "length")

@@ -31,7 +31,10 @@ from ml_pipeline.monitoring_settings import (
     RegressionCheck,
     UnscoredCheck,
 )
+from ml_pipeline.reports.passes import cut_by_protocol
+from ml_pipeline.reports.runs import scored_points
 from ml_pipeline_tests.evaluation.rows import evaluation, response
+from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of, tables_of
 from ml_pipeline_tests.stores.samples import identity, probe_rows
 
 PROBES = ("sum", "product", "opposite", "essay") * 3
@@ -59,6 +62,35 @@ def test_half_of_the_answers_cut_is_a_warning_of_the_one_check_alone() -> None:
     assert (whole.passed, whole.severity, whole.partition) == (False, WARN, "k")
     assert whole.description == "short: 50% truncated answers"
     assert found[ANSWERS_ARE_SOUND.name].passed
+
+
+@pytest.mark.parametrize(("loops", "cut"), [(0, 40), (20, 40), (21, 0)])
+def test_the_check_and_the_report_agree_on_what_the_token_limit_cut(loops: int, cut: int) -> None:
+    probes = [f"p{index}" for index in range(40)]
+    answers = {probe: "the sun the sun. " * 60 if index < loops else "Well, " for index, probe in enumerate(probes)}
+    ended = dict.fromkeys(probes, "length")
+    checkpoint = Checkpoint("r", 10, dict.fromkeys(probes, False), responses=answers, finish_reasons=ended)
+    rows = tables_of([checkpoint])["probe_results"].to_pylist()
+    (point,) = scored_points(scores_of(checkpoint))
+    assert cut_by_protocol(rows) == {("capability", "protocol-1"): point.cut}
+    assert len(point.cut) == cut
+
+
+def test_copies_of_an_answer_are_no_more_proof_than_one() -> None:
+    # 10 of 20 probes, on each of which all of five answers are cut, against none: Fisher's exact p is 2e-4 of probes,
+    # more than the 1e-6 of a fiftieth checkpoint, and 7e-19 of 100 answers. Of 20 of 20 probes it is 7e-12.
+    def of(cut: int) -> list[dict[str, Any]]:
+        answers = []
+        for index in range(20):
+            reason = "length" if index < cut else "stop"
+            row = response("sum", "4", finish_reason=reason) | {"probe_id": f"p{index}"}
+            answers += [row | {"sample": sample} for sample in range(1, 6)]
+        return degeneration(answers)
+
+    (whole, _) = degeneration_checks("k", of(10), of(0), DEFAULTS, position=50, samples={"short": 5})
+    assert whole.passed
+    (whole, _) = degeneration_checks("k", of(20), of(0), DEFAULTS, position=50, samples={"short": 5})
+    assert not whole.passed
 
 
 def test_loops_fail_the_other_check() -> None:

@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> DuckDBStore:
     for checkpoint in every:
         key = checkpoint.partition_key
         rows = {name: table.filter(pc.equal(table["partition_key"], key)) for name, table in tables.items()}
-        made.write_partition(key, {name: rows[name] for name in ("checkpoint_scores", "probe_results")})
+        made.write_partition(key, rows)
     return made
 
 
@@ -69,6 +69,15 @@ def test_a_checkpoint_is_shown_against_its_base_and_the_one_before(store: DuckDB
     assert metadata["capability_delta_previous"] == pytest.approx(-0.4)
     lost = str(metadata["capability_lost_against_base"]).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lost[2:]] == ["p08", "p09"]
+
+
+def test_where_the_token_limit_decides_it_is_said_as_in_the_report(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path / "scores.duckdb", 1)
+    talkative = replace(scored(0, 0, source="base", run="tiny"), finish_reasons=dict.fromkeys(PROBES, "length"))
+    for checkpoint in (talkative, scored(100, 16)):
+        store.write_partition(checkpoint.partition_key, tables_of([checkpoint]))
+    told = str(shown(store, found(100))["capability_against_base"])
+    assert told.startswith("the token limit decides: it cuts 100% of the base's answers and 0% of these; no probe ")
 
 
 def _plain(value: object) -> str:

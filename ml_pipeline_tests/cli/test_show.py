@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,16 @@ def test_a_page_in_80_columns(lab: Lab) -> None:
     assert fits(lab.shown("show", "too-hot@20"))
     assert "truncated answers" in words(lab.shown("show", "too-hot@20"))
     assert fits(lab.shown("show", "base"))
+
+
+def test_figures_of_the_row_over_all_are_those_of_the_sentence(lab: Lab) -> None:
+    # Six of eight gained are 2 / 2**6 = 0.031, of four checkpoints 0.125.
+    lab.put(eight(), eight(*"abcdef", iteration=10), *(eight("a", iteration=20 + 10 * index) for index in range(3)))
+    text = words(lab.shown("show", "lek/a@10"))
+    (sentence,) = re.findall(r"No clear difference from the base: \+75 points (\[.*?\])", text)
+    (row,) = re.findall(r"overall 75% .*? 6 of 8 [^ ]+ \+75 (\[.*?\])", text)
+    assert row == sentence
+    assert sentence.startswith("[0 to ")
 
 
 def test_figures_flips_and_what_is_unscored(scored: Lab) -> None:

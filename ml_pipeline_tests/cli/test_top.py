@@ -31,6 +31,33 @@ def test_the_best_of_every_run_in_80_columns(lab: Lab) -> None:
     assert "mac/lek/too-hot degenerates at iteration 20" in words(text)
 
 
+def test_the_best_of_a_run_has_the_interval_that_allows_for_the_choice_and_its_luck_beside_it(lab: Lab) -> None:
+    lab.put(eight("a"), *(eight("abcdefgh"[index], "h", iteration=10 * index) for index in range(1, 7)))
+    (row,) = lab.json("top")["rankings"][0]["checkpoints"][:1]
+    low, high, luck = (f"{100 * row[name]:.0f}" for name in ("best_low", "best_high", "best_luck"))
+    assert int(low) < round(100 * row["accuracy_low"])
+    text = lab.shown("top")
+    assert fits(text)
+    assert f"25% [{low}\u2013{high}] {luck:>4} " in text.splitlines()[3]
+    # Of one run every checkpoint has its own interval, and the sentence below that of the best.
+    text = lab.shown("top", "--run", "lek/a")
+    assert "luck" not in text.splitlines()[2]
+    assert f"Best: iterations 10, 20, 30 and 3 more, equal, 25% [{low}\u2013{high}] of 8 probes right" in words(text)
+
+
+def test_one_suite_shown_alone_says_what_is_said_of_it_beside_the_others(lab: Lab) -> None:
+    # Six of six gained are 2 / 2**6 = 0.031: clear on one suite, but not on one of two.
+    probes, suites = "abcdef", ("capability", "more")
+    lab.put(
+        *(Checkpoint("tiny", 0, dict.fromkeys(probes, False), source="base", suite=suite) for suite in suites),
+        *(Checkpoint("lek/a", 10, dict.fromkeys(probes, True), suite=suite) for suite in suites),
+    )
+    together, alone = lab.json("top"), lab.json("top", "--suite", "capability")
+    assert alone["rankings"] == [one for one in together["rankings"] if one["suite"] == "capability"]
+    (row,) = alone["rankings"][0]["checkpoints"]
+    assert (row["p_value"], row["p_adjusted"], row["verdict"]) == (2 / 2**6, 4 / 2**6, "no clear difference")
+
+
 def test_ties_are_shown_as_ties(lab: Lab) -> None:
     lab.put(eight("a"), eight("a", "b", iteration=10), eight("a", "c", iteration=20))
     lab.put(eight("d", "e", run="lek/b", iteration=30))

@@ -111,14 +111,14 @@ def tables_of(checkpoints: Iterable[Checkpoint]) -> dict[str, pa.Table]:
             named = identity | {"probe_id": probe, "category": checkpoint.category(probe)}
             answer = _answer(checkpoint, probe, passed)
             responses.append(named | answer)
-            if checkpoint.suite == "capability":
+            if checkpoint.suite != "content":
                 rows["probe_results"].append(named | _result(probe, passed, answer))
             rows["heuristic_scores"].append(named | _heuristic(checkpoint, probe))
             if probe in checkpoint.judge:
                 rows["judgements"].append(named | _judgement(checkpoint.judge[probe]))
         rows["responses"].extend(responses)
         rows["degeneration"].extend(degeneration(responses))
-        if checkpoint.suite == "capability":
+        if checkpoint.suite != "content":
             rows["checkpoint_scores"].extend(identity | row for row in _accuracies(checkpoint))
     return {table.name: pa.Table.from_pylist(rows[table.name], schema=table.schema) for table in CHECKPOINT_TABLES}
 

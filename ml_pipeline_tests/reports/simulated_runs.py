@@ -66,7 +66,8 @@ def runs_of(kind: Kind, count: int, seed: int) -> Iterator[SimulatedRun]:
             passed = generator.binomial(kind.samples, chances)
             points = [_point(kind, f"suite-{suite}", row, passed[row], generator) for row in range(len(passed))]
             names = (f"suite-{suite}", "tiny", "mac", "r", "protocol")
-            curve = build_curve(names, points[1:], points[0], losses={}, judge_scale=None, group=group)
+            beside = {"losses": {}, "judge_scale": None, "group": group}
+            curve = build_curve(names, points[1:], points[0], kind.suites, **beside)
             group.append(curve)
             truths.append(chances.mean(axis=1))
         yield SimulatedRun(list(group), truths)
@@ -79,7 +80,8 @@ def grown(run: SimulatedRun) -> Iterator[list[RunCurve]]:
         for curve in run.curves:
             names = (curve.suite, "tiny", "mac", "r", "protocol")
             seen = curve.points[:count]
-            group.append(build_curve(names, seen, curve.base, losses={}, judge_scale=None, group=group))
+            beside = {"losses": {}, "judge_scale": None, "group": group}
+            group.append(build_curve(names, seen, curve.base, len(run.curves), **beside))
         yield list(group)
 
 
@@ -131,14 +133,15 @@ def said_to_fall(run: SimulatedRun) -> bool:
 
 
 def wrong_verdict(run: SimulatedRun) -> bool:
-    """Whether the first suite's table calls any of the checkpoints, which are the base's equals, better or worse."""
-    return any(p.vs_base is not None and p.vs_base.verdict in ("better", "worse") for p in run.curves[0].points)
+    """Whether any suite's table calls any of the checkpoints, which are the base's equals, better or worse."""
+    every = [point.vs_base for curve in run.curves for point in curve.points]
+    return any(found is not None and found.verdict in ("better", "worse") for found in every)
 
 
 def wrong_together(run: SimulatedRun) -> bool:
-    """Whether all checkpoints together are called better or worse than the base."""
-    found = run.curves[0].vs_base
-    return found is not None and found.verdict != "no clear difference"
+    """Whether on any suite all checkpoints together are called better or worse than the base."""
+    every = [curve.vs_base for curve in run.curves]
+    return any(found is not None and found.verdict != "no clear difference" for found in every)
 
 
 def best_is_named(run: SimulatedRun) -> bool:

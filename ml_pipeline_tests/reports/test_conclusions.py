@@ -32,11 +32,16 @@ EQUAL = [
     pytest.param(Kind(20, 41), 100, id="20-41"),
     pytest.param(Kind(20, 41, samples=5), 20, id="20-41-samples"),
     pytest.param(Kind(5, 610, of_template=10), 15, id="5-610-templates"),
+    pytest.param(Kind(1, 200, a=2, b=2, suites=3), 150, id="1-200-suites"),
+    pytest.param(Kind(5, 41, a=2, b=2, suites=4), 60, id="5-41-suites"),
 ]
 MANY_EQUAL = [
     pytest.param(Kind(checkpoints, probes, a, b, of_template=of, samples=samples), count)
     for checkpoints, probes, count in ((1, 41, 1500), (5, 41, 800), (20, 41, 500), (50, 41, 200), (20, 610, 60))
     for a, b, of, samples in ((0.5, 1.0, 1, 1), (2, 2, 5, 1), (0.3, 0.3, 1, 3))
+] + [
+    pytest.param(Kind(checkpoints, probes, 2, 2, suites=3), count)
+    for checkpoints, probes, count in ((1, 41, 2000), (1, 610, 600), (5, 41, 600), (5, 610, 100), (20, 41, 150))
 ]
 ERRORS: dict[str, Event] = {
     "in trouble": simulated.called_bad,

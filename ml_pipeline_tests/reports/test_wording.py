@@ -132,8 +132,20 @@ def test_what_the_suite_can_find_is_told() -> None:
     # Noise (4 + 2) / (41 + 2) = 0.14, of which a change of 0.27 leaves 0.10: 0.37 of 41 probes differ. A fall must pass
     # 0.8% on its side, a third of the 2.5% of all looks at the run.
     assert resolution(curve) == (
-        "41 probes find a difference from the base of 27 points 4 times in 5; "
-        "a fall from 33 points on is called trouble as often."
+        # The base, which has no right answer, cannot fall.
+        "41 probes find a difference from the base of 27 points 4 times in 5."
     )
     (alone,) = run_curves(scores_of(base))
     assert resolution(alone) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "told"),
+    [(8, "; no fall from the base's 20% is called trouble as often."), (30, "; a fall from 33 points on is called ")],
+)
+def test_no_fall_is_promised_that_the_base_has_no_room_for(right: int, told: str) -> None:
+    probes = [f"p{index}" for index in range(41)]
+    base = Checkpoint("tiny", 0, {probe: index < right for index, probe in enumerate(probes)}, source="base")
+    more = Checkpoint("r", 10, {probe: index < right + 4 for index, probe in enumerate(probes)})
+    (curve,) = run_curves(scores_of(base, more))
+    assert told in resolution(curve)
