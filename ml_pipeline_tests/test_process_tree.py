@@ -118,7 +118,10 @@ def keep(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
     yield start
     for kept in started:
         kept.process.kill()
-        kept.process.communicate()
+        kept.process.wait()
+        for stream in (kept.process.stdin, kept.process.stdout, kept.process.stderr):
+            if stream is not None:
+                stream.close()
         for pid in kept.living():
             os.kill(pid, signal.SIGKILL)
 

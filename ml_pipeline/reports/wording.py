@@ -104,7 +104,7 @@ def resolution(curve: RunCurve) -> str:
         return ""
     if curve.detectable >= 1:
         return f"{min(paired)} probes are too few to find any difference from the base reliably."
-    fall, base = curve.detectable_fall, curve.base and curve.base.accuracy
+    fall, base = curve.detectable_fall, curve.base.accuracy if curve.base is not None else None
     trouble = ""
     if base is not None and fall is not None and (fall > base.value or fall >= 1):
         trouble = f"; no fall from the base's {percent(base.value)} is called trouble as often" if base.value else ""

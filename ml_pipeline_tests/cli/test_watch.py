@@ -57,7 +57,9 @@ def test_lines_where_there_is_no_terminal_and_a_held_database_is_waited_for(lab:
         assert watching.stdout is not None
         first = [watching.stdout.readline() for _ in range(3)]
         assert "nothing is being scored" in first[0]
-        assert any("scored mac.lek+a@10: capability 25% [7–59] of 8, +12 against the base" in line for line in first)  # noqa: RUF001
+        assert any(
+            "scored mac.lek+a@10: capability 25% [7–59] of 8 answers, +12 against the base" in line for line in first
+        )  # noqa: RUF001
         with duckdb.connect(str(lab.settings.duckdb_path)):  # as a writer of another program holds it
             time.sleep(2.5)
         lab.put(eight(*"abcd", iteration=20))
@@ -118,7 +120,7 @@ def test_each_change_is_told_once() -> None:
         "scoring mac.x@1, 0 of 2 checkpoints done",
     ]
     assert [without_time(line) for line in changes(second, first)] == [
-        "scored mac.x@1: capability 50% [20–80] of 8, +25 against the base",  # noqa: RUF001 - an en dash
+        "scored mac.x@1: capability 50% [20–80] of 8 answers, +25 against the base",  # noqa: RUF001 - an en dash
         "scoring mac.x@2, 1 of 2 checkpoints done",
         "failed mac.y@1: no header  [2J",
     ]

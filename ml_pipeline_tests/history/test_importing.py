@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
 import pytest
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -152,9 +151,9 @@ def test_curves_and_the_leaderboard_go_on_from_imported_checkpoints(tmp_path: Pa
     curve = store.duckdb.query(
         "SELECT iteration, delta_to_previous FROM learning_curve WHERE category = 'overall' ORDER BY 1"
     ).to_pylist()
-    assert [row["delta_to_previous"] for row in curve] == [None, pytest.approx(20 / 23), None]
-    # Of the third only the accuracy was kept, not what it passed: there is nothing to compare it on.
-    assert pd.isna(rows[2]["previous_delta"])
+    assert [row["delta_to_previous"] for row in curve] == [None, pytest.approx(20 / 23), -0.5]
+    # Of the third two probes are known, of which it passed one; the second passed both: that is all to compare it on.
+    assert rows[2]["previous_delta"] == -0.5
 
 
 def test_what_was_measured_here_is_never_touched_nor_joined_to_it(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def runs_of(kind: Kind, count: int, seed: int) -> Iterator[SimulatedRun]:
             passed = generator.binomial(kind.samples, chances)
             points = [_point(kind, f"suite-{suite}", row, passed[row], generator) for row in range(len(passed))]
             names = (f"suite-{suite}", "tiny", "mac", "r", "protocol")
-            beside = {"losses": {}, "judge_scale": None, "group": group}
+            beside: dict[str, Any] = {"losses": {}, "judge_scale": None, "group": group}
             curve = build_curve(names, points[1:], points[0], kind.suites, **beside)
             group.append(curve)
             truths.append(chances.mean(axis=1))
@@ -80,7 +80,7 @@ def grown(run: SimulatedRun) -> Iterator[list[RunCurve]]:
         for curve in run.curves:
             names = (curve.suite, "tiny", "mac", "r", "protocol")
             seen = curve.points[:count]
-            beside = {"losses": {}, "judge_scale": None, "group": group}
+            beside: dict[str, Any] = {"losses": {}, "judge_scale": None, "group": group}
             group.append(build_curve(names, seen, curve.base, len(run.curves), **beside))
         yield list(group)
 

@@ -60,9 +60,9 @@ def test_remove_thinking(text: str, answer: str) -> None:
 
 
 def test_a_million_tags_are_quick() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     remove_thinking("<think>" * 200_000 + "</think>" * 100_000)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(("opening", "closing"), MARKS.values(), ids=MARKS)
