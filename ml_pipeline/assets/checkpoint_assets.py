@@ -41,7 +41,7 @@ def build_checkpoint_assets(checkpoints_per_run: int) -> dg.AssetsDefinition:
         influx_io_manager: dg.ResourceParam[InfluxIOManager],
     ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
         locks = pipeline.settings().run_locks_path
-        with run_lock(locks, context.run_id), crash_notes(locks, context.run_id) as notes:
+        with run_lock(locks, context.run.run_id), crash_notes(locks, context.run.run_id) as notes:
             run = ScoringRun(context, pipeline, backend, duckdb_io_manager.store(), influx_io_manager, notes)
             yield from run.score(context.partition_keys)
         if run.failed:
