@@ -57,9 +57,8 @@ def test_lines_where_there_is_no_terminal_and_a_held_database_is_waited_for(lab:
         assert watching.stdout is not None
         first = [watching.stdout.readline() for _ in range(3)]
         assert "nothing is being scored" in first[0]
-        assert any(
-            "scored mac.lek+a@10: capability 25% [7–59] of 8 answers, +12 against the base" in line for line in first
-        )
+        scored = "scored mac.lek+a@10: capability 25% [7–59] of 8 answers, +12 against the base"  # noqa: RUF001
+        assert any(scored in line for line in first)
         with duckdb.connect(str(lab.settings.duckdb_path)):  # as a writer of another program holds it
             time.sleep(2.5)
         lab.put(eight(*"abcd", iteration=20))
