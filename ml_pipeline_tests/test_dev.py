@@ -104,6 +104,14 @@ def score_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return list(instance.get_runs(dg.RunsFilter(job_name=score_checkpoints_job.name))[::-1])
 
 
+def is_published(instance: dg.DagsterInstance) -> bool:
+    """Whether the report is newer than the newest scores."""
+    report, scores = (
+        instance.get_latest_materialization_event(dg.AssetKey(name)) for name in ("score_report", "checkpoint_scores")
+    )
+    return report is not None and scores is not None and report.timestamp > scores.timestamp
+
+
 def finished_in(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
     """The checkpoints for which the run has recorded every asset."""
     recorded: Counter[str] = Counter()
@@ -140,7 +148,7 @@ def test_a_run_goes_on_after_a_stop_and_nothing_outlives_it(
             lambda: (
                 len(score_runs(instance)) == 2
                 and all(run.is_finished for run in instance.get_runs())
-                and instance.get_latest_materialization_event(dg.AssetKey("score_report")) is not None
+                and is_published(instance)
             ),
         )
         _, repeated = score_runs(instance)
