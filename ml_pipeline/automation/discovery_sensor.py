@@ -10,6 +10,7 @@ from ml_pipeline.assets.specs import TRAINING_RUNS
 from ml_pipeline.automation.jobs import score_checkpoints_job
 from ml_pipeline.automation.partitions import CHECKPOINT_PARTITIONS, plan_runs, range_tags
 from ml_pipeline.automation.requested import Request, RequestLedger
+from ml_pipeline.automation.run_locks import report_dead_runs
 from ml_pipeline.automation.source_health import SensorState
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -41,6 +42,8 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
         now_s, before = time.time(), SensorState.from_cursor(context.cursor)
         try:
             settings = pipeline.settings()
+            # A run whose process crashed still holds the model: what repeats it would wait for minutes.
+            report_dead_runs(settings.run_locks_path, context.instance)
             names = before.due(settings.sources, now_s)
             catalogue = Catalogue(settings)
             found = catalogue.look(names, longest_s=_LONGEST_LOOK_S)
