@@ -11,7 +11,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -20,13 +19,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml_pipeline.backends.trials import start_child
 from ml_pipeline.printable import printable
 
 _log = logging.getLogger(__name__)
 
 _LONGEST_BYTES = 64 << 10
 _FAULT, _CHECKPOINT = ".fault", ".checkpoint"
-_PACKAGE_ROOT = str(Path(__file__).parents[2])
+_WATCHER = "ml_pipeline.automation.crash_watcher"
 _WATCHER_WAIT_S = 5.0
 _ORDERLY_END = b"."
 _SIGNALS = {
@@ -153,14 +153,8 @@ def forget_crash(folder: Path, run_id: str) -> None:
 
 def _start_watcher(folder: Path, run_id: str) -> Callable[[], None]:
     """Start the child that tells of a crash; the function that is returned ends it, silently."""
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_ROOT])
     try:
-        watcher = subprocess.Popen(
-            [sys.executable or "", "-P", "-m", "ml_pipeline.automation.crash_watcher", str(folder), run_id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        watcher = start_child(_WATCHER, str(folder), run_id, stdout=subprocess.DEVNULL)
     except OSError as error:  # no more processes, or no memory for one
         _log.warning("Should a native library crash, only the record of the run will say so: %s", error)
         return lambda: None

@@ -65,6 +65,11 @@ class Death:
         """Whether the machine may be the reason, and not the library: want of memory, or of time on a busy one."""
         return self.looks_like_memory or self.too_slow
 
+    @property
+    def said(self) -> str:
+        """Its last lines, indented, for the end of an error message."""
+        return "".join(f"\n    {line}" for line in self.last_lines) or " nothing"
+
     def __str__(self) -> str:
         return f"{self.how} while {self.during}"
 
@@ -90,6 +95,18 @@ def signal_words(number: int) -> str:
     return f"{name} ({description})" if description else name
 
 
+def start_child(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Run a module of this package in a process of its own; `options` are those of Popen. Raises OSError.
+
+    As multiprocessing does it: the child finds the package wherever this process has found it.
+    """
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_ROOT])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # An unset `sys.executable` is no program either.
+    command = [sys.executable or "", "-P", "-m", module, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **options)
+
+
 def run_trial(module: str, task: Mapping[str, Any], *, limit_s: float) -> dict[str, Any] | Death:
     """Have `module`, which calls `answer_trial` when it is run, do a task; return its answer, or how it died.
 
@@ -98,16 +115,8 @@ def run_trial(module: str, task: Mapping[str, Any], *, limit_s: float) -> dict[s
     """
     if not sys.executable:
         raise TrialError("no child process can be started: this Python does not know where its program is")
-    # As multiprocessing does it: the child finds the package wherever this process has found it.
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_ROOT])
     try:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-        )
+        child = start_child(module, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
         raise TrialError(f"no child process can be started: {error.strerror}") from error
     # What other code in the child prints, before the trial has its streams apart, is not taken for its words.

@@ -17,7 +17,3 @@ class Estimate:
     high: float | None
     count: int
     unscored: int = 0
-
-    def clearly_above(self, other: Estimate) -> bool:
-        """Whether the whole interval lies above the other's: stricter than a test at 5%, so it cries wolf rarely."""
-        return self.low is not None and other.high is not None and self.low > other.high

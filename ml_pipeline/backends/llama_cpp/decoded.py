@@ -73,9 +73,9 @@ def _write(gguf: Path, copy: Path) -> None:
     if isinstance(answer, Death):
         if answer.was_ordered:
             raise BackendError(f"{gguf}: llama.cpp {answer}, from outside. Start again.")
-        said = "".join(f"\n    {line}" for line in answer.last_lines) or " nothing"
         raise BackendError(
-            f"{gguf}: llama.cpp {answer}. Set weights: stored for this backend in pipeline.yaml. Its last lines:{said}"
+            f"{gguf}: llama.cpp {answer}. Set weights: stored for this backend in pipeline.yaml. "
+            f"Its last lines:{answer.said}"
         )
 
 

@@ -48,8 +48,7 @@ class ServerCrashedError(BackendError):
     """A llama-server was ended by a signal; `death` says by which, and its last lines."""
 
     def __init__(self, message: str, death: Death) -> None:
-        said = "".join(f"\n    {line}" for line in death.last_lines) or " nothing"
-        super().__init__(f"{message} The last lines it wrote:{said}")
+        super().__init__(f"{message} The last lines it wrote:{death.said}")
         self.death = death
 
 

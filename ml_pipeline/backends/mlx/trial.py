@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline.backend_settings import MlxSettings
-from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, run_trial, this_cpu, this_system
+from ml_pipeline.backends.trials import Death, TrialError, TrialRecords, files_hash, run_trial, this_cpu, this_system
 from ml_pipeline.errors import BackendError
 
 _READS = "ml_pipeline.backends.mlx.trial_read"
@@ -37,19 +37,19 @@ def try_out(model: str, settings: MlxSettings, records: Path | None) -> None:
     if isinstance(answer, Death):
         if answer.was_ordered:
             raise BackendError(f"{model}: the trial of mlx {answer}, from outside. Start again.")
-        said = "".join(f"\n    {line}" for line in answer.last_lines) or " nothing"
         remedy = (
             "The system ends processes so when memory runs out: take a smaller model, or close what else needs memory."
             if answer.looks_like_memory
             else "Install another version of mlx (pip install --force-reinstall mlx mlx-lm), or set another backend in "
             "pipeline.yaml."
         )
-        raise BackendError(f"{model}: mlx {answer}, in a child process ({build}). {remedy} Its last lines:{said}")
+        raise BackendError(
+            f"{model}: mlx {answer}, in a child process ({build}). {remedy} Its last lines:{answer.said}"
+        )
     kept.keep(depends_on, {"works": True})
 
 
 def _stamp(model: str) -> list[Any]:
     """What changes when the model's files are written again; a hub id names files that do not change."""
     folder = Path(model).expanduser()
-    files = sorted(file for file in folder.glob("*") if file.is_file()) if folder.is_dir() else []
-    return [model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
+    return [model, files_hash(folder) if folder.is_dir() else None]
