@@ -30,6 +30,7 @@ WORDS = {
     "...": ["status"],
     "mac.1b-*": ["mac.*"],
     "CHECKPOINT": [f"{RUN}@{FIRST}"],
+    "KEY": [f"*{RUN}*"],
     "A": [f"{RUN}@{FIRST}"],
     "B": [f"{RUN}@{LAST}"],
     "tuned@800": [f"{RUN}@{LAST}"],

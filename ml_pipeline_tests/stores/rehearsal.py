@@ -277,6 +277,7 @@ class Rehearsal(ScoringRun):
     def __init__(self, lab: Lab) -> None:
         context = SimpleNamespace(
             log=logging.getLogger("rehearsal"),
+            run=SimpleNamespace(run_id="rehearsal"),
             selected_asset_keys={spec.key for spec in CHECKPOINT_SPECS},
             selected_asset_check_keys={check.key for check in CHECKPOINT_CHECKS},
         )
