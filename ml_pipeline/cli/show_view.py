@@ -103,8 +103,7 @@ def _suite(page: CheckpointPage, suite: SuitePage, options: ConsoleOptions) -> I
         before = f"@{previous.iteration}"
         since = f"{gain(point.vs_previous)}{partly(point.vs_previous, before)}"
         if point.vs_previous.verdict == LIMIT_DECIDES:
-            before = f"@{previous.iteration}"
-        since = f"the token limit decides: {limit_words(point.vs_previous, before)}"
+            since = f"the token limit decides: {limit_words(point.vs_previous, before)}"
         yield terminal_text(f"Since {before}: {since}.", options)
     yield Text("")
     yield _means(suite, options)

@@ -23,6 +23,7 @@ from ml_pipeline.reports.standings import Ranking, Standing
 from ml_pipeline.reports.terminal import failure_lines, terminal_text
 from ml_pipeline.reports.trouble import run_standing
 from ml_pipeline.reports.wording import (
+    FINISHED_NOTE,
     NO_SCORES,
     NONE,
     UNSOUND_NOTE,
@@ -31,8 +32,10 @@ from ml_pipeline.reports.wording import (
     headline,
     marked,
     mean_difference,
+    on_finished,
     percent_interval,
     points,
+    rests_on_finished,
 )
 
 _JUDGE = "judge:avg"
@@ -58,7 +61,8 @@ def top_view(
         parts += _block(ranking, most, options)
     parts += failure_lines(failures, options)
     if any(standing.rank for ranking in shown for standing in ranking.standings):
-        parts.append(terminal_text(f"\n{_LEGEND}", options, "dim"))
+        partly = rests_on_finished(standing.curve for ranking in shown for standing in ranking.standings)
+        parts.append(terminal_text(f"\n{_LEGEND}{f' {FINISHED_NOTE}' if partly else ''}", options, "dim"))
     judged = [
         one for ranking in shown if not any(s.rank for s in ranking.standings[:most]) for one in ranking.standings
     ]
@@ -109,7 +113,7 @@ def _ranked(ranking: Ranking, standings: Sequence[Standing], options: ConsoleOpt
         else:
             cells.append(percent_interval(point.accuracy))
         cells += [
-            difference(point.vs_base),
+            on_finished(difference(point.vs_base), point.vs_base),
             p_cell(point.vs_base),
             verdict_cell(verdict_of(standing.curve, point), options),
             _step(point),

@@ -36,16 +36,17 @@ Masks = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 # How the 5% of a watched run are divided among its signs. Each is tested one-sided: a rise is no trouble.
-_BELOW_BASE_AT_ONCE = 0.025
-_BELOW_BASE_LASTING = 0.008
-_BELOW_EARLIER = 0.008
-_MORE_BROKEN_ANSWERS = 0.005
+_BELOW_BASE_AT_ONCE = 0.03
+_BELOW_BASE_LASTING = 0.006
+_BELOW_EARLIER = 0.006
+_MORE_BROKEN_ANSWERS = 0.004
 _JUDGED_LOWER = 0.004
 _BROKEN_SIGNS = 7
 _LONGEST_WINDOW = 8
-# Of the error of a sign the k-th checkpoint may use up k ** -1.4 / zeta(1.4): a sum of 1 however long the run becomes,
-# and with a tail that leaves late checkpoints something.
-_DECAY, _ALL_DECAYED = 1.4, 3.1055472759870852
+# Of the error of a sign the k-th checkpoint may use up k ** -decay / zeta(decay): a sum of 1 however long the run
+# becomes. What lasts is seen late, which needs a long tail; a learning rate that breaks a model shows at once.
+_LATE_DECAY, _EARLY_DECAY = 1.4, 1.8
+_ZETA = {_LATE_DECAY: 3.1055472759870852, _EARLY_DECAY: 1.8822296181028220}
 # Of the 5% of runs in which the truly best checkpoint may be left out. The rest is for those in which it is called
 # worse than the base: of two equal checkpoints each in 1.25%, of more in fewer.
 _LEFT_OUT = 0.0375
@@ -90,10 +91,13 @@ def limit_may_decide(delta: float, cut_reference: float, cut_candidate: float) -
     return favour * delta > 0 and abs(favour) >= _CUT_EXPLAINS * abs(delta)
 
 
-def mostly_endless(truncated: float, looping: float, repetitive: float) -> bool:
-    """Whether most of the answers that the token limit cut (shares, or counts) go round in circles: for these no limit
-    would be enough, so that it decides nothing."""
-    return 2 * max(looping, repetitive) > truncated
+ENDLESS_SIGNS = ("truncated", "looping", "repetitive", "word_salad")
+
+
+def mostly_endless(truncated: float, looping: float, repetitive: float, word_salad: float) -> bool:
+    """Whether most of the answers that the token limit cut (shares, or counts) go round in circles or are word salad
+    (which a text is only where it does not): for these no limit would be enough, so that it decides nothing."""
+    return 2 * (max(looping, repetitive) + word_salad) > truncated
 
 
 def ranks(values: Sequence[float | None]) -> list[tuple[int | None, bool]]:
@@ -111,15 +115,15 @@ def ranks(values: Sequence[float | None]) -> list[tuple[int | None, bool]]:
 
 
 @lru_cache(maxsize=4096)
-def watched_level(position: int, error: float) -> float:
+def watched_level(position: int, error: float, decay: float = _LATE_DECAY) -> float:
     """The level of a test at the `position`-th checkpoint (from 1), so that a run that is looked at after each of them
     errs with a chance of `error` at most, however long it becomes."""
-    return error * math.pow(position, -_DECAY) / _ALL_DECAYED
+    return error * math.pow(position, -decay) / _ZETA[decay]
 
 
 def base_fall_level(position: int, suites: int, error: float = _BELOW_BASE_AT_ONCE) -> float:
     """The one-sided level at which one checkpoint of a run of so many suites is below its base."""
-    return watched_level(position, error) / suites
+    return watched_level(position, error, _EARLY_DECAY) / suites
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +327,7 @@ def _below_reference(table: AnswerTable, suites: int) -> list[tuple[int, Fall]]:
         for window in windows:
             level = base_fall_level(at, suites)
             if window > 1:
-                level = base_fall_level(at, suites, _BELOW_BASE_LASTING) / (len(windows) - 1)
+                level = watched_level(at, _BELOW_BASE_LASTING) / (suites * (len(windows) - 1))
             rows = list(range(at - window + 1, at + 1))
             both = table.scored[0] & table.scored[rows].any(axis=0)
             if _fell(table, [0], rows, both, level):
@@ -370,12 +374,12 @@ def _share(table: AnswerTable, rows: list[int], probes: Masks) -> float:
 
 def _fell(table: AnswerTable, before: list[int], now: list[int], probes: Masks, level: float) -> bool:
     """Whether the rows `now` pass less of the probes than the rows `before`, one-sided; where the token limit may be
-    why, also on the probes that it cut in none of them."""
+    why, since it cuts more of `now`, also on the probes that it cut in none of them."""
     if not _clear(table, before, now, probes, level):
         return False
     delta = _share(table, now, probes) - _share(table, before, probes)
     shares = [float(table.cut[rows][:, probes].mean()) for rows in (before, now)]
-    if not limit_may_decide(delta, *shares):
+    if shares[1] <= shares[0] or not limit_may_decide(delta, *shares):
         return True
     finished = probes & ~table.cut[[*before, *now]].any(axis=0)
     return bool(finished.any()) and _clear(table, before, now, finished, level)

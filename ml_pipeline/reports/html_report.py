@@ -14,7 +14,7 @@ from ml_pipeline.reports.failures import current_failures
 from ml_pipeline.reports.report_view import sections
 from ml_pipeline.reports.runs import RunCurve, run_curves
 from ml_pipeline.reports.scores import Scores
-from ml_pipeline.reports.wording import NO_SCORES, UNSOUND_NOTE
+from ml_pipeline.reports.wording import NO_SCORES, table_notes
 from ml_pipeline.settings import BASE_SOURCE
 
 _FOLDER = Path(__file__).parent
@@ -53,16 +53,17 @@ def report_html(scores: Scores, generated_at: datetime | None = None, curves: Se
         lstrip_blocks=True,
     )
     identities = scores.identities()
+    shown = run_curves(scores) if curves is None else curves
     trained = identities[identities["source"] != BASE_SOURCE]
     return environment.get_template(_TEMPLATE).render(
         style=Markup((_FOLDER / _STYLE).read_text(encoding="utf-8")),
-        sections=sections(scores, run_curves(scores) if curves is None else curves),
+        sections=sections(scores, shown),
         failures=[
             (failure.name, failure.label, failure.words, _time(failure.failed_at))
             for failure in current_failures(scores)
         ],
         no_scores=NO_SCORES,
-        unsound_note=UNSOUND_NOTE,
+        notes=table_notes(shown),
         checkpoints=trained["partition_key"].nunique(),
         runs=len(trained[["source", "run"]].drop_duplicates()),
         newest=None if scores.is_empty else _time(identities["scored_at"].max()),

@@ -8,10 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from ml_pipeline.reports.comparison import Passes
-from ml_pipeline.reports.conclusions import mostly_endless
+from ml_pipeline.reports.conclusions import ENDLESS_SIGNS, mostly_endless
 from ml_pipeline.scoring.degeneration import Answer, signals_of
-
-_OF_THE_LIMIT = ("truncated", "looping", "repetitive")
 
 
 def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Passes]:
@@ -28,7 +26,7 @@ def passes_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, 
 
 def cut_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], frozenset[str]]:
     """The probes of which the token limit cut an answer of one checkpoint before its end, by suite and protocol id;
-    none where most of what it cut goes round in circles."""
+    none where most of what it cut has no end."""
     cut: dict[tuple[str, str], set[str]] = defaultdict(set)
     signs: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in results:
@@ -38,7 +36,7 @@ def cut_by_protocol(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str
             cut[name].add(probe)
     return {
         name: frozenset()
-        if mostly_endless(**{sign: signs[name][sign] for sign in _OF_THE_LIMIT})
+        if mostly_endless(**{sign: signs[name][sign] for sign in ENDLESS_SIGNS})
         else frozenset(probes)
         for name, probes in cut.items()
     }

@@ -24,6 +24,7 @@ from ml_pipeline.reports.wording import (
     headline,
     marked,
     number,
+    on_finished,
     p_value,
     percent,
     percent_interval,
@@ -226,7 +227,7 @@ def _extra_columns(curve: RunCurve) -> dict[str, Callable[[Point], str]]:
     shown = {"judge:avg": "avg"} if "judge:avg" in judged and curve.ranked else judged
     columns: dict[str, Callable[[Point], str]] = {}
     if curve.ranked and curve.base is not None:
-        columns["vs base, points"] = lambda point: difference(point.vs_base)
+        columns["vs base, points"] = lambda point: on_finished(difference(point.vs_base), point.vs_base)
     if curve.ranked and len(curve.points) > 1:
         columns["vs the one before"] = _step
     for metric in curve.sample_metrics:

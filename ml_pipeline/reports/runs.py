@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -241,7 +240,7 @@ class RunCurve:
 
     @cached_property
     def _eligible(self) -> tuple[Point, ...]:
-        """The checkpoints that may be called best: with an accuracy above 0 that is not worse than the base's, and
+        """The checkpoints that may truly be the best: with an accuracy above 0 that is not worse than the base's, and
         answers that are not broken."""
         return tuple(
             point
@@ -255,8 +254,12 @@ class RunCurve:
     @cached_property
     def best(self) -> tuple[Point, ...]:
         """The checkpoints of the highest accuracy, earliest first: several when they tie; none where all are worse than
-        the base, without a right answer or broken."""
-        return _highest(self._eligible)
+        the base, without a right answer or broken, and none below the base of a run that is worse as a whole."""
+        together = self.vs_base
+        if together is None or together.verdict != "worse" or self.base is None or self.base.accuracy is None:
+            return _highest(self._eligible)
+        least = self.base.accuracy.value
+        return _highest([one for one in self._eligible if one.accuracy is not None and one.accuracy.value >= least])
 
     @cached_property
     def highest(self) -> tuple[Point, ...]:
@@ -314,16 +317,17 @@ class RunCurve:
         return compare_run(self.base.passed, [p.passed for p in scored], tests=self.ranked_suites, cut=cut)
 
     @cached_property
-    def detectable(self) -> float | None:
-        """The difference from the base that its probes find 4 times in 5: the median over the checkpoints."""
-        found = [point.vs_base.detectable for point in self.points if point.vs_base is not None]
-        return statistics.median(found) if found else None
+    def typical(self) -> Comparison | None:
+        """The comparison with the base of which `detectable` is the median over the checkpoints; None without any."""
+        found = sorted((p.vs_base for p in self.points if p.vs_base is not None), key=lambda one: one.detectable)
+        return found[(len(found) - 1) // 2] if found else None
 
     @cached_property
     def detectable_fall(self) -> float | None:
-        """The fall below the base at the newest checkpoint that is called trouble 4 times in 5; None without a base."""
-        found = next((point.vs_base for point in reversed(self.points) if point.vs_base is not None), None)
-        return None if found is None else found.detectable_at(2 * base_fall_level(len(self.points), self.ranked_suites))
+        """The fall below the base that a typical comparison calls trouble 4 times in 5, at the place of the
+        newest checkpoint; None without a base."""
+        level = base_fall_level(len(self.points), self.ranked_suites)
+        return None if self.typical is None else self.typical.detectable_at(2 * level)
 
     @cached_property
     def trend(self) -> str:
@@ -461,7 +465,7 @@ def scored_points(scores: Scores) -> list[Point]:
 
 def _unfinished(cut: Iterable[str], figures: Mapping[str, Mapping[str, Estimate]]) -> Probes:
     """The probes whose answers the token limit cut before their end; none where most of what it cut has none."""
-    shares = {name: figures.get(f"{name}_share", {}).get(OVERALL) for name in ("truncated", "looping", "repetitive")}
+    shares = {name: figures.get(f"{name}_share", {}).get(OVERALL) for name in conclusions.ENDLESS_SIGNS}
     value = {name: 0.0 if found is None else found.value for name, found in shares.items()}
     return frozenset() if conclusions.mostly_endless(**value) else frozenset(cut)
 

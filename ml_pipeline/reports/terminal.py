@@ -19,19 +19,21 @@ from ml_pipeline.reports.score_table import JUDGE_PREFIX
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.trouble import first_trouble, run_standing
 from ml_pipeline.reports.wording import (
+    FINISHED_MARK,
     NO_SCORES,
     NONE,
     UNSOUND_MARK,
-    UNSOUND_NOTE,
     evenly,
     headline,
     marked,
     number,
+    on_finished,
     percent,
     percent_interval,
     points,
     resolution,
     sparkline,
+    table_notes,
 )
 
 _MOST_FAILURES = 10
@@ -40,7 +42,17 @@ _BAR_WIDTH = 12
 _STYLES = {"better": "bold green", "worse": "bold red"}
 _SHORT = {NO_DIFFERENCE: "unclear", LIMIT_DECIDES: "limit", NO_BASE: "no base", NOT_SCORED: "unscored"}
 _FAILED = "✕"
-_SIGNS = {NONE: "-", "\u2212": "-", "\u00a0": " ", "·": "-", "▲": "^", "▼": "v", UNSOUND_MARK: "!", _FAILED: "x"}
+_SIGNS = {
+    NONE: "-",
+    "\u2212": "-",
+    "\u00a0": " ",
+    "·": "-",
+    "▲": "^",
+    "▼": "v",
+    UNSOUND_MARK: "!",
+    FINISHED_MARK: "#",
+    _FAILED: "x",
+}
 _ASCII = str.maketrans(_SIGNS)
 _LEGEND = (
     "accuracy with its 95% interval; vs base in points; cut: answers cut at the token limit; n/a: probes unscored; "
@@ -67,9 +79,7 @@ class ScoreTableView:
         yield from failure_lines(self.failures, options)
         if not self.curves:
             return
-        every = [point for curve in self.curves for point in (curve.base, *curve.points) if point is not None]
-        note = f" {UNSOUND_NOTE}" if any(point.is_unsound for point in every) else ""
-        yield terminal_text(f"{_LEGEND}{note}", options, "dim")
+        yield terminal_text(" ".join([_LEGEND, *table_notes(self.curves)]), options, "dim")
 
     def _block(self, curve: RunCurve, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
@@ -160,7 +170,7 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
         "iter": str(point.iteration),
         "accuracy": percent_interval(point.accuracy),
         "95% interval": interval_bar(point.accuracy, ascii_only=options.ascii_only),
-        "vs base": NONE if point.vs_base is None or verdict == LIMIT_DECIDES else points(point.vs_base.delta),
+        "vs base": _against_base(point, verdict),
         "judge": marked(number(point.overall("judge:avg")), point),
         "LEK": marked(number(point.overall("lek")), point),
         "cut": NONE if truncated is None else percent(truncated.value),
@@ -168,6 +178,13 @@ def _cells(curve: RunCurve, point: Point, options: ConsoleOptions) -> dict[str, 
         "verdict": _SHORT.get(verdict, verdict),
         **{metric: marked(number(point.overall(metric)), point) for metric in curve.judge_metrics},
     }
+
+
+def _against_base(point: Point, verdict: str) -> str:
+    found = point.vs_base
+    if found is None or verdict == LIMIT_DECIDES:
+        return NONE
+    return on_finished(points(found.delta), found)
 
 
 def interval_bar(estimate: Estimate | None, *, ascii_only: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ml_pipeline.printable import printable
 from ml_pipeline.reports.comparison import Comparison, MeanComparison
@@ -17,6 +17,8 @@ UNSOUND_NOTE = (
     f"{UNSOUND_MARK}: a quarter or more of the answers behind this figure are empty, looping, cut or word salad, of "
     "which it says nothing."
 )
+FINISHED_MARK = "‡"
+FINISHED_NOTE = f"{FINISHED_MARK}: of the probes that both finish: the token limit cuts one of the two more often."
 NO_SCORES = "No scores yet. Score a checkpoint first: `ml-pipeline score`, or `make demo` for the example."
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 
@@ -83,6 +85,26 @@ def difference(comparison: Comparison | None) -> str:
     return f"{points(comparison.delta)} {_ends(comparison)}"
 
 
+def on_finished(figure: str, comparison: Comparison | None) -> str:
+    """A difference, marked where it is that of the probes which both sides finished."""
+    rests = comparison is not None and comparison.limit is not None and figure != NONE
+    return f"{figure}{FINISHED_MARK}" if rests else figure
+
+
+def table_notes(curves: Sequence[RunCurve]) -> list[str]:
+    """What the marks mean that stand beside figures of these curves."""
+    points = [point for curve in curves for point in (curve.base, *curve.points) if point is not None]
+    unsound = any(
+        p.is_unsound and any(name == "lek" or name.startswith(JUDGE_PREFIX) for name in p.figures) for p in points
+    )
+    return [*([FINISHED_NOTE] if rests_on_finished(curves) else []), *([UNSOUND_NOTE] if unsound else [])]
+
+
+def rests_on_finished(curves: Iterable[RunCurve]) -> bool:
+    """Whether any difference from the base is that of the probes which both sides finished."""
+    return any(p.vs_base is not None and p.vs_base.limit is not None for curve in curves for p in curve.points)
+
+
 def gain(comparison: Comparison) -> str:
     """The difference to the base with its certainty: '+33 points [+14 to +49], p = 0.002'."""
     return f"{points(comparison.delta)} points {_ends(comparison)}, {p_value(comparison.p_adjusted)}"
@@ -99,21 +121,21 @@ def _ends(comparison: Comparison) -> str:
 def resolution(curve: RunCurve) -> str:
     """What the suite can find at all: '41 probes find a difference from the base of 21 points 4 times in 5, of which a
     fall is called trouble from 30 on.'"""
-    paired = [point.vs_base.paired for point in curve.points if point.vs_base is not None and point.vs_base.paired]
-    if curve.detectable is None or not paired:
+    found = curve.typical
+    if found is None or not found.paired:
         return ""
-    if curve.detectable >= 1:
-        return f"{min(paired)} probes are too few to find any difference from the base reliably."
+    probes = f"{found.paired} probes"
+    if found.limit is not None:
+        probes = f"Of {found.limit.paired} probes the {found.paired} that both finish"
+    if found.detectable >= 1:
+        return f"{probes} are too few to find any difference from the base reliably."
     fall, base = curve.detectable_fall, curve.base.accuracy if curve.base is not None else None
     trouble = ""
     if base is not None and fall is not None and (fall > base.value or fall >= 1):
         trouble = f"; no fall from the base's {percent(base.value)} is called trouble as often" if base.value else ""
     elif fall is not None:
         trouble = f"; a fall from {points(fall)[1:]} points on is called trouble as often"
-    found = (
-        f"{min(paired)} probes find a difference from the base of {points(curve.detectable)[1:]} points 4 times in 5"
-    )
-    return f"{found}{trouble}."
+    return f"{probes} find a difference from the base of {points(found.detectable)[1:]} points 4 times in 5{trouble}."
 
 
 def asked(point: Point) -> str:

@@ -91,9 +91,10 @@ def test_the_sample_night() -> None:
 FORTY_ONE = [f"p{index:02}" for index in range(41)]
 
 
-def of_forty_one(iteration: int, right: int, **changes: Any) -> Checkpoint:
+def of_forty_one(iteration: int, right: int, cut: range = range(0), **changes: Any) -> Checkpoint:
     passed = {probe: index < right for index, probe in enumerate(FORTY_ONE)}
-    return Checkpoint(changes.pop("run", "r"), iteration, passed, **changes)
+    ended = {FORTY_ONE[index]: "length" for index in cut}
+    return Checkpoint(changes.pop("run", "r"), iteration, passed, finish_reasons=ended, **changes)
 
 
 def test_a_run_without_any_right_answer_is_named_at_its_first_checkpoint() -> None:
@@ -112,10 +113,31 @@ def test_a_run_without_any_right_answer_is_named_at_its_first_checkpoint() -> No
 
 
 def test_a_fall_that_lasts_is_named_from_its_beginning() -> None:
-    # 6 of 41 lost are 1 / 2**6 alone; that the base alone of three passes six, 1 / 3**6; of five, 1 / 5**6.
-    base = of_forty_one(0, 6, source="base", run="tiny")
+    # 5 of 41 lost are 1 / 2**5 alone; that the base alone of nine passes five, 1 / 9**5.
+    base = of_forty_one(0, 5, source="base", run="tiny")
     assert trouble(base, of_forty_one(10, 0)) is None
-    found = trouble(base, *(of_forty_one(at, 0) for at in (10, 20, 30, 40)))
+    found = trouble(base, *(of_forty_one(at, 0) for at in range(10, 90, 10)))
     assert found is not None
     assert (found.iteration, found.persistent) == (10, True)
-    assert found.text == "gets worse from iteration 10: accuracy 0% over iterations 10 to 40 (15% in the base)"
+    assert found.text == "gets worse from iteration 10: accuracy 0% over iterations 10 to 80 (12% in the base)"
+
+
+def test_at_the_first_checkpoint_six_of_six_lost_are_trouble() -> None:
+    # 1 / 2**6 is below 3% / zeta(1.8); at the second it is not, where 8 lost are.
+    base = of_forty_one(0, 8, source="base", run="tiny")
+    found = trouble(base, of_forty_one(10, 2))
+    assert found is not None
+    assert found.text == "gets worse at iteration 10: accuracy 5% (20% in the base)"
+    assert trouble(base, of_forty_one(10, 8), of_forty_one(20, 2)) is None
+    later = trouble(base, of_forty_one(10, 8), of_forty_one(20, 0))
+    assert later is not None
+    assert later.text == "gets worse at iteration 20: accuracy 0% (20% in the base)"
+
+
+def test_a_base_that_is_cut_more_often_explains_no_fall() -> None:
+    base = of_forty_one(0, 8, source="base", run="tiny", cut=range(23, 41))
+    found = trouble(base, of_forty_one(10, 0, cut=range(0, 8)))
+    assert found is not None
+    assert found.text.startswith("gets worse at iteration 10: accuracy 0% (20% in the base)")
+    # Cut more often itself, the checkpoint may have been right but for the limit.
+    assert trouble(base, of_forty_one(10, 0, cut=range(0, 24))) is None

@@ -10,15 +10,18 @@ from ml_pipeline.reports.intervals import Estimate
 from ml_pipeline.reports.runs import run_curves
 from ml_pipeline.reports.scores import Scores
 from ml_pipeline.reports.wording import (
+    FINISHED_NOTE,
     asked,
     evenly,
     gain,
     headline,
+    on_finished,
     p_value,
     percent_interval,
     points,
     resolution,
     sparkline,
+    table_notes,
 )
 from ml_pipeline_tests.reports.sample_scores import Checkpoint, scores_of, tables_of
 
@@ -130,7 +133,7 @@ def test_what_the_suite_can_find_is_told() -> None:
     few = Checkpoint("r", 10, {probe: index < 4 for index, probe in enumerate(probes)})
     (curve,) = run_curves(scores_of(base, few))
     # Noise (4 + 2) / (41 + 2) = 0.14, of which a change of 0.27 leaves 0.10: 0.37 of 41 probes differ. A fall must pass
-    # 0.8% on its side, a third of the 2.5% of all looks at the run.
+    # 1.6% on its side, about half of the 3% of all looks at the run.
     assert resolution(curve) == (
         # The base, which has no right answer, cannot fall.
         "41 probes find a difference from the base of 27 points 4 times in 5."
@@ -141,7 +144,7 @@ def test_what_the_suite_can_find_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("right", "told"),
-    [(8, "; no fall from the base's 20% is called trouble as often."), (30, "; a fall from 33 points on is called ")],
+    [(8, "; no fall from the base's 20% is called trouble as often."), (30, "; a fall from 30 points on is called ")],
 )
 def test_no_fall_is_promised_that_the_base_has_no_room_for(right: int, told: str) -> None:
     probes = [f"p{index}" for index in range(41)]
@@ -149,3 +152,19 @@ def test_no_fall_is_promised_that_the_base_has_no_room_for(right: int, told: str
     more = Checkpoint("r", 10, {probe: index < right + 4 for index, probe in enumerate(probes)})
     (curve,) = run_curves(scores_of(base, more))
     assert told in resolution(curve)
+
+
+def test_differences_of_the_probes_that_both_finish_are_marked_and_their_number_told() -> None:
+    probes = [f"p{index:02}" for index in range(41)]
+    ended = dict.fromkeys(probes[25:], "length")
+    base = Checkpoint("tiny", 0, {p: i < 8 for i, p in enumerate(probes)}, source="base", finish_reasons=ended)
+    terse = Checkpoint("r", 10, {p: i < 10 or i > 30 for i, p in enumerate(probes)})
+    curves = run_curves(scores_of(base, terse))
+    # Of 25 probes: noise (2 + 2) / (25 + 2) = 0.15, as above.
+    assert resolution(curves[0]).startswith("Of 41 probes the 25 that both finish find a difference from the base of ")
+    found = curves[0].points[0].vs_base
+    assert found is not None
+    assert found.delta == pytest.approx(2 / 25)
+    assert on_finished(points(found.delta), found) == "+8‡"
+    assert table_notes(curves) == [FINISHED_NOTE]
+    assert table_notes(run_curves(scores_of(replace(base, finish_reasons={}), terse))) == []
