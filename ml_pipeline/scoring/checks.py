@@ -98,7 +98,7 @@ def _check(check: Any, text: str, prompt: str) -> CheckResult:
             )
             return CheckResult(stated in check.accept, stated, " or ".join(check.accept))
         case YesNoCheck():
-            stated = stated_yes_or_no(text)
+            stated = stated_yes_or_no(text, prompt)
             return CheckResult(stated == check.answer, stated, check.answer)
         case ChoiceCheck():
             stated = stated_choice(text, check.choices, prompt)

@@ -31,7 +31,8 @@ _CUE = re.compile(
     r"|-)?[ :]*[(\[\"'{]*\Z",
     re.IGNORECASE,
 )
-
+# "C is right" after what was said of the others.
+_CONFIRMED = r"(?<![A-Za-z0-9_'])(?P<letter>[{}])[)\]}}\"'*]*(?:[ ]+\S{{1,16}})?[ ]+is[ ]+(?:the[ ]+)?(?:right|correct)\b"
 _UNDECIDED = re.compile(r"(?<![\w'])[(\[]?[A-Z][)\]]?[ ]+or[ ]+[(\[]?[A-Z][)\]]?(?=[.,;!]|\s*\Z|\s*\n)")
 
 
@@ -47,11 +48,11 @@ def stated_choice(text: str, choices: Mapping[str, str], prompt: str = "") -> st
     whole = re.fullmatch(rf"[\W_]*([{letters}{letters.lower()}])[\W_]*", shown)
     if whole:
         return whole[1].upper()
-    standing, small = _patterns(letters)
+    standing, small, right = _patterns(letters)
     by_text = {folded(content): letter for letter, content in choices.items()}
     answered = list(_spans(text, shown, prompt))
     for statement in answered:
-        found = _letter(shown, statement, standing, small)
+        found = _letter(shown, statement, standing, small, right)
         if found and _UNDECIDED.search(shown, statement.start, statement.end):
             return None
         if found is None and len(folded(shown)) == len(shown):
@@ -72,9 +73,14 @@ def _spans(text: str, shown: str, prompt: str) -> Iterator[Statement]:
         yield Statement(start, end, "bare")
 
 
-def _letter(text: str, statement: Statement, standing: re.Pattern[str], small: re.Pattern[str]) -> str | None:
-    """The first letter of a stretch that stands for a choice and is not denied."""
+def _letter(
+    text: str, statement: Statement, standing: re.Pattern[str], small: re.Pattern[str], right: re.Pattern[str]
+) -> str | None:
+    """The letter that a stretch says is right, else the first that stands for a choice and is not denied."""
     start, end = statement.start, statement.end
+    confirmed = [match for match in right.finditer(text, start, end) if not _is_denied(text, match)]
+    if confirmed:
+        return confirmed[-1]["letter"]
     for match in standing.finditer(text, start, end):
         if not _is_denied(text, match):
             return next(letter for letter in match.groups() if letter)
@@ -104,7 +110,7 @@ def _is_denied(text: str, match: re.Match[str]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     standing = (
         rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}"
         rf"|[ ](?:is|because|since|as|for)\b|[ ]-|[ ](?=[\u0900-\uffff])"
@@ -117,4 +123,4 @@ def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
         rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{little}])[)\]}}]|([{little}])(?=[).:,;\]}}\"'`!$]|\s*\Z|\s*\n|[ ]{{2}}"
         rf"|[ ](?:is|because|since)\b|[\u3000-\uffff]))"
     )
-    return re.compile(standing), re.compile(small)
+    return re.compile(standing), re.compile(small), re.compile(_CONFIRMED.format(letters))

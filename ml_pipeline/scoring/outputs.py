@@ -34,7 +34,7 @@ def stated_output(text: str, expected: str, prompt: str = "") -> str | None:
         piece = match["text"]
         if quoted := list(_quotations(piece)):
             return quoted[0]
-        words = _bare(piece).split()
+        words = _bare(piece.rpartition(": ")[2] or piece).split()
         if words:
             return words[0].rstrip(".,;:") if len(_normal(expected).split()) == 1 else _bare(piece)
     fresh = [quoted for quoted in _quotations(text) if quoted.casefold() not in known]
@@ -57,4 +57,4 @@ def _normal(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    return text.strip().strip("`\"'*").strip().rstrip(".").strip("`\"'*")
+    return text.strip().lstrip(":").strip().strip("`\"'*").strip().rstrip(".").strip("`\"'*")

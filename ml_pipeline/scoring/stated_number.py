@@ -63,7 +63,7 @@ _INSTRUCTED = re.compile(
     re.IGNORECASE,
 )
 _NOT = re.compile(
-    r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|n't|nicht|kein|pas|no[ ]es|не|不是"
+    r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|≠|!=|n't|nicht|kein|pas|no[ ]es|не|不是"
     r"|ではなく)[ ]+"
     r"(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
     re.IGNORECASE,
@@ -82,6 +82,8 @@ _TUPLE = re.compile(
     r"\([ ]*([a-zA-Z])[ ]*,[ ]*([a-zA-Z])[ ]*\)[ ]*=[ ]*\([ ]*([-+]?\d[\d.]*)[ ]*,[ ]*([-+]?\d[\d.]*)[ ]*\)"
 )
 _LINK_END = re.compile(rf"(?:{_RELATION})[ ]*{_MONEY}(?:(?:about|approximately|roughly)[ ])?[-+]?[ ]*\Z")
+# "x = 12 → y = 7" goes on to another letter.
+_NEXT_EQUATION = re.compile(rf"{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:=>|->|→)[ ]*(?P<name>[A-Za-z])[ ]*=")
 # In "3x = 15 → x = 5" the arrow parts two equations.
 _ARROW_BEFORE = re.compile(r"\A.*(?:→|=>|->)(?=[^→=>]*[=≈])", re.DOTALL)
 _DECIMAL_FORM = re.compile(rf"[ )]*(?:{_RELATION})[ (]*(?:about |approximately |roughly )?")
@@ -122,6 +124,7 @@ _ADVERBIAL = re.compile(
     r"|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z",
     re.IGNORECASE,
 )
+_AFTERWARDS = re.compile(r"\b(?:after (?:that|it|this)|and then|then comes?|followed by)\b[ :a-z]{0,16}\Z", re.IGNORECASE)
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
@@ -333,7 +336,9 @@ class NumberReader:
         if not results or (words and words[0].start < results[0].start and self._opens(statement, words[0].start)):
             return words[0] if words else None
         if statement.firmness != "concluded" and self._opens(statement, results[0].start):
-            return results[0].number
+            # "12 * 8 = 96, 96 - 75 = 21": the last of several sums is the answer.
+            sums = [result for result in self._fresh(results) if result.computed] if results[0].computed else []
+            return (sums or results)[-1 if len(sums) > 1 else 0].number
         fresh = self._fresh(results)
         if statement.firmness == "concluded":
             return self._of_a_sentence(fresh, first=self._variable is not None) if fresh else None
@@ -417,13 +422,18 @@ class NumberReader:
             start = _clause_end(self._text, start, results[place].start)
         end = _clause_end(self._text, results[place].number.end, min(end, results[place].number.end + 40))
         clause = self._text[start:end]
-        return len(self._question_words & {word.casefold() for word in _CONTENT.findall(clause)})
+        return len(self._question_words & {_singular(word) for word in _CONTENT.findall(clause)})
 
     @cached_property
     def _question_words(self) -> set[str]:
         asked = re.split(r"(?<=[.!?])\s+", self._prompt.strip())
         question = next((part for part in reversed(asked) if part.endswith("?")), asked[-1] if asked else "")
-        return {word.casefold() for word in _CONTENT.findall(question)} - _EMPTY_WORDS
+        return {_singular(word) for word in _CONTENT.findall(question) if word.casefold() not in _EMPTY_WORDS}
+
+    @cached_property
+    def _asks_next(self) -> bool:
+        """Whether the prompt asks for the next of a series, so that what follows that is no answer."""
+        return re.search(r"\b(?:next|follows|right after)\b", self._prompt) is not None
 
     @cached_property
     def _sentences(self) -> list[tuple[int, int]]:
@@ -461,6 +471,7 @@ class NumberReader:
             number.start < self._remarked(start, end)
             or _OFF_POINT.match(self._text[number.end : number.end + 30]) is not None
             or _ADVERBIAL.search(before) is not None
+            or (self._asks_next and _AFTERWARDS.search(before) is not None)
             or _NOT_AFTER.match(self._text, number.end) is not None
             or _INSTRUCTED.search(before) is not None
         )
@@ -515,7 +526,10 @@ class NumberReader:
 
     def _is_operand(self, number: Number) -> bool:
         text, window = self._text, max(0, number.start - _SEEN // 2)
-        if _RELATED_AFTER.match(text, number.end) or _OPERATED_AFTER.match(text, number.end):
+        goes_on = _NEXT_EQUATION.match(text, number.end) if self._variable is not None else None
+        if goes_on is None and _RELATED_AFTER.match(text, number.end):
+            return True
+        if _OPERATED_AFTER.match(text, number.end):
             return True
         if (number.percent or number.exact) and _SHARE_AFTER.match(text, number.end):
             return True
@@ -572,6 +586,11 @@ class NumberReader:
             if following and following[0].casefold() in asked:
                 return number
         return None
+
+
+def _singular(word: str) -> str:
+    word = word.casefold()
+    return word.removesuffix("s") if len(word) > 3 else word
 
 
 def _clause_end(text: str, start: int, end: int) -> int:
