@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from ml_pipeline.scoring.number_words import word_numbers
 from ml_pipeline.scoring.plain_text import plain, unmarked
-from ml_pipeline.scoring.statements import Statement, is_question, repeats, sentences, statements
+from ml_pipeline.scoring.statements import Statement, folded_words, is_question, repeats, sentences, statements
 
 # A copula starts a claim of its own: "what does not belong is the harp".
 _FEW_WORDS = r"(?:[ ]+(?!(?:but|is|are|was|were)\b)[\w'-]{1,20}){0,3}[ ]+[\"'*(]*\Z"
@@ -483,7 +483,8 @@ class _Reader:
                 named = _inside(inside, clause)
                 if len({mention.phrase for mention in named}) == 1 and self._topic.search(self._text, *clause):
                     return named[0].phrase
-        continued = len(inside) > 1 and not re.search(r"[^\W\d_]", self._text[inside[0].end : inside[1].start])
+        gap = self._text[inside[0].end : inside[1].start] if len(inside) > 1 else "is"
+        continued = not re.search(r"[^\W\d_]", gap) or "=" in gap
         opens = not continued and _OPENING.fullmatch(self._text, claim[0], inside[0].start) is not None
         if opens and self._pairs_the_asked(inside[:2]):
             return inside[1].phrase
@@ -561,10 +562,11 @@ def _asserted(text: str, prompt: str) -> str | None:
         return None
     gap = r"(?:(?!\b(?:and|or|so|because|if|since|when)\b)[^.,;:?!\n]){0,30}?"
     pattern = re.compile(modal + gap + gap.join(map(_inflected, words)), re.IGNORECASE)
+    told = {folded_words(prompt[slice(*span)]) for span in sentences(prompt)}
     for start, end in reversed(sentences(text)):
         sentence = text[start:end]
         found = deque(pattern.finditer(sentence), maxlen=1)
-        if not found or repeats(prompt, sentence):
+        if not found or folded_words(sentence) in told:
             continue
         before = sentence[max(0, found[0].start() - 40) : found[0].start()]
         if _UNSURE.search(before) or _UNSURE.search(found[0][0]):

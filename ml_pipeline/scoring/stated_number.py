@@ -174,6 +174,7 @@ _EMPTY_WORDS = frozenset(
         *("work", "out", "would", "you", "we", "they", "she", "he", "an", "as", "per", "each"),
     )
 )
+_TIME_UNITS = frozenset(("second", "minute", "hour", "day", "week", "month", "year"))
 _POSITIVE = re.compile(
     r"\b(?P<positive>positive)|\b(?P<negative>negative)[ ]+(?:solution|root|value|number|one|integer)", re.IGNORECASE
 )
@@ -422,7 +423,10 @@ class NumberReader:
             start = _clause_end(self._text, start, results[place].start)
         end = _clause_end(self._text, results[place].number.end, min(end, results[place].number.end + 40))
         clause = self._text[start:end]
-        return len(self._question_words & {_singular(word) for word in _CONTENT.findall(clause)})
+        words = {_singular(word) for word in _CONTENT.findall(clause)}
+        asked = self._question_words
+        other_time = (words & _TIME_UNITS) - asked if asked & _TIME_UNITS else set()
+        return len(asked & words) - len(other_time)
 
     @cached_property
     def _question_words(self) -> set[str]:
