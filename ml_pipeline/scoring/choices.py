@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from ml_pipeline.scoring.phrases import find_mentions, folded, stated_phrase
+from ml_pipeline.scoring.phrases import find_mentions, folded, is_correction, stated_phrase
 from ml_pipeline.scoring.plain_text import unmarked
 from ml_pipeline.scoring.statements import Statement, repeats, sentences, statements
 
@@ -32,7 +32,9 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 # "C is right" after what was said of the others.
-_CONFIRMED = r"(?<![A-Za-z0-9_'])(?P<letter>[{}])[)\]}}\"'*]*(?:[ ]+\S{{1,16}})?[ ]+is[ ]+(?:the[ ]+)?(?:right|correct)\b"
+_CONFIRMED = (
+    r"(?<![A-Za-z0-9_'])(?P<letter>[{}])[)\]}}\"'*]*(?:[ ]+\S{{1,16}})?[ ]+is[ ]+(?:the[ ]+)?(?:right|correct)\b"
+)
 _UNDECIDED = re.compile(r"(?<![\w'])[(\[]?[A-Z][)\]]?[ ]+or[ ]+[(\[]?[A-Z][)\]]?(?=[.,;!]|\s*\Z|\s*\n)")
 
 
@@ -68,6 +70,9 @@ def stated_choice(text: str, choices: Mapping[str, str], prompt: str = "") -> st
 def _spans(text: str, shown: str, prompt: str) -> Iterator[Statement]:
     yield from statements(text)
     spoken = sentences(shown)
+    for span in reversed(spoken[1:]):
+        if is_correction(shown[slice(*span)]):
+            yield Statement(*span, "bare")
     fresh = [span for span in spoken if not repeats(prompt, shown[slice(*span)])] or spoken
     for start, end in fresh:
         yield Statement(start, end, "bare")
@@ -113,7 +118,7 @@ def _is_denied(text: str, match: re.Match[str]) -> bool:
 def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     standing = (
         rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}"
-        rf"|[ ](?:is|because|since|as|for)\b|[ ]-|[ ](?=[\u0900-\uffff])"
+        rf"|[ ](?:is|does|works|because|since|as|for)\b|[ ]-|[ ]\(|[ ](?=[\u0900-\uffff])"
         rf"|[\u0900-\uffff])(?!['.]\w))"
         rf"|(?:(?i:option|choice|letter|answer|operator|is|pick|choose|select|选|選|是|は|为|опция|opción|opção"
         rf"|réponse))[ ]*[*(\"'`:]*([{letters}])\b(?![ ][a-z])(?!['])"

@@ -91,7 +91,6 @@ class ListReader:
         long_enough = [run for run in fresh if len(_names(run)) >= len(self.items)]
         return long_enough[-1] if long_enough else max(fresh, key=len, default=None)
 
-
     def _outside_asides(self, runs: list[list[Mention]]) -> list[list[Mention]]:
         """The runs that are not in a bracketed remark: "3 and 5 (1 and 7 are only in P)"."""
         asides = [m.span() for m in _REMARK.finditer(self.text)]

@@ -72,6 +72,9 @@ _SIGN_WORD = re.compile(
     + r"?[ ]?\Z",
     re.IGNORECASE,
 )
+_BELOW_ZERO = re.compile(
+    r"[ ]?(?:°[CF]?|degrees?(?:[ ](?:Celsius|Fahrenheit))?)?[ ]below[ ](?:zero|0(?![\d.]))", re.IGNORECASE
+)
 _SIGN = re.compile(rf"(?P<sign>[-+])(?P<gap>[ ]*)(?:{_CURRENCY}[ ]?)?\Z")
 _MONEY = re.compile(rf"{_CURRENCY}[ ]*(?P<minus>-[ ]?)?\Z")
 _NEGATING_BEFORE = re.compile(
@@ -237,6 +240,8 @@ def _read(text: str, start: int, end: int, lists: bool, variables: frozenset[str
     sign, begin = _sign(text, start)
     if begin is None:
         return
+    if sign > 0 and (match := _BELOW_ZERO.match(text, end)):
+        sign, end = -1.0, match.end()
     ordinal = False
     if base is None and (glued := _GLUED_AFTER.match(text, end)):
         if not (_ORDINAL.match(text, end) and is_whole):

@@ -27,7 +27,7 @@ def stated_output(text: str, expected: str, prompt: str = "") -> str | None:
     stated = [text[statement.start : statement.end] for statement in statements(text)]
     for piece in stated:
         if quoted := list(_quotations(piece)):
-            return quoted[-1]
+            return next((part for part in reversed(quoted) if part.casefold() not in known), quoted[-1])
         if len(_bare(piece).split()) == 1:
             return _bare(piece)
     for match in reversed(list(_PRINTS.finditer(text))):

@@ -8,7 +8,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from ml_pipeline.scoring.number_words import word_numbers
@@ -101,6 +101,11 @@ _HEARSAY = re.compile(
 _CORRECTED = re.compile(
     r"\W*(?:however|but|actually|in fact|instead|no,|wait|hmm|oh|sorry|correction|on second thoughts?)\b", re.IGNORECASE
 )
+_SELF_CORRECTION = re.compile(
+    r"(?:\.{2,}|[-,;?!—…])[ ]*(?:oh[ ]+|hmm[ ]+)?(?:no|wait|sorry|scratch that|i mean|make that|actually)(?=[,.:!?]|[ ]-)",
+    re.IGNORECASE,
+)
+_NUMBERED_STEP = re.compile(r"[^\W\d_][ ]\d{1,2}:")
 _EARLIER_STEP = re.compile(
     r"\b(?:first|1st|initially|originally|at[ ]the[ ](?:start|beginning)|start(?:s|ed|ing)?[ ](?:at|with|from|facing|by|out)"
     r"|begin(?:s|ning)?[ ](?:at|with|by)|step[ ]1)\b",
@@ -129,7 +134,11 @@ _UNSURE = re.compile(
     r"|unclear|suppose)\b",
     re.IGNORECASE,
 )
-_PAIRED = re.compile(r"[\"']?[ ]*(?:and|vs\.?|versus|/|<->|↔|-)[ ]*[\"']?", re.IGNORECASE)
+_PAIRED = re.compile(
+    r"[\"']?[ ]*(?:and|vs\.?|versus|/|<->|↔|-|(?:is[ ]+)?followed[ ]+by|precedes"
+    r"|(?:is|comes)[ ]+(?:right[ ]+|directly[ ]+|just[ ]+|immediately[ ]+)?before)[ ]*[\"']?",
+    re.IGNORECASE,
+)
 _ASKS_CAUSE = re.compile(r"\bcaus(?:e|es|ed|ing)\b", re.IGNORECASE)
 _IS_CAUSED = re.compile(
     r"[\"')]*[ ]+(?:\w+ly[ ]+)?(?:(?:is|are|was|were|gets?)[ ]+(?:\w+ly[ ]+)?(?:caused|produced|created|triggered"
@@ -141,7 +150,7 @@ _IS_CAUSED = re.compile(
     re.IGNORECASE,
 )
 _CAUSES = re.compile(
-    r"[\"')]*[ ]+(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to"
+    r"[\"')]*[ ]+(?:\w{1,15}(?:[ ]+\w{1,15}){0,4}[ ]+and[ ]+)?(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to"
     r"|led[ ]+to|makes?|triggers?|results?[ ]+in"
     r"|brings?[ ]+(?:about|on)|generates?|gives?[ ]+rise[ ]+to|induces?|(?:is|are)[ ]+(?:the"
     r"|a)[ ]+(?:\w+[ ]+)?(?:cause|source|origin|reason)[ ]+(?:of|for|behind)"
@@ -185,7 +194,7 @@ _ASSENT_FIRST = re.compile(
 _TIME_PHRASE = re.compile(r"\d{1,2}[:.]\d{2}")
 _HOUR = r"(?P<{0}>\d{{1,2}}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _CLOCK = re.compile(
-    r"(?<![\w:.])(?:(?P<h>\d{1,2})[h:.](?P<m>[0-5]\d)(?![\d:]|\.\d)|(?P<military>[01]\d"
+    r"(?<![\w:.])(?:(?P<h>\d{1,2})[h:.](?P<m>[0-5]\d)(?![\d:]|\.\d)(?:[ ]?(?:h|hrs|hours|Uhr)\b)?|(?P<military>[01]\d"
     r"|2[0-3])(?P<mm>[0-5]\d)(?=[ ]?(?:hours|hrs|h\b))"
     r"|(?:an?[ ]+)?(?P<part>quarter|half)[ ]+(?P<side>past|after|to|before|till)[ ]+" + _HOUR.format("hour") + r"(?!\w)"
     r"|(?P<minutes>[\w-]{1,14})[ ]+minutes?[ ]+(?P<side2>past|after|to|before|till)[ ]+"
@@ -341,8 +350,8 @@ class _Reader:
         span = (statement.start, statement.end)
         if statement.firmness == "concluded":
             return self._claimed(span, inside)
-        if _IMMEDIATE.search(self._prompt) and (cut := _GOES_ON.search(self._text, *span)):
-            inside = _inside(inside, (span[0], cut.start())) or inside
+        inside = _inside(inside, self._after_correction(span, inside))
+        inside = _inside(inside, self._before_the_following(span, inside))
         outside = self._outside_brackets(inside, span)
         return (outside or inside)[-1 if statement.firmness == "bare" else 0].phrase
 
@@ -356,10 +365,11 @@ class _Reader:
         fresh = self._without_steps(fresh)
         on_topic = [span for span in fresh if self._topic and self._topic.search(self._text, *span)]
         for span in reversed((on_topic or fresh)[1:]):
-            if _CORRECTED.match(self._text, *span) and not _HEARSAY.search(self._text, *span):
+            if is_correction(self._text[slice(*span)]):
                 return self._claimed(span, _inside(self._mentions, span))
         for span in on_topic or fresh:
             clause = _inside(self._mentions, _without_reason(self._text, span))
+            clause = _inside(clause, self._after_correction(span, clause))
             if len({mention.phrase for mention in clause}) == 1:
                 return clause[0].phrase
         for span in (on_topic or fresh)[-1:]:
@@ -368,7 +378,9 @@ class _Reader:
 
     def _without_steps(self, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """The sentences without those that only start a way to the answer: "After the first turn you face south"."""
-        sums = [span for span in spans if re.search(r"=[ ]*\d", self._text[slice(*span)])]
+        sums = [
+            s for s in spans if re.search(r"=[ ]*\d", self._text[slice(*s)]) or _NUMBERED_STEP.search(self._text, *s)
+        ]
         asks_first = _EARLIER_STEP.search(" ".join(self._about) or self._prompt)
         steps = set(sums[:-1]) | {s for s in spans if not asks_first and _EARLIER_STEP.search(self._text, *s)}
         return [span for span in spans if span not in steps] or spans
@@ -468,13 +480,31 @@ class _Reader:
                 return first.phrase
         return None
 
+    def _before_the_following(self, span: tuple[int, int], inside: list[Mention]) -> tuple[int, int]:
+        """Where the next one is asked for, the stretch without what follows that: "Wednesday, and then Thursday"."""
+        cut = _GOES_ON.search(self._text, *span) if _IMMEDIATE.search(self._prompt) else None
+        before = {mention.phrase for mention in _inside(inside, (span[0], cut.start()))} if cut else set()
+        return (span[0], cut.start()) if cut and before - self._asked else span
+
+    def _after_correction(self, span: tuple[int, int], inside: list[Mention]) -> tuple[int, int]:
+        """The stretch from its last correction of itself on: "small, no, huge"."""
+        for match in deque(_SELF_CORRECTION.finditer(self._text, *span), maxlen=1):
+            if _inside(inside, (match.end(), span[1])):
+                return match.end(), span[1]
+        return span
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        """The phrases that the prompt names."""
+        return {mention.phrase for mention in find_mentions(self._prompt, self._phrases, self._case_sensitive)}
+
     def _claimed(self, span: tuple[int, int], inside: list[Mention]) -> str:
         """The phrase that a sentence with at least one mention claims."""
-        claim = _without_reason(self._text, span)
-        for cut in (_CONTRAST, _GOES_ON if _IMMEDIATE.search(self._prompt) else None):
-            found = cut.search(self._text, *claim) if cut else None
-            if found and _inside(inside, (claim[0], found.start())):
-                claim = (claim[0], found.start())
+        claim = _without_reason(self._text, self._after_correction(span, inside))
+        contrast = _CONTRAST.search(self._text, *claim)
+        if contrast and _inside(inside, (claim[0], contrast.start())):
+            claim = (claim[0], contrast.start())
+        claim = self._before_the_following(claim, inside)
         claim = self._side_of_but(claim, inside)
         inside = _inside(inside, claim) or inside
         inside = self._outside_brackets(inside, claim) or inside
@@ -494,8 +524,7 @@ class _Reader:
         """Whether a sentence names a word of the prompt and its partner: "Hot and cold are opposites"."""
         if len(pair) < 2 or not _PAIRED.fullmatch(self._text, pair[0].end, pair[1].start):
             return False
-        asked = {mention.phrase for mention in find_mentions(self._prompt, self._phrases, self._case_sensitive)}
-        return pair[0].phrase in asked and pair[1].phrase not in asked
+        return pair[0].phrase in self._asked and pair[1].phrase not in self._asked
 
     def _side_of_but(self, claim: tuple[int, int], inside: list[Mention]) -> tuple[int, int]:
         """Of "Sydney is the largest city, but the capital is Canberra" the side that speaks of what is asked."""
@@ -522,6 +551,11 @@ class _Reader:
     def _outside_brackets(self, mentions: list[Mention], span: tuple[int, int]) -> list[Mention]:
         brackets = [match.span() for match in re.finditer(r"\([^()\n]{0,200}\)", self._text[span[0] : span[1]])]
         return [m for m in mentions if not any(start < m.start - span[0] < end for start, end in brackets)]
+
+
+def is_correction(sentence: str) -> bool:
+    """Whether a sentence corrects or limits what was said before it: "However, the capital is Canberra"."""
+    return _CORRECTED.match(sentence) is not None and _HEARSAY.search(sentence) is None
 
 
 def stated_yes_or_no(text: str, prompt: str = "") -> str | None:

@@ -68,13 +68,14 @@ _NOT = re.compile(
     r"(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
     re.IGNORECASE,
 )
+_COMPARED = re.compile(r"[\w)][ ]*(?:[<>≤≥]=?)[ ]*\Z")
 _NOT_AFTER = re.compile(
     r"[ ](?:is|are|was|would be)[ ](?:wrong|incorrect|not|too[ ](?:high|low|big|small|large))\b|[ ]isn't\b"
 )
 _NAME = re.compile(r"(?:^|[^\w'^)\]])(?P<name>[A-Za-z])[\s\"'*_$)]*\Z")
 _TERM = re.compile(r"(?:[\d)\]][ ]*[-+*/^]?|[-+*/^])[ ]*[A-Za-z][\s\"'*_$)]*\Z")
 _NAMED = re.compile(
-    r"(?<![\w'^])(?P<name>[A-Za-z])[\"'*_$) ]*(?:=|≈|→|:|\b(?:is|equals|must be|has to be|would be|will be"
+    r"(?<![\w'^])(?P<name>[A-Za-z])[\"'*_$) ]*(?:=|,[ ]+is\b|≈|→|:|\b(?:is|equals|must be|has to be|would be|will be"
     r"|stands for|represents|ist|es|est|é|è)\b)"
     r"[ ]*(?:therefore|then|thus|equal to|about|the number|:|exactly|just)?[\"'*_$( ]*\Z"
 )
@@ -124,7 +125,9 @@ _ADVERBIAL = re.compile(
     r"|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z",
     re.IGNORECASE,
 )
-_AFTERWARDS = re.compile(r"\b(?:after (?:that|it|this)|and then|then comes?|followed by)\b[ :a-z]{0,16}\Z", re.IGNORECASE)
+_AFTERWARDS = re.compile(
+    r"\b(?:after (?:that|it|this)|and then|then comes?|followed by)\b[ :a-z]{0,16}\Z", re.IGNORECASE
+)
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
@@ -310,6 +313,7 @@ class NumberReader:
     def _results(self) -> list[Result]:
         numbers = self._without_lists(self._numbers)
         asides = self._brackets
+        sign = _POSITIVE.search(self._prompt) if self._variable is not None else None
         found = []
         for number in numbers:
             if self._is_operand(number):
@@ -318,6 +322,8 @@ class NumberReader:
             if equation or (
                 self._variable is not None and name is not None and len(name) == 1 and name != self._variable
             ):
+                continue
+            if sign and (number.value > 0) is not (sign["positive"] is not None):
                 continue
             weak = any(start < number.start < end for start, end in asides) or self._is_remark(number)
             found.append(Result(number, name, weak, computed))
@@ -365,8 +371,6 @@ class NumberReader:
 
     def _assigned(self, results: Sequence[Result]) -> Result | None:
         named = [result for result in results if result.name == self._variable]
-        if sign := _POSITIVE.search(self._prompt):
-            named = [r for r in named if (r.value > 0) is (sign["positive"] is not None)]
         strong = [result for result in named if not result.weak] or named
         return strong[-1] if strong else None
 
@@ -421,6 +425,8 @@ class NumberReader:
         if place:
             start = max(start, results[place - 1].number.end)
             start = _clause_end(self._text, start, results[place].start)
+        elif clauses := deque(_CLAUSE_END.finditer(self._text, start, results[place].start), maxlen=1):
+            start = clauses[0].end()
         end = _clause_end(self._text, results[place].number.end, min(end, results[place].number.end + 40))
         clause = self._text[start:end]
         words = {_singular(word) for word in _CONTENT.findall(clause)}
@@ -542,7 +548,7 @@ class NumberReader:
             return True
         if _NOT.search(before[-30:]) and not before.rstrip().endswith(" of"):
             return True
-        return _OPERATOR_BEFORE.search(before) is not None
+        return _COMPARED.search(before) is not None or _OPERATOR_BEFORE.search(before) is not None
 
     def _left_side(self, number: Number) -> tuple[str | None, bool, bool]:
         """Whose value a number is, whether it ends a calculation, and whether it is but a side of an equation."""
@@ -558,7 +564,8 @@ class NumberReader:
         for side in reversed(sides):
             boundary = next(iter(deque(_CLAUSE_START.finditer(side), maxlen=1)), None)
             heads.append(side[boundary.end() :] if boundary else side)
-            if boundary and boundary.end() < len(side) and len(heads) < len(sides) and boundary[0] not in (":",):
+            starts_anew = boundary and (boundary[0] != ":" or re.fullmatch(r"\s*[A-Za-z]\s*", heads[-1]))
+            if boundary and starts_anew and boundary.end() < len(side) and len(heads) < len(sides):
                 break
         head = heads[-1]
         middle = any(_NUMERIC.search(side) and not _FORMULA.search(_words_out(side)) for side in heads[:-1])
