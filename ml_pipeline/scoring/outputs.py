@@ -13,6 +13,7 @@ _PRINTS = re.compile(
     r"(?P<text>[^\n]{1,400})",
     re.IGNORECASE,
 )
+_ARROW = re.compile(r"→|->|=>")
 _QUOTED = re.compile(r"`([^`\n]{1,400})`|\"([^\"\n]{1,400})\"|\*\*([^*\n]{1,400})\*\*|(?<!\w)'([^'\n]{1,400})'(?!\w)")
 
 
@@ -30,6 +31,9 @@ def stated_output(text: str, expected: str, prompt: str = "") -> str | None:
             return next((part for part in reversed(quoted) if part.casefold() not in known), quoted[-1])
         if len(_bare(piece).split()) == 1:
             return _bare(piece)
+    shown = _ARROW.split(text)
+    if len(shown) > 1 and len(_bare(shown[-1]).split()) == 1:
+        return _bare(shown[-1])
     for match in reversed(list(_PRINTS.finditer(text))):
         piece = match["text"]
         if quoted := list(_quotations(piece)):

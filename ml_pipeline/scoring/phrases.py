@@ -134,6 +134,7 @@ _UNSURE = re.compile(
     r"|unclear|suppose)\b",
     re.IGNORECASE,
 )
+_NEXT_IN_TURN = re.compile(r"\b(?:and|then|finally|lastly|after that|to)\b", re.IGNORECASE)
 _PAIRED = re.compile(
     r"[\"']?[ ]*(?:and|vs\.?|versus|/|<->|↔|-|(?:is[ ]+)?followed[ ]+by|precedes"
     r"|(?:is|comes)[ ]+(?:right[ ]+|directly[ ]+|just[ ]+|immediately[ ]+)?before)[ ]*[\"']?",
@@ -352,6 +353,10 @@ class _Reader:
             return self._claimed(span, inside)
         inside = _inside(inside, self._after_correction(span, inside))
         inside = _inside(inside, self._before_the_following(span, inside))
+        new = [mention for mention in inside if mention.phrase not in self._asked]
+        if _IMMEDIATE.search(self._prompt) and new:
+            # "Wednesday follows Tuesday" for what comes right after Tuesday.
+            inside = new
         outside = self._outside_brackets(inside, span)
         return (outside or inside)[-1 if statement.firmness == "bare" else 0].phrase
 
@@ -513,8 +518,11 @@ class _Reader:
                 named = _inside(inside, clause)
                 if len({mention.phrase for mention in named}) == 1 and self._topic.search(self._text, *clause):
                     return named[0].phrase
+        elif clause := self._closest_clause(claim, inside):
+            named = _inside(inside, clause)
+            inside = [mention for mention in named if mention.phrase not in self._asked] or named
         gap = self._text[inside[0].end : inside[1].start] if len(inside) > 1 else "is"
-        continued = not re.search(r"[^\W\d_]", gap) or "=" in gap
+        continued = not re.search(r"[^\W\d_]", _NEXT_IN_TURN.sub("", gap)) or "=" in gap
         opens = not continued and _OPENING.fullmatch(self._text, claim[0], inside[0].start) is not None
         if opens and self._pairs_the_asked(inside[:2]):
             return inside[1].phrase
@@ -539,6 +547,17 @@ class _Reader:
         if first == second == 0:
             return claim
         return sides[0 if first > second else 1]
+
+    def _closest_clause(self, claim: tuple[int, int], inside: list[Mention]) -> tuple[int, int] | None:
+        """The clause with the most words of the question, where several clauses name one phrase each."""
+        inside = [mention for mention in inside if mention.phrase not in self._asked] or inside
+        clauses = [clause for clause in _clauses(self._text, claim) if len(_inside(inside, clause)) == 1]
+        is_short = any(len(self._text[slice(*clause)].split()) < 3 for clause in clauses)
+        if len(clauses) < 2 or is_short:
+            return None
+        counts = [self._words_asked(clause) for clause in clauses]
+        best = max(counts)
+        return clauses[counts.index(best)] if counts.count(best) == 1 else None
 
     def _words_asked(self, span: tuple[int, int]) -> int:
         """How many words of what is asked for a stretch has."""

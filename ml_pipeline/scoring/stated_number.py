@@ -89,6 +89,13 @@ _NEXT_EQUATION = re.compile(rf"{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:=>|->|→)[ ]*(
 _ARROW_BEFORE = re.compile(r"\A.*(?:→|=>|->)(?=[^→=>]*[=≈])", re.DOTALL)
 _DECIMAL_FORM = re.compile(rf"[ )]*(?:{_RELATION})[ (]*(?:about |approximately |roughly )?")
 _FACTOR = re.compile(r"[-+*/×·÷−–] *\Z")  # noqa: RUF001 - signs of arithmetic
+# "P(at least one head)" names a value.
+_FUNCTION = re.compile(r"(?<![A-Za-z])[A-Za-z]\([^()]{1,60}\)[ ]*\Z")
+# "21 divided by 3 is 7"
+_SAID_SUM = re.compile(
+    r"\d[^.;,:\n=]{0,24}\b(?:plus|minus|times|divided by|multiplied by)\b[^.;,:\n=]{0,24}\d[^.;,:\n=]{0,16}"
+    r"\b(?:is|equals|gives|makes|leaves)[ ]+[$€£]?\Z"
+)
 _SPLIT = re.compile(rf"{_RELATION}")
 _CLAUSE_START = re.compile(
     r"[;:,\n|]|[.!?](?=\s)|\b(?:and|so|or|then|get|gives|that|if|when|where|therefore|thus|hence|is|are|with|have"
@@ -126,13 +133,14 @@ _ADVERBIAL = re.compile(
     re.IGNORECASE,
 )
 _AFTERWARDS = re.compile(
-    r"\b(?:after (?:that|it|this)|and then|then comes?|followed by)\b[ :a-z]{0,16}\Z", re.IGNORECASE
+    r"\b(?:after (?:that|it|this)|and then|then comes?|followed by|then)\b[ :a-z]{0,16}\Z", re.IGNORECASE
 )
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
 _CLAUSE_END = re.compile(r"[,;:(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
+_NEW_CLAUSE = re.compile(r"[,;(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
 _EMPTY_WORDS = frozenset(
     (
         *(
@@ -271,6 +279,13 @@ class NumberReader:
             inside = [r for r in results if statement.start <= r.start < statement.end]
             if statement.firmness == "concluded" and self._source[statement.start - 2 : statement.start] == "**":
                 inside = self._bold_beside(inside)
+            if (
+                statement.firmness == "bare"
+                and inside
+                and not self._opens(statement, inside[0].start)
+                and self._is_a_step(inside[0].number, statement, results)
+            ):
+                continue
             if statement.firmness == "bare" and superseded and not (inside and self._opens(statement, inside[0].start)):
                 continue
             if found := self._in_statement(statement, inside):
@@ -326,8 +341,14 @@ class NumberReader:
             if sign and (number.value > 0) is not (sign["positive"] is not None):
                 continue
             weak = any(start < number.start < end for start, end in asides) or self._is_remark(number)
-            found.append(Result(number, name, weak, computed))
+            found.append(Result(number, name, weak or self._is_a_reason(number, found), computed))
         return found
+
+    def _is_a_reason(self, number: Number, earlier: list[Result]) -> bool:
+        """Whether a number only stands in the reason for another one of its sentence: "12, because 10 is too low"."""
+        start, _ = self._sentence_of(number)
+        reason = next(iter(deque(_REASON.finditer(self._text, start, number.start), maxlen=1)), None)
+        return reason is not None and any(start <= r.start < reason.start() and not r.weak for r in earlier[-20:])
 
     def _fresh(self, results: Sequence[Result]) -> list[Result]:
         return [result for result in results if result.value not in self._asked]
@@ -425,7 +446,7 @@ class NumberReader:
         if place:
             start = max(start, results[place - 1].number.end)
             start = _clause_end(self._text, start, results[place].start)
-        elif clauses := deque(_CLAUSE_END.finditer(self._text, start, results[place].start), maxlen=1):
+        elif clauses := deque(_NEW_CLAUSE.finditer(self._text, start, results[place].start), maxlen=1):
             start = clauses[0].end()
         end = _clause_end(self._text, results[place].number.end, min(end, results[place].number.end + 40))
         clause = self._text[start:end]
@@ -558,7 +579,8 @@ class NumberReader:
         left = _ARROW_BEFORE.sub("", text[line : number.start])
         if not _LINK_END.search(left):
             named = _NAMED.search(left)
-            return (named["name"] if named and not _is_article(named, left) else None), False, False
+            name = named["name"] if named and not _is_article(named, left) else None
+            return name, name is None and _SAID_SUM.search(left) is not None, False
         sides = _SPLIT.split(left)[:-1]
         heads = []
         for side in reversed(sides):
@@ -570,6 +592,8 @@ class NumberReader:
         head = heads[-1]
         middle = any(_NUMERIC.search(side) and not _FORMULA.search(_words_out(side)) for side in heads[:-1])
         computed = any(_NUMERIC.search(side) and re.search(r"[-+*/^x]|\btimes\b|sqrt|√", side) for side in heads)
+        if _FUNCTION.search(head):
+            return None, computed, False
         if (name := _NAME.search(head)) and not _TERM.search(head):
             return name["name"], computed, False
         bare = _words_out(head)
