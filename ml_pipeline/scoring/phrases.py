@@ -92,6 +92,7 @@ _PART = re.compile(
 )
 # "Which word does not belong?" asks for what is denied.
 _ASKS_DENIED = re.compile(r"\b(?:does|do)(?:[ ]not|n't)[ ]+(?P<verb>[a-z]+)\b", re.IGNORECASE)
+_IS_NOT = re.compile(r"[\"'*)]*[ ]+(?:is|are)(?:[ ]not|n't)\b", re.IGNORECASE)
 _BUT = re.compile(r",?[ ]+but\b", re.IGNORECASE)
 _HEARSAY = re.compile(
     r"\b(?:think|thinks|thought|believe|believes|assume|assumes|guess|guessed|say|says|said|seems?|might|may|often"
@@ -644,6 +645,9 @@ def _is_denied_after(text: str, end: int, asks_denied: str | None) -> bool:
         joined = r"(?:,[ ]+(?:and[ ]+)?[\w'-]{1,20}|[ ]+and[ ]+[\w'-]{1,20}){0,4}?"
         if found := re.match(joined + verb, text[end : end + 120], re.IGNORECASE):
             return found["not"] is None
+        if _IS_NOT.match(text, end):
+            # "The harp is not clothing" says why it does not belong.
+            return False
     return _DENIED_AFTER.match(text, end) is not None
 
 

@@ -65,7 +65,7 @@ _INSTRUCTED = re.compile(
 _NOT = re.compile(
     r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|≠|!=|n't|nicht|kein|pas|no[ ]es|не|不是"
     r"|ではなく)[ ]+"
-    r"(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
+    r"(?:be[ ])?(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
     re.IGNORECASE,
 )
 _COMPARED = re.compile(r"[\w)][ ]*(?:[<>≤≥]=?)[ ]*\Z")
@@ -255,7 +255,8 @@ class NumberReader:
         near = self._numbers[max(0, place - 1) : place + 2]
         for first, second in pairwise(near):
             gap = self._text[first.end : second.start]
-            if number in (first, second) and _OR.fullmatch(gap):
+            # "60 * 2.5, or 150" says one value twice too.
+            if number in (first, second) and _OR.fullmatch(gap) and not self._is_operand(first):
                 values = {first.value, first.value * 100, second.value, second.value * 100}
                 pair = abs(first.value - second.value)
                 if pair > 0.01 * abs(second.value) and not (first.percent != second.percent and len(values) < 4):
