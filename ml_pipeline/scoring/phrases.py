@@ -26,8 +26,10 @@ _DENIED_BEFORE = re.compile(
 )
 _DENIED_AFTER = re.compile(
     r"[\"'*)]*(?:[ ]+[a-z]{1,15})?[ ]+(?:is|was|are|were|does|did|do|can|could|would|will|seems?)"
-    r"(?:[ ]?not\b|n't\b|[ ]+(?:much[ ]+)?(?:less|wrong|incorrect|ruled out|excluded|false|impossible|unlikely|empty)\b)"
-    r"|[\"'*)]*(?:[ ]+[a-z]{1,15})?[\"'* ]*[:=-][ *]*(?:no|false|wrong|incorrect|empty|\u2717|\u2718|\u274c)(?![\w ]*\w)"
+    r"(?:[ ]?not\b|n't\b|[ ]+(?:much[ ]+)?(?:less|wrong|incorrect|ruled out|excluded|false|impossible|unlikely"
+    r"|empty)\b)"
+    r"|[\"'*)]*(?:[ ]+[a-z]{1,15})?[\"'* ]*[:=-][ *]*(?:no|false|wrong|incorrect|empty|\u2717|\u2718"
+    r"|\u274c)(?![\w ]*\w)"
     r"|[\"'*)]*[ ]+(?:cannot|can't)\b|ではなく|ではありません|ではない",
     re.IGNORECASE,
 )
@@ -86,7 +88,8 @@ _OPPOSED = tuple(
     for one, other in (pair, pair[::-1])
 )
 _PART = re.compile(
-    r"[,;:()\n→]|[.!?](?=\s)|[ ]-[ ]|\b(?:and|but|while|whereas|making|with|because|since|so|if|then|therefore|hence|which|who"
+    r"[,;:()\n→]|[.!?](?=\s)|[ ]-[ ]|\b(?:and|but|while|whereas|making|with|because|since|so|if|then|therefore"
+    r"|hence|which|who"
     r"|when)\b",
     re.IGNORECASE,
 )
@@ -103,12 +106,14 @@ _CORRECTED = re.compile(
     r"\W*(?:however|but|actually|in fact|instead|no,|wait|hmm|oh|sorry|correction|on second thoughts?)\b", re.IGNORECASE
 )
 _SELF_CORRECTION = re.compile(
-    r"(?:\.{2,}|[-,;?!—…])[ ]*(?:oh[ ]+|hmm[ ]+)?(?:no|wait|sorry|scratch that|i mean|make that|actually)(?=[,.:!?]|[ ]-)",
+    r"(?:\.{2,}|[-,;?!—…])[ ]*(?:oh[ ]+|hmm[ ]+)?(?:no|wait|sorry|scratch that|i mean|make that|actually)(?=[,.:!?]"
+    r"|[ ]-)",
     re.IGNORECASE,
 )
 _NUMBERED_STEP = re.compile(r"[^\W\d_][ ]\d{1,2}:")
 _EARLIER_STEP = re.compile(
-    r"\b(?:first|1st|initially|originally|at[ ]the[ ](?:start|beginning)|start(?:s|ed|ing)?[ ](?:at|with|from|facing|by|out)"
+    r"\b(?:first|1st|initially|originally|at[ ]the[ ](?:start|beginning)|start(?:s|ed|ing)?[ ](?:at|with|from"
+    r"|facing|by|out)"
     r"|begin(?:s|ning)?[ ](?:at|with|by)|step[ ]1)\b",
     re.IGNORECASE,
 )
@@ -123,7 +128,12 @@ _YES_NO_QUESTION = re.compile(
     r"|have)[ ]+(?P<rest>[^?]{1,200})\?",
     re.IGNORECASE,
 )
-_EMPTY = frozenset("a an the it he she they we you i of in on at to out be this that there".split())
+_EMPTY = frozenset(
+    (
+        *("a", "an", "the", "it", "he", "she", "they", "we", "you", "i", "of", "in", "on", "at", "to", "out", "be"),
+        *("this", "that", "there"),
+    )
+)
 _NECESSITY = r"\b(?:must|has[ ]+to|have[ ]+to|needs?)\b"
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot)\b|n't\b", re.IGNORECASE)
 _NEGATION_BEFORE = re.compile(
@@ -152,7 +162,8 @@ _IS_CAUSED = re.compile(
     re.IGNORECASE,
 )
 _CAUSES = re.compile(
-    r"[\"')]*[ ]+(?:\w{1,15}(?:[ ]+\w{1,15}){0,4}[ ]+and[ ]+)?(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to"
+    r"[\"')]*[ ]+(?:\w{1,15}(?:[ ]+\w{1,15}){0,4}[ ]+and[ ]+)?(?:\w+ly[ ]+|can[ ]+|may[ ]+|will[ ]+"
+    r"|that[ ]+)?(?:causes?|caused|produces?|creates?|leads?[ ]+to"
     r"|led[ ]+to|makes?|triggers?|results?[ ]+in"
     r"|brings?[ ]+(?:about|on)|generates?|gives?[ ]+rise[ ]+to|induces?|(?:is|are)[ ]+(?:the"
     r"|a)[ ]+(?:\w+[ ]+)?(?:cause|source|origin|reason)[ ]+(?:of|for|behind)"
@@ -170,7 +181,7 @@ _NEGATED = re.compile(
 _YES_NO = re.compile(
     r"(?<![\w'-])(?<!yes or )(?<!yes and )(?:"
     r"(?P<no_phrase>not[ ]+necessarily|certainly[ ]+not|definitely[ ]+not|absolutely[ ]+not|of[ ]+course[ ]+not"
-    r"|not[ ]+at[ ]+all"
+    r"|not[ ]+at[ ]+all|not[ ]+the[ ]+case"
     r"|untrue|incorrect)"
     r"|(?P<yes>yes(?! (?:or|and) no)|yeah|yep|yup|true(?=\W*\Z|[.,!\"'*)]|[ ]{2})|(?<=not )true|(?<=n't )true"
     r"|(?<=necessarily )true)"
@@ -196,7 +207,8 @@ _ASSENT_FIRST = re.compile(
 _TIME_PHRASE = re.compile(r"\d{1,2}[:.]\d{2}")
 _HOUR = r"(?P<{0}>\d{{1,2}}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _CLOCK = re.compile(
-    r"(?<![\w:.])(?:(?P<h>\d{1,2})[h:.](?P<m>[0-5]\d)(?![\d:]|\.\d)(?:[ ]?(?:h|hrs|hours|Uhr)\b)?|(?P<military>[01]\d"
+    r"(?<![\w:.])(?:(?P<h>\d{1,2})(?:[h.]|[ ]?:[ ]?)(?P<m>[0-5]\d)(?::00)?(?![\d:]|\.\d)(?:[ ]?(?:h|hrs|hours"
+    r"|Uhr)\b)?|(?P<military>[01]\d"
     r"|2[0-3])(?P<mm>[0-5]\d)(?=[ ]?(?:hours|hrs|h\b))"
     r"|(?:an?[ ]+)?(?P<part>quarter|half)[ ]+(?P<side>past|after|to|before|till)[ ]+" + _HOUR.format("hour") + r"(?!\w)"
     r"|(?P<minutes>[\w-]{1,14})[ ]+minutes?[ ]+(?P<side2>past|after|to|before|till)[ ]+"

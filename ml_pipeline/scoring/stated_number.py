@@ -137,6 +137,8 @@ _AFTERWARDS = re.compile(
 )
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
+_PERCENTAGE = re.compile(r"\b(?:percent|percentages?|per cent)\b|\bwhat[ ]%|how many[ ]%", re.IGNORECASE)
+_SAME_VALUE = re.compile(r"[ ]*(?:[,(]|or|=|which is|i\.e\.|that is|meaning|[ ])*", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
 _CLAUSE_END = re.compile(r"[,;:(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
@@ -237,7 +239,17 @@ class NumberReader:
         number = self._read()
         if number is None or self._is_left_open(number):
             return None
+        number = self._as_percentage(number)
         return replace(number, fraction=self._fraction_before(number)) if number.unit else number
+
+    def _as_percentage(self, number: Number) -> Number:
+        """Where a percentage is asked for, the "72%" that follows "0.72, i.e." as the same value."""
+        place = bisect_left([other.start for other in self._numbers], number.end)
+        following = self._numbers[place] if place < len(self._numbers) else None
+        if following is None or number.percent or not following.percent or not _PERCENTAGE.search(self._prompt):
+            return number
+        gap = _SAME_VALUE.fullmatch(self._text, number.end, following.start)
+        return following if gap and abs(following.value - number.value) < 1e-9 else number
 
     def _fraction_before(self, number: Number) -> float | None:
         """The fraction whose decimal form this number is given as, "3/20 = 0.15"; None where there is none."""
@@ -347,7 +359,7 @@ class NumberReader:
 
     def _is_a_reason(self, number: Number, earlier: list[Result]) -> bool:
         """Whether a number only stands in the reason for another one of its sentence: "12, because 10 is too low"."""
-        start, _ = self._sentence_of(number)
+        start = max(self._sentence_of(number)[0], number.start - _SEEN)
         reason = next(iter(deque(_REASON.finditer(self._text, start, number.start), maxlen=1)), None)
         return reason is not None and any(start <= r.start < reason.start() and not r.weak for r in earlier[-20:])
 

@@ -302,3 +302,10 @@ def test_any_whole_number_is_read_back(value: int) -> None:
         f"#### {value}",
     ):
         assert check_answer({"type": "number", "value": value}, form).passed, form
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_nothing_but_thinking_passes_no_check(kind: str) -> None:
+    right = "18, x = 0.5, blue, yes"
+    for answer in (f"<think>{right}", f"<think>{right}</think>", f"[THINK]{right}", "<think>"):
+        assert not check_answer(CHECKS[kind], answer).passed
