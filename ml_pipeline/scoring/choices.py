@@ -19,6 +19,7 @@ _DENIED_BEFORE = re.compile(
 _DENIED_AFTER = re.compile(
     r"[)\].:\"']*(?:[ ]+[^\s.]{1,20}){0,2}?[ ]+(?:is|are|was|would be|can|could)(?:n't|[ ]+not|[ ]+(?:wrong"
     r"|incorrect|false|ruled out|out|excluded|eliminated))\b"
+    r"|[)\].]?[^\n.;]{0,60}?[ ][-:=][ ]*(?:no|false|wrong|incorrect|\u2717|\u2718|\u274c)(?![\w ]*\w)"
     r"|[)\]]*(?:不对|是错|错误|ではない)",
     re.IGNORECASE,
 )
@@ -73,7 +74,9 @@ def _spans(text: str, shown: str, prompt: str) -> Iterator[Statement]:
     for span in reversed(spoken[1:]):
         if is_correction(shown[slice(*span)]):
             yield Statement(*span, "bare")
-    fresh = [span for span in spoken if not repeats(prompt, shown[slice(*span)])] or spoken
+    # A letter by itself restates nothing.
+    alone = [span for span in spoken if len(shown[slice(*span)].split()) == 1]
+    fresh = [span for span in spoken if span in alone or not repeats(prompt, shown[slice(*span)])] or spoken
     for start, end in fresh:
         yield Statement(start, end, "bare")
 

@@ -145,7 +145,7 @@ _UNSURE = re.compile(
     r"|unclear|suppose)\b",
     re.IGNORECASE,
 )
-_NEXT_IN_TURN = re.compile(r"\b(?:and|then|finally|lastly|after that|to)\b", re.IGNORECASE)
+_NEXT_IN_TURN = re.compile(r"\b(?:and|then|finally|lastly|after that|to|becomes|turns into|leads to)\b", re.IGNORECASE)
 _PAIRED = re.compile(
     r"[\"']?[ ]*(?:and|vs\.?|versus|/|<->|↔|-|(?:is[ ]+)?followed[ ]+by|precedes"
     r"|(?:is|comes)[ ]+(?:right[ ]+|directly[ ]+|just[ ]+|immediately[ ]+)?before)[ ]*[\"']?",
@@ -531,8 +531,8 @@ class _Reader:
                 named = _inside(inside, clause)
                 if len({mention.phrase for mention in named}) == 1 and self._topic.search(self._text, *clause):
                     return named[0].phrase
-        elif clause := self._closest_clause(claim, inside):
-            named = _inside(inside, clause)
+        elif closest := self._closest_clause(claim, inside):
+            named = _inside(inside, closest)
             inside = [mention for mention in named if mention.phrase not in self._asked] or named
         gap = self._text[inside[0].end : inside[1].start] if len(inside) > 1 else "is"
         continued = not re.search(r"[^\W\d_]", _NEXT_IN_TURN.sub("", gap)) or "=" in gap

@@ -188,6 +188,7 @@ _EMPTY_WORDS = frozenset(
     )
 )
 _TIME_UNITS = frozenset(("second", "minute", "hour", "day", "week", "month", "year"))
+_OF_TIME = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annual": "year"}
 _POSITIVE = re.compile(
     r"\b(?P<positive>positive)|\b(?P<negative>negative)[ ]+(?:solution|root|value|number|one|integer)", re.IGNORECASE
 )
@@ -342,7 +343,7 @@ class NumberReader:
         numbers = self._without_lists(self._numbers)
         asides = self._brackets
         sign = _POSITIVE.search(self._prompt) if self._variable is not None else None
-        found = []
+        found: list[Result] = []
         for number in numbers:
             if self._is_operand(number):
                 continue
@@ -638,6 +639,8 @@ class NumberReader:
 
 def _singular(word: str) -> str:
     word = word.casefold()
+    if word in _OF_TIME:
+        return _OF_TIME[word]
     return word.removesuffix("s") if len(word) > 3 else word
 
 
