@@ -627,7 +627,8 @@ def _asserted(text: str, prompt: str) -> str | None:
     if not words or (len(words) < 2 and not modal):
         return None
     gap = r"(?:(?!\b(?:and|or|so|because|if|since|when)\b)[^.,;:?!\n]){0,30}?"
-    pattern = re.compile(modal + gap + gap.join(map(_inflected, words)), re.IGNORECASE)
+    # Atomic, so that an answer of the question's words over and over costs no more than another one.
+    pattern = re.compile(modal + "".join(f"(?>{gap}{_inflected(word)})" for word in words), re.IGNORECASE)
     told = {folded_words(prompt[slice(*span)]) for span in sentences(prompt)}
     for start, end in reversed(sentences(text)):
         sentence = text[start:end]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from ml_pipeline.scoring.number_values import PERCENT_ASKED
 from ml_pipeline.scoring.number_words import word_numbers, word_ordinals
 from ml_pipeline.scoring.numbers import Number, find_numbers, variables_of
 from ml_pipeline.scoring.plain_text import unmarked
@@ -137,7 +138,6 @@ _AFTERWARDS = re.compile(
 )
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
-_PERCENTAGE = re.compile(r"\b(?:percent|percentages?|per cent)\b|\bwhat[ ]%|how many[ ]%", re.IGNORECASE)
 _SAME_VALUE = re.compile(r"[ ]*(?:[,(]|or|=|which is|i\.e\.|that is|meaning|[ ])*", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
@@ -247,7 +247,7 @@ class NumberReader:
         """Where a percentage is asked for, the "72%" that follows "0.72, i.e." as the same value."""
         place = bisect_left([other.start for other in self._numbers], number.end)
         following = self._numbers[place] if place < len(self._numbers) else None
-        if following is None or number.percent or not following.percent or not _PERCENTAGE.search(self._prompt):
+        if following is None or number.percent or not following.percent or not PERCENT_ASKED.search(self._prompt):
             return number
         gap = _SAME_VALUE.fullmatch(self._text, number.end, following.start)
         return following if gap and abs(following.value - number.value) < 1e-9 else number

@@ -266,6 +266,13 @@ def test_hostile_answers_are_quick(name: str, answer: str) -> None:
     assert time.process_time() - started < 10
 
 
+def test_an_answer_of_the_words_of_the_question_is_quick() -> None:
+    started = time.process_time()
+    words = "hot ice cream sales may cause bad red skin burns soon"
+    check_answer(CHECKS["yes_no"], " ".join(f"{word} " * 9 for word in words.split()) * 200, prompt=f"Do {words}?")
+    assert time.process_time() - started < 10
+
+
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_megabyte_is_quick(name: str) -> None:
     started = time.process_time()
