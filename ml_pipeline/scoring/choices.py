@@ -36,6 +36,7 @@ _CUE = re.compile(
 _CONFIRMED = (
     r"(?<![A-Za-z0-9_'])(?P<letter>[{}])[)\]}}\"'*]*(?:[ ]+\S{{1,16}})?[ ]+is[ ]+(?:the[ ]+)?(?:right|correct)\b"
 )
+_OPTION = re.compile(r"\s*[(\[]?[A-Z][)\].:]")
 _UNDECIDED = re.compile(r"(?<![\w'])[(\[]?[A-Z][)\]]?[ ]+or[ ]+[(\[]?[A-Z][)\]]?(?=[.,;!]|\s*\Z|\s*\n)")
 
 
@@ -74,9 +75,12 @@ def _spans(text: str, shown: str, prompt: str) -> Iterator[Statement]:
     for span in reversed(spoken[1:]):
         if is_correction(shown[slice(*span)]):
             yield Statement(*span, "bare")
-    # A letter by itself restates nothing.
-    alone = [span for span in spoken if len(shown[slice(*span)].split()) == 1]
-    fresh = [span for span in spoken if span in alone or not repeats(prompt, shown[slice(*span)])] or spoken
+    # A letter by itself restates nothing, nor does a single one of the options.
+    restated = [s for s in spoken if repeats(prompt, shown[slice(*s)]) and len(shown[slice(*s)].split()) > 1]
+    options = [span for span in restated if _OPTION.match(shown, *span)]
+    if len(options) == 1:
+        restated.remove(options[0])
+    fresh = [span for span in spoken if span not in restated] or spoken
     for start, end in fresh:
         yield Statement(start, end, "bare")
 
@@ -121,7 +125,7 @@ def _is_denied(text: str, match: re.Match[str]) -> bool:
 def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     standing = (
         rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}"
-        rf"|[ ](?:is|does|works|because|since|as|for)\b|[ ]-|[ ]\(|[ ](?=[\u0900-\uffff])"
+        rf"|[ ](?:is|it[ ]is|does|works|because|since|as|for)\b|[ ]-|[ ]\(|[ ](?=[\u0900-\uffff])"
         rf"|[\u0900-\uffff])(?!['.]\w))"
         rf"|(?:(?i:option|choice|letter|answer|operator|is|pick|choose|select|选|選|是|は|为|опция|opción|opção"
         rf"|réponse))[ ]*[*(\"'`:]*([{letters}])\b(?![ ][a-z])(?!['])"

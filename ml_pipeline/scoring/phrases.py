@@ -39,11 +39,14 @@ _STILL_DENIED = re.compile(
 _BECAUSE = re.compile(r"\b(?:because|since|(?<=, )as|given that|if)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[,;:]|\b(?:and|but|while|whereas|making|with)\b", re.IGNORECASE)
 _CONTRAST = re.compile(
-    r",?[ ]+\b(?:while|whereas|although|though)\b|,?[ ]+(?:as opposed to|rather than|instead of)\b", re.IGNORECASE
+    r",?[ ]+\b(?:while|whereas|although|though)\b|,?[ ]+(?:as opposed to|rather than|instead of|(?:just[ ]+)?like)\b",
+    re.IGNORECASE,
 )
 _GOES_ON = re.compile(r",?[ ]+(?:and[ ]+)?then\b|,?[ ]+followed by\b", re.IGNORECASE)
 _OR = re.compile(r"[\"']?[ ]+(?:box|one)?,?[ ]*or[ ]+(?:in[ ]+)?(?:the[ ]+|an?[ ]+)?[\"']?", re.IGNORECASE)
-_IMMEDIATE = re.compile(r"\b(?:right after|next|directly after|immediately after|just after)\b", re.IGNORECASE)
+_IMMEDIATE = re.compile(
+    r"\b(?:right after|next|directly after|immediately after|just after|directly to the)\b", re.IGNORECASE
+)
 _OPENING = re.compile(r"[\s,:*\"'(]*(?:(?:the|in|it is|it's|then|we|know|that|only)[ ]+)*[\"'*]*", re.IGNORECASE)
 _SYMBOL = r"<>=!+*/%&|^~-"
 # Scripts that put no blanks between words, and Hangul, whose words bear endings.
@@ -83,7 +86,7 @@ _OPPOSED = tuple(
         (r"poorest", r"richest"),
         (r"worst", r"best"),
         (r"truth|truthful|truth-teller|honest", r"liar|lies|lie|lying|lied"),
-        (r"causes?", r"effects?|consequences?"),
+        (r"causes?", r"(?:effects?|consequences?)(?![ ]+of\b)"),
     )
     for one, other in (pair, pair[::-1])
 )
@@ -143,6 +146,10 @@ _NEGATION_BEFORE = re.compile(
 _UNSURE = re.compile(
     r"\b(?:if|whether|might|may|maybe|perhaps|possibly|could|cannot[ ]+(?:say|tell|know)|doubt|determine|assume|claims?"
     r"|unclear|suppose)\b",
+    re.IGNORECASE,
+)
+_FOLLOWS = re.compile(
+    r"[\"']?[ ]+(?:follows|(?:comes|is)[ ]+(?:right[ ]+|directly[ ]+|just[ ]+)?after)[ ]+(?:the[ ]+)?[\"']?",
     re.IGNORECASE,
 )
 _NEXT_IN_TURN = re.compile(r"\b(?:and|then|finally|lastly|after that|to|becomes|turns into|leads to)\b", re.IGNORECASE)
@@ -344,6 +351,9 @@ class _Reader:
                 if found := self._arranged():
                     return found
             inside = _inside(self._mentions, (statement.start, statement.end))
+            if statement.firmness == "concluded" and {m.phrase for m in inside} <= self._questioned:
+                # "The trophy is beside it, so it is to the right of the mirror."
+                continue
             if inside:
                 return self._in_statement(statement, inside)
         if not arranged and (found := self._arranged()):
@@ -405,7 +415,15 @@ class _Reader:
 
     def _arranged(self) -> str | None:
         """The phrase at the place that is asked for: by a label, in an order, in a series, or as the cause."""
-        return self._labelled() or self._ordered() or self._next_letter() or self._cause()
+        return self._labelled() or self._ordered() or self._next_letter() or self._cause() or self._follower()
+
+    def _follower(self) -> str | None:
+        """Of "Monday comes after Sunday" the Monday, where the prompt has the Sunday."""
+        for first, second in pairwise(self._mentions):
+            gap = _FOLLOWS.fullmatch(self._text, first.end, second.start)
+            if gap and second.phrase in self._asked and first.phrase not in self._questioned | {second.phrase}:
+                return first.phrase
+        return None
 
     def _labelled(self) -> str | None:
         """ "Shortest: Cleo", "Ada: truth-teller", and the end that is asked for of "Shortest to tallest: ..."."""
@@ -502,7 +520,7 @@ class _Reader:
         """Where the next one is asked for, the stretch without what follows that: "Wednesday, and then Thursday"."""
         cut = _GOES_ON.search(self._text, *span) if _IMMEDIATE.search(self._prompt) else None
         before = {mention.phrase for mention in _inside(inside, (span[0], cut.start()))} if cut else set()
-        return (span[0], cut.start()) if cut and before - self._asked else span
+        return (span[0], cut.start()) if cut and before - (self._questioned or self._asked) else span
 
     def _after_correction(self, span: tuple[int, int], inside: list[Mention]) -> tuple[int, int]:
         """The stretch from its last correction of itself on: "small, no, huge"."""
@@ -515,6 +533,13 @@ class _Reader:
     def _asked(self) -> set[str]:
         """The phrases that the prompt names."""
         return {mention.phrase for mention in find_mentions(self._prompt, self._phrases, self._case_sensitive)}
+
+    @cached_property
+    def _questioned(self) -> set[str]:
+        """The phrases that the prompt's question names."""
+        question = self._prompt[slice(*next(iter(reversed(_questions(self._prompt))), (0, 0)))]
+        named = {mention.phrase for mention in find_mentions(question, self._phrases, self._case_sensitive)}
+        return named if len(named) == 1 else set()
 
     def _claimed(self, span: tuple[int, int], inside: list[Mention]) -> str:
         """The phrase that a sentence with at least one mention claims."""
@@ -636,7 +661,8 @@ def _asserted(text: str, prompt: str) -> str | None:
         if not found or folded_words(sentence) in told:
             continue
         before = sentence[max(0, found[0].start() - 40) : found[0].start()]
-        if _UNSURE.search(before) or _UNSURE.search(found[0][0]):
+        said = {match[0].casefold() for part in (before, found[0][0]) for match in _UNSURE.finditer(part)}
+        if said - {asked["aux"].casefold()}:
             return None
         return "no" if _NEGATION.search(found[0][0]) or _NEGATION_BEFORE.search(before) else "yes"
     return None
