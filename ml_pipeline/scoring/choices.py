@@ -36,6 +36,11 @@ _CUE = re.compile(
 _CONFIRMED = (
     r"(?<![A-Za-z0-9_'])(?P<letter>[{}])[)\]}}\"'*]*(?:[ ]+\S{{1,16}})?[ ]+is[ ]+(?:the[ ]+)?(?:right|correct)\b"
 )
+_DENIED_FRAME = re.compile(
+    r"(?:\b(?:not|never|neither|nor|cannot|rather than|instead of)|n't|[^a-z ])(?:[ ]+(?:be|the|option|choice|answer"
+    r"|letter|likely|really))*[ ]*\Z",
+    re.IGNORECASE,
+)
 _OPTION = re.compile(r"\s*[(\[]?[A-Z][)\].:]")
 _UNDECIDED = re.compile(r"(?<![\w'])[(\[]?[A-Z][)\]]?[ ]+or[ ]+[(\[]?[A-Z][)\]]?(?=[.,;!]|\s*\Z|\s*\n)")
 
@@ -116,9 +121,11 @@ def _by_text(
 
 
 def _is_denied(text: str, match: re.Match[str]) -> bool:
-    return bool(
-        _DENIED_BEFORE.search(text, max(0, match.start() - 40), match.start()) or _DENIED_AFTER.match(text, match.end())
-    )
+    before = _DENIED_BEFORE.search(text, max(0, match.start() - 40), match.start())
+    # "The song was not rehearsed (A)" denies no letter, "not option (A)" does.
+    if before and text[match.start()] == "(" and not _DENIED_FRAME.search(before[0]):
+        before = None
+    return bool(before or _DENIED_AFTER.match(text, match.end()))
 
 
 @lru_cache(maxsize=256)

@@ -152,6 +152,15 @@ _FOLLOWS = re.compile(
     r"[\"']?[ ]+(?:follows|(?:comes|is)[ ]+(?:right[ ]+|directly[ ]+|just[ ]+)?after)[ ]+(?:the[ ]+)?[\"']?",
     re.IGNORECASE,
 )
+_PRECEDES = re.compile(
+    r"[\"']?[ ]+(?:is[ ]+followed[ ]+by|precedes|(?:comes|is)[ ]+(?:right[ ]+|directly[ ]+|just[ ]+)?before)[ ]+"
+    r"(?:the[ ]+)?[\"']?",
+    re.IGNORECASE,
+)
+_EFFECT = re.compile(
+    r"\b(?:causes?|produces?|creates?|makes?|triggers?)[ ]+(?:the[ ]+|an?[ ]+)?[\"']?\Z", re.IGNORECASE
+)
+_AFTER_COLON = re.compile(r"[^\W\d_]:[ ]+[\"'*]*\Z")
 _NEXT_IN_TURN = re.compile(r"\b(?:and|then|finally|lastly|after that|to|becomes|turns into|leads to)\b", re.IGNORECASE)
 _PAIRED = re.compile(
     r"[\"']?[ ]*(?:and|vs\.?|versus|/|<->|↔|-|(?:is[ ]+)?followed[ ]+by|precedes"
@@ -384,6 +393,10 @@ class _Reader:
         return (outside or inside)[-1 if statement.firmness == "bare" else 0].phrase
 
     def _in_sentences(self) -> str | None:
+        if self._asks_cause:
+            # Of "it causes the thunder" the thunder is no cause.
+            causes = [m for m in self._mentions if not _EFFECT.search(self._text, max(0, m.start - 24), m.start)]
+            self._mentions = causes or self._mentions
         spoken = [
             part for span in sentences(self._text) for part in _parts(self._text, span) if _inside(self._mentions, part)
         ]
@@ -419,11 +432,24 @@ class _Reader:
 
     def _follower(self) -> str | None:
         """Of "Monday comes after Sunday" the Monday, where the prompt has the Sunday."""
-        for first, second in pairwise(self._mentions):
-            gap = _FOLLOWS.fullmatch(self._text, first.end, second.start)
-            if gap and second.phrase in self._asked and first.phrase not in self._questioned | {second.phrase}:
-                return first.phrase
+        if self._asks_cause:
+            return None
+        for pair in pairwise(self._mentions):
+            between = pair[0].end, pair[1].start
+            later, earlier = pair if _FOLLOWS.fullmatch(self._text, *between) else reversed(pair)
+            if later is pair[1] and not (self._asks_next and _PRECEDES.fullmatch(self._text, *between)):
+                continue
+            if earlier.phrase in self._asked and later.phrase not in self._questioned | {earlier.phrase}:
+                return later.phrase
         return None
+
+    @cached_property
+    def _asks_next(self) -> bool:
+        return _IMMEDIATE.search(self._prompt) is not None or re.search(r"\bfollowing\b", self._prompt) is not None
+
+    @cached_property
+    def _asks_cause(self) -> bool:
+        return _ASKS_CAUSE.search(" ".join(self._about) or self._prompt) is not None
 
     def _labelled(self) -> str | None:
         """ "Shortest: Cleo", "Ada: truth-teller", and the end that is asked for of "Shortest to tallest: ..."."""
@@ -504,7 +530,7 @@ class _Reader:
 
     def _cause(self) -> str | None:
         """Of "X causes Y" or "Y is caused by X" the X, where the cause is asked for."""
-        if not _ASKS_CAUSE.search(" ".join(self._about) or self._prompt):
+        if not self._asks_cause:
             return None
         for first, second in pairwise(self._mentions):
             gap = self._text[first.end : second.start]
@@ -561,6 +587,7 @@ class _Reader:
             inside = [mention for mention in named if mention.phrase not in self._asked] or named
         gap = self._text[inside[0].end : inside[1].start] if len(inside) > 1 else "is"
         continued = not re.search(r"[^\W\d_]", _NEXT_IN_TURN.sub("", gap)) or "=" in gap
+        continued = continued or _AFTER_COLON.search(self._text, claim[0], inside[-1].start) is not None
         opens = not continued and _OPENING.fullmatch(self._text, claim[0], inside[0].start) is not None
         if opens and self._pairs_the_asked(inside[:2]):
             return inside[1].phrase
