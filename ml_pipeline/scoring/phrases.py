@@ -120,6 +120,7 @@ _EARLIER_STEP = re.compile(
     r"|begin(?:s|ning)?[ ](?:at|with|by)|step[ ]1)\b",
     re.IGNORECASE,
 )
+_LATER_STEP = re.compile(r"\b(?:the second|second one|finally|after that|afterwards|again|later)\b", re.IGNORECASE)
 _LISTED = re.compile(r"(?:[\s,.\"'*]|\band\b|\bboth\b|&)*", re.IGNORECASE)
 _SEMICOLON = re.compile(";")
 # "Which city is ..." asks for no city in particular.
@@ -577,6 +578,8 @@ class _Reader:
         claim = self._side_of_but(claim, inside)
         inside = _inside(inside, claim) or inside
         inside = self._outside_brackets(inside, claim) or inside
+        if (step := self._last_step(claim, inside)) is not None:
+            return step.phrase
         if self._topic is not None:
             for clause in _clauses(self._text, claim):
                 named = _inside(inside, clause)
@@ -612,6 +615,15 @@ class _Reader:
         if first == second == 0:
             return claim
         return sides[0 if first > second else 1]
+
+    def _last_step(self, claim: tuple[int, int], inside: list[Mention]) -> Mention | None:
+        """What the last clause of a way to the answer says: "the first turn makes it south, the second one west"."""
+        clauses = [clause for clause in _clauses(self._text, claim) if len(_inside(inside, clause)) == 1]
+        if len(clauses) < 2 or self._asks_next or _LATER_STEP.search(self._text, *clauses[-1]) is None:
+            return None
+        # "Cleo is the shortest, then Ben" speaks of what is asked in one clause only.
+        on_topic = {self._topic is not None and self._topic.search(self._text, *c) is not None for c in clauses}
+        return _inside(inside, clauses[-1])[0] if len(on_topic) == 1 else None
 
     def _closest_clause(self, claim: tuple[int, int], inside: list[Mention]) -> tuple[int, int] | None:
         """The clause with the most words of the question, where several clauses name one phrase each."""
