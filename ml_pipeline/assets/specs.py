@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from ml_pipeline.scoring.checks import MARKING_VERSION
 from ml_pipeline.stores.metadata import table_schema
 from ml_pipeline.stores.tables import TABLES
 
@@ -30,7 +31,13 @@ LOG_POOL = "training_logs"
 
 
 def _spec(
-    name: str, group: str, kinds: set[str], deps: Sequence[str], description: str, io_manager_key: str | None = None
+    name: str,
+    group: str,
+    kinds: set[str],
+    deps: Sequence[str],
+    description: str,
+    io_manager_key: str | None = None,
+    code_version: str | None = None,
 ) -> dg.AssetSpec:
     metadata = {}
     if name in TABLES:
@@ -44,6 +51,7 @@ def _spec(
         description=description,
         metadata=metadata,
         skippable=True,
+        code_version=code_version,
     )
     return spec.with_io_manager_key(io_manager_key) if io_manager_key else spec
 
@@ -79,6 +87,7 @@ CHECKPOINT_SPECS = (
         ["responses"],
         "Pass or fail of every probe with a deterministic check. Unscored is not wrong: empty, with the reason.",
         "duckdb_io_manager",
+        MARKING_VERSION,
     ),
     _spec(
         "heuristic_scores",
@@ -134,10 +143,20 @@ response_files = dg.AssetSpec(
 )
 
 RESPONSE_SCORES_SPEC, RESPONSE_JUDGEMENTS_SPEC = (
-    _spec(name, "score_files", {kind, "duckdb"}, [RESPONSE_FILES], description, "duckdb_io_manager")
-    for name, kind, description in (
-        ("response_scores", "python", "Figures of every response of a file, without any model; and averages by model."),
-        ("response_judgements", "llama.cpp", "The judge's figures for the responses of a file that a rubric is for."),
+    _spec(name, "score_files", {kind, "duckdb"}, [RESPONSE_FILES], description, "duckdb_io_manager", version)
+    for name, kind, version, description in (
+        (
+            "response_scores",
+            "python",
+            MARKING_VERSION,
+            "Figures of every response of a file, without any model; and averages by model.",
+        ),
+        (
+            "response_judgements",
+            "llama.cpp",
+            None,
+            "The judge's figures for the responses of a file that a rubric is for.",
+        ),
     )
 )
 

@@ -31,6 +31,9 @@ from ml_pipeline.suites.schema import (
     YesNoCheck,
 )
 
+MARKING_VERSION = "2"
+"""Version of how answers are read. Raise it with every change of a verdict: stored results of an earlier version are
+then shown as out of date, and scoring them again from the stored responses asks no model."""
 MAX_EXTRACTED_CHARS = 300
 MAX_READ_CHARS = 20_000
 
@@ -47,9 +50,9 @@ class CheckResult:
 def check_answer(check: Mapping[str, Any], answer: str, *, prompt: str = "") -> CheckResult:
     """Check an answer against a probe's check (see `suites.schema` for the types and their fields).
 
-    Thinking is removed first. The prompt, where given, tells numbers and sentences that the answer only restates
-    from those that it states. Of an answer of more than MAX_READ_CHARS the first quarter of that and the last three
-    are read. Pure, and never runs what a model wrote.
+    Thinking is removed first, so that an answer of nothing but thinking passes no check. The prompt, where given,
+    tells numbers and sentences that the answer only restates from those that it states. Of an answer of more than
+    MAX_READ_CHARS the first quarter of that and the last three are read. Pure, and never runs what a model wrote.
 
     Raises SuiteError when the check is not a valid one; checks out of a loaded suite are.
     """
@@ -98,7 +101,7 @@ def _check(check: Any, text: str, prompt: str) -> CheckResult:
             )
             return CheckResult(stated in check.accept, stated, " or ".join(check.accept))
         case YesNoCheck():
-            stated = stated_yes_or_no(text)
+            stated = stated_yes_or_no(text, prompt)
             return CheckResult(stated == check.answer, stated, check.answer)
         case ChoiceCheck():
             stated = stated_choice(text, check.choices, prompt)

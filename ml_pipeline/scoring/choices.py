@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from ml_pipeline.scoring.phrases import find_mentions, folded, stated_phrase
+from ml_pipeline.scoring.phrases import find_mentions, folded, is_correction, stated_phrase
 from ml_pipeline.scoring.plain_text import unmarked
 from ml_pipeline.scoring.statements import Statement, repeats, sentences, statements
 
@@ -19,6 +19,7 @@ _DENIED_BEFORE = re.compile(
 _DENIED_AFTER = re.compile(
     r"[)\].:\"']*(?:[ ]+[^\s.]{1,20}){0,2}?[ ]+(?:is|are|was|would be|can|could)(?:n't|[ ]+not|[ ]+(?:wrong"
     r"|incorrect|false|ruled out|out|excluded|eliminated))\b"
+    r"|[)\].]?[^\n.;]{0,60}?[ ][-:=][ ]*(?:no|false|wrong|incorrect|\u2717|\u2718|\u274c)(?![\w ]*\w)"
     r"|[)\]]*(?:不对|是错|错误|ではない)",
     re.IGNORECASE,
 )
@@ -31,7 +32,16 @@ _CUE = re.compile(
     r"|-)?[ :]*[(\[\"'{]*\Z",
     re.IGNORECASE,
 )
-
+# "C is right" after what was said of the others.
+_CONFIRMED = (
+    r"(?<![A-Za-z0-9_'])(?P<letter>[{}])[)\]}}\"'*]*(?:[ ]+\S{{1,16}})?[ ]+is[ ]+(?:the[ ]+)?(?:right|correct)\b"
+)
+_DENIED_FRAME = re.compile(
+    r"(?:\b(?:not|never|neither|nor|cannot|rather than|instead of)|n't|[^a-z ])(?:[ ]+(?:be|the|option|choice|answer"
+    r"|letter|likely|really))*[ ]*\Z",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(r"\s*[(\[]?[A-Z][)\].:]")
 _UNDECIDED = re.compile(r"(?<![\w'])[(\[]?[A-Z][)\]]?[ ]+or[ ]+[(\[]?[A-Z][)\]]?(?=[.,;!]|\s*\Z|\s*\n)")
 
 
@@ -47,11 +57,11 @@ def stated_choice(text: str, choices: Mapping[str, str], prompt: str = "") -> st
     whole = re.fullmatch(rf"[\W_]*([{letters}{letters.lower()}])[\W_]*", shown)
     if whole:
         return whole[1].upper()
-    standing, small = _patterns(letters)
+    standing, small, right = _patterns(letters)
     by_text = {folded(content): letter for letter, content in choices.items()}
     answered = list(_spans(text, shown, prompt))
     for statement in answered:
-        found = _letter(shown, statement, standing, small)
+        found = _letter(shown, statement, standing, small, right)
         if found and _UNDECIDED.search(shown, statement.start, statement.end):
             return None
         if found is None and len(folded(shown)) == len(shown):
@@ -67,14 +77,27 @@ def stated_choice(text: str, choices: Mapping[str, str], prompt: str = "") -> st
 def _spans(text: str, shown: str, prompt: str) -> Iterator[Statement]:
     yield from statements(text)
     spoken = sentences(shown)
-    fresh = [span for span in spoken if not repeats(prompt, shown[slice(*span)])] or spoken
+    for span in reversed(spoken[1:]):
+        if is_correction(shown[slice(*span)]):
+            yield Statement(*span, "bare")
+    # A letter by itself restates nothing, nor does a single one of the options.
+    restated = [s for s in spoken if repeats(prompt, shown[slice(*s)]) and len(shown[slice(*s)].split()) > 1]
+    options = [span for span in restated if _OPTION.match(shown, *span)]
+    if len(options) == 1:
+        restated.remove(options[0])
+    fresh = [span for span in spoken if span not in restated] or spoken
     for start, end in fresh:
         yield Statement(start, end, "bare")
 
 
-def _letter(text: str, statement: Statement, standing: re.Pattern[str], small: re.Pattern[str]) -> str | None:
-    """The first letter of a stretch that stands for a choice and is not denied."""
+def _letter(
+    text: str, statement: Statement, standing: re.Pattern[str], small: re.Pattern[str], right: re.Pattern[str]
+) -> str | None:
+    """The letter that a stretch says is right, else the first that stands for a choice and is not denied."""
     start, end = statement.start, statement.end
+    confirmed = [match for match in right.finditer(text, start, end) if not _is_denied(text, match)]
+    if confirmed:
+        return confirmed[-1]["letter"]
     for match in standing.finditer(text, start, end):
         if not _is_denied(text, match):
             return next(letter for letter in match.groups() if letter)
@@ -98,16 +121,18 @@ def _by_text(
 
 
 def _is_denied(text: str, match: re.Match[str]) -> bool:
-    return bool(
-        _DENIED_BEFORE.search(text, max(0, match.start() - 40), match.start()) or _DENIED_AFTER.match(text, match.end())
-    )
+    before = _DENIED_BEFORE.search(text, max(0, match.start() - 40), match.start())
+    # "The song was not rehearsed (A)" denies no letter, "not option (A)" does.
+    if before and text[match.start()] == "(" and not _DENIED_FRAME.search(before[0]):
+        before = None
+    return bool(before or _DENIED_AFTER.match(text, match.end()))
 
 
 @lru_cache(maxsize=256)
-def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     standing = (
         rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{letters}])[)\]}}]|([{letters}])(?=[).:,;\]}}\"'`!?$]|\s*\Z|\s*\n|[ ]{{2}}"
-        rf"|[ ](?:is|because|since|as|for)\b|[ ]-|[ ](?=[\u0900-\uffff])"
+        rf"|[ ](?:is|it[ ]is|does|works|because|since|as|for)\b|[ ]-|[ ]\(|[ ](?=[\u0900-\uffff])"
         rf"|[\u0900-\uffff])(?!['.]\w))"
         rf"|(?:(?i:option|choice|letter|answer|operator|is|pick|choose|select|选|選|是|は|为|опция|opción|opção"
         rf"|réponse))[ ]*[*(\"'`:]*([{letters}])\b(?![ ][a-z])(?!['])"
@@ -117,4 +142,4 @@ def _patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
         rf"(?<![A-Za-z0-9_'])(?:[(\[{{]([{little}])[)\]}}]|([{little}])(?=[).:,;\]}}\"'`!$]|\s*\Z|\s*\n|[ ]{{2}}"
         rf"|[ ](?:is|because|since)\b|[\u3000-\uffff]))"
     )
-    return re.compile(standing), re.compile(small)
+    return re.compile(standing), re.compile(small), re.compile(_CONFIRMED.format(letters))

@@ -14,6 +14,7 @@ from ml_pipeline.scoring.statements import repeats, sentences, statements
 
 _SEPARATOR = re.compile(r"[\s,;:>=*&→|(){}\[\]\"'-]*(?:(?:and|then)\b)?[\s*\"'({\[-]*(?:(?:the|a)[ ])?", re.IGNORECASE)
 
+_REMARK = re.compile(r"\((?=[^()\n]*[^\W\d_]{3})[^()\n]{1,300}\)")
 _ORDER = re.compile(r"\b([^\W\d_]{3,})[ ]+to[ ]+(?:the[ ]+)?([^\W\d_]{3,})")
 
 
@@ -86,8 +87,14 @@ class ListReader:
         """The last run that is long enough and that the prompt does not hold; the longest where none is."""
         asked = {tuple(_names(run)) for run in self._runs(self.prompt, self._mentions(self.prompt))}
         fresh = [run for run in runs if tuple(_names(run)) not in asked]
+        fresh = self._outside_asides(fresh) or fresh
         long_enough = [run for run in fresh if len(_names(run)) >= len(self.items)]
         return long_enough[-1] if long_enough else max(fresh, key=len, default=None)
+
+    def _outside_asides(self, runs: list[list[Mention]]) -> list[list[Mention]]:
+        """The runs that are not in a bracketed remark: "3 and 5 (1 and 7 are only in P)"."""
+        asides = [m.span() for m in _REMARK.finditer(self.text)]
+        return [run for run in runs if not any(start < run[0].start < end for start, end in asides)]
 
 
 def canonical_items(items: Sequence[str]) -> list[str]:

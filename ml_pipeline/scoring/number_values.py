@@ -8,7 +8,7 @@ from fractions import Fraction
 from ml_pipeline.scoring.numbers import Number
 from ml_pipeline.suites.schema import NumberCheck
 
-_PERCENT_ASKED = re.compile(r"\b(?:percent|percentages?|per cent|pct)\b|(?:what|how many)[ ]*%", re.IGNORECASE)
+PERCENT_ASKED = re.compile(r"\b(?:percent|percentages?|per cent|pct)\b|(?:what|how many)[ ]*%", re.IGNORECASE)
 _PERCENT = re.compile(r"%|\bper ?cent")
 _SHARE_ASKED = re.compile(r"\b(?:probability|chances?|likelihood|odds|fraction|proportion|ratio)\b", re.IGNORECASE)
 _LARGE = 1e6
@@ -64,7 +64,7 @@ def _states_percent(wanted: float, percent: bool, prompt: str) -> bool:
         return True
     if abs(wanted) < 1 or _SHARE_ASKED.search(prompt):
         return False
-    return not _PERCENT.search(prompt) or _PERCENT_ASKED.search(prompt) is not None
+    return not _PERCENT.search(prompt) or PERCENT_ASKED.search(prompt) is not None
 
 
 def _rounding(wanted: float) -> float:

@@ -67,10 +67,12 @@ _PERCENT = re.compile(
     re.IGNORECASE,
 )
 _SIGN_WORD = re.compile(
-    r"(?:(?<![A-Za-z])(?:minus|negative|moins|menos|meno|минус|eksi)[ ]+|负|負|マイナス|마이너스[ ]?|منفي[ ]?|ऋण[ ])"
-    + _CURRENCY
-    + r"?[ ]?\Z",
+    r"(?:(?<![A-Za-z])(?:minus|negative|moins|menos|meno|минус|eksi)[ ]+|负|負|零下|氷点下|マイナス|마이너스[ ]?"
+    r"|영하[ ]?|منفي[ ]?|ऋण[ ])" + _CURRENCY + r"?[ ]?\Z",
     re.IGNORECASE,
+)
+_BELOW_ZERO = re.compile(
+    r"[ ]?(?:°[CF]?|degrees?(?:[ ](?:Celsius|Fahrenheit))?)?[ ]below[ ](?:zero|0(?![\d.]))", re.IGNORECASE
 )
 _SIGN = re.compile(rf"(?P<sign>[-+])(?P<gap>[ ]*)(?:{_CURRENCY}[ ]?)?\Z")
 _MONEY = re.compile(rf"{_CURRENCY}[ ]*(?P<minus>-[ ]?)?\Z")
@@ -237,6 +239,8 @@ def _read(text: str, start: int, end: int, lists: bool, variables: frozenset[str
     sign, begin = _sign(text, start)
     if begin is None:
         return
+    if sign > 0 and (match := _BELOW_ZERO.match(text, end)):
+        sign, end = -1.0, match.end()
     ordinal = False
     if base is None and (glued := _GLUED_AFTER.match(text, end)):
         if not (_ORDINAL.match(text, end) and is_whole):
@@ -355,8 +359,10 @@ def _is_copula(text: str, end: int) -> bool:
     return (
         re.search(
             r"\b(?:is|are|was|equals|be|to|of|gives|makes|get|gets|answer|result|ist|est|es|é|è|and|or|than|the|a"
-            r"|about|at|был[ао]?|это)[ ]*\Z",
-            text[max(0, end - 10) : end],
+            r"|about|at|exactly|only|nearly|around|were|equal|war|waren|sind|beträgt|lautet|fait|faisait|était|son"
+            r"|era|eran"
+            r"|são|był[ao]?|был[ао]?|было|это|равно)[ ]*\Z",
+            text[max(0, end - 12) : end],
             re.IGNORECASE,
         )
         is not None

@@ -13,6 +13,7 @@ _PRINTS = re.compile(
     r"(?P<text>[^\n]{1,400})",
     re.IGNORECASE,
 )
+_ARROW = re.compile(r"→|->|=>")
 _QUOTED = re.compile(r"`([^`\n]{1,400})`|\"([^\"\n]{1,400})\"|\*\*([^*\n]{1,400})\*\*|(?<!\w)'([^'\n]{1,400})'(?!\w)")
 
 
@@ -27,14 +28,17 @@ def stated_output(text: str, expected: str, prompt: str = "") -> str | None:
     stated = [text[statement.start : statement.end] for statement in statements(text)]
     for piece in stated:
         if quoted := list(_quotations(piece)):
-            return quoted[-1]
+            return next((part for part in reversed(quoted) if part.casefold() not in known), quoted[-1])
         if len(_bare(piece).split()) == 1:
             return _bare(piece)
+    shown = _ARROW.split(text)
+    if len(shown) > 1 and len(_bare(shown[-1]).split()) == 1:
+        return _bare(shown[-1])
     for match in reversed(list(_PRINTS.finditer(text))):
         piece = match["text"]
         if quoted := list(_quotations(piece)):
             return quoted[0]
-        words = _bare(piece).split()
+        words = _bare(piece.rpartition(": ")[2] or piece).split()
         if words:
             return words[0].rstrip(".,;:") if len(_normal(expected).split()) == 1 else _bare(piece)
     fresh = [quoted for quoted in _quotations(text) if quoted.casefold() not in known]
@@ -57,4 +61,4 @@ def _normal(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    return text.strip().strip("`\"'*").strip().rstrip(".").strip("`\"'*")
+    return text.strip().lstrip(":").strip().strip("`\"'*").strip().rstrip(".").strip("`\"'*")

@@ -117,6 +117,9 @@ _DASHES = re.compile(r"(?m)^[ \t]*-[ \t]")
 _TURN = re.compile(
     r"<\|(?:im_end|im_start|eot_id|end_of_text|endoftext|end|user|start_header_id)\|>|</s>|<end_of_turn>|<\|im_sep\|>"
     r"|(?<!\w)Question[ \t]*:"
+    r"|^[^\n]{0,60}\b(?:[Ss]imilar|[Pp]ractice|[Oo]ther|[Mm]ore|[Aa]dditional|[Rr]elated)[ ](?:problems|questions"
+    r"|exercises|examples)\b"
+    r"[^\n]{0,60}:[*_ \t]*$"
     r"|^[ \t#*>]*(?:(?:Question|Problem|Exercise|Q)[ \t]*\#?\d{0,3}[*]*[ \t]*[:.](?!\d)|(?:Human|User|Instruction"
     r"|USER)[*]*[ \t]*:"
     r"|(?:问题|問題|题目|Frage|Pregunta|Pergunta|Domanda|Вопрос|प्रश्न|سؤال|질문|Vraag|Pytanie"
@@ -126,7 +129,9 @@ _TURN = re.compile(
 OWN_ANSWER_HINT = (
     r"(?i)question[ \t]*:|(?m:^[ \t#>*]*(?:question|problem|exercise|q|human|user|instruction|frage|pregunta"
     r"|pergunta|domanda"
-    r"|vraag|pytanie|soru)\b)|<\||</s>|<end_of_turn>|问题|問題|题目|Вопрос|प्रश्न|سؤال|질문"
+    r"|vraag|pytanie|soru)\b)|(?:similar|practice|other|more|additional|related)[ ](?:problems|questions|exercises"
+    r"|examples)\b"
+    r"|<\||</s>|<end_of_turn>|问题|問題|题目|Вопрос|प्रश्न|سؤال|질문"
 )
 """Found, by RE2, in every text that `own_answer` may cut, and in few others."""
 _WORDS = re.compile(r"[^\W_]+")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from ml_pipeline.scoring.number_values import PERCENT_ASKED
 from ml_pipeline.scoring.number_words import word_numbers, word_ordinals
 from ml_pipeline.scoring.numbers import Number, find_numbers, variables_of
 from ml_pipeline.scoring.plain_text import unmarked
@@ -63,18 +64,19 @@ _INSTRUCTED = re.compile(
     re.IGNORECASE,
 )
 _NOT = re.compile(
-    r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|n't|nicht|kein|pas|no[ ]es|не|不是"
+    r"(?:\b(?:not|never|than|neither|nor|without|instead[ ]of|rather[ ]than)|≠|!=|n't|nicht|kein|pas|no[ ]es|не|不是"
     r"|ではなく)[ ]+"
-    r"(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
+    r"(?:be[ ])?(?:just[ ]|only[ ]|equal[ ]to[ ]|simply[ ]|exactly[ ])?[$ (]*\Z|(?:不是|不等于)[ ]*\Z",
     re.IGNORECASE,
 )
+_COMPARED = re.compile(r"[\w)][ ]*(?:[<>≤≥]=?)[ ]*\Z")
 _NOT_AFTER = re.compile(
     r"[ ](?:is|are|was|would be)[ ](?:wrong|incorrect|not|too[ ](?:high|low|big|small|large))\b|[ ]isn't\b"
 )
 _NAME = re.compile(r"(?:^|[^\w'^)\]])(?P<name>[A-Za-z])[\s\"'*_$)]*\Z")
 _TERM = re.compile(r"(?:[\d)\]][ ]*[-+*/^]?|[-+*/^])[ ]*[A-Za-z][\s\"'*_$)]*\Z")
 _NAMED = re.compile(
-    r"(?<![\w'^])(?P<name>[A-Za-z])[\"'*_$) ]*(?:=|≈|→|:|\b(?:is|equals|must be|has to be|would be|will be"
+    r"(?<![\w'^])(?P<name>[A-Za-z])[\"'*_$) ]*(?:=|,[ ]+is\b|≈|→|:|\b(?:is|equals|must be|has to be|would be|will be"
     r"|stands for|represents|ist|es|est|é|è)\b)"
     r"[ ]*(?:therefore|then|thus|equal to|about|the number|:|exactly|just)?[\"'*_$( ]*\Z"
 )
@@ -82,10 +84,19 @@ _TUPLE = re.compile(
     r"\([ ]*([a-zA-Z])[ ]*,[ ]*([a-zA-Z])[ ]*\)[ ]*=[ ]*\([ ]*([-+]?\d[\d.]*)[ ]*,[ ]*([-+]?\d[\d.]*)[ ]*\)"
 )
 _LINK_END = re.compile(rf"(?:{_RELATION})[ ]*{_MONEY}(?:(?:about|approximately|roughly)[ ])?[-+]?[ ]*\Z")
+# "x = 12 → y = 7" goes on to another letter.
+_NEXT_EQUATION = re.compile(rf"{_UNIT}[)\]}}]{{0,3}}[ ]{{0,3}}(?:=>|->|→)[ ]*(?P<name>[A-Za-z])[ ]*=")
 # In "3x = 15 → x = 5" the arrow parts two equations.
 _ARROW_BEFORE = re.compile(r"\A.*(?:→|=>|->)(?=[^→=>]*[=≈])", re.DOTALL)
 _DECIMAL_FORM = re.compile(rf"[ )]*(?:{_RELATION})[ (]*(?:about |approximately |roughly )?")
 _FACTOR = re.compile(r"[-+*/×·÷−–] *\Z")  # noqa: RUF001 - signs of arithmetic
+# "P(at least one head)" names a value.
+_FUNCTION = re.compile(r"(?<![A-Za-z])[A-Za-z]\([^()]{1,60}\)[ ]*\Z")
+# "21 divided by 3 is 7"
+_SAID_SUM = re.compile(
+    r"\d[^.;,:\n=]{0,24}\b(?:plus|minus|times|divided by|multiplied by)\b[^.;,:\n=]{0,24}\d[^.;,:\n=]{0,16}"
+    r"\b(?:is|equals|gives|makes|leaves)[ ]+[$€£]?\Z"
+)
 _SPLIT = re.compile(rf"{_RELATION}")
 _CLAUSE_START = re.compile(
     r"[;:,\n|]|[.!?](?=\s)|\b(?:and|so|or|then|get|gives|that|if|when|where|therefore|thus|hence|is|are|with|have"
@@ -122,11 +133,16 @@ _ADVERBIAL = re.compile(
     r"|every[ ])?(?:year[ ]|day[ ]|all[ ])?[$€£]?\Z",
     re.IGNORECASE,
 )
+_AFTERWARDS = re.compile(
+    r"\b(?:after (?:that|it|this)|and then|then comes?|followed by|then)\b[ :a-z]{0,16}\Z", re.IGNORECASE
+)
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _OR = re.compile(r"[ ]*,?[ ]*(?:\b[a-z]{1,12})?,?[ ]+or[ ]+(?:even[ ]|about[ ])?[$€£]?", re.IGNORECASE)
+_SAME_VALUE = re.compile(r"[ ]*(?:[,(]|or|=|which is|i\.e\.|that is|meaning|[ ])*", re.IGNORECASE)
 _RUN_GAP = re.compile(r"[ ]*,?[ ]*(?:and[ ]|or[ ])?[ ]*|[ ]*\n[ ]*")
 _CONTENT = re.compile(r"[^\W\d_]{2,}")
 _CLAUSE_END = re.compile(r"[,;:(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
+_NEW_CLAUSE = re.compile(r"[,;(]|[ ](?:and|but|while|so|or|i\.e\.)[ ]")
 _EMPTY_WORDS = frozenset(
     (
         *(
@@ -171,6 +187,8 @@ _EMPTY_WORDS = frozenset(
         *("work", "out", "would", "you", "we", "they", "she", "he", "an", "as", "per", "each"),
     )
 )
+_TIME_UNITS = frozenset(("second", "minute", "hour", "day", "week", "month", "year"))
+_OF_TIME = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annual": "year"}
 _POSITIVE = re.compile(
     r"\b(?P<positive>positive)|\b(?P<negative>negative)[ ]+(?:solution|root|value|number|one|integer)", re.IGNORECASE
 )
@@ -222,7 +240,17 @@ class NumberReader:
         number = self._read()
         if number is None or self._is_left_open(number):
             return None
+        number = self._as_percentage(number)
         return replace(number, fraction=self._fraction_before(number)) if number.unit else number
+
+    def _as_percentage(self, number: Number) -> Number:
+        """Where a percentage is asked for, the "72%" that follows "0.72, i.e." as the same value."""
+        place = bisect_left([other.start for other in self._numbers], number.end)
+        following = self._numbers[place] if place < len(self._numbers) else None
+        if following is None or number.percent or not following.percent or not PERCENT_ASKED.search(self._prompt):
+            return number
+        gap = _SAME_VALUE.fullmatch(self._text, number.end, following.start)
+        return following if gap and abs(following.value - number.value) < 1e-9 else number
 
     def _fraction_before(self, number: Number) -> float | None:
         """The fraction whose decimal form this number is given as, "3/20 = 0.15"; None where there is none."""
@@ -240,7 +268,8 @@ class NumberReader:
         near = self._numbers[max(0, place - 1) : place + 2]
         for first, second in pairwise(near):
             gap = self._text[first.end : second.start]
-            if number in (first, second) and _OR.fullmatch(gap):
+            # "60 * 2.5, or 150" says one value twice too.
+            if number in (first, second) and _OR.fullmatch(gap) and not self._is_operand(first):
                 values = {first.value, first.value * 100, second.value, second.value * 100}
                 pair = abs(first.value - second.value)
                 if pair > 0.01 * abs(second.value) and not (first.percent != second.percent and len(values) < 4):
@@ -264,6 +293,13 @@ class NumberReader:
             inside = [r for r in results if statement.start <= r.start < statement.end]
             if statement.firmness == "concluded" and self._source[statement.start - 2 : statement.start] == "**":
                 inside = self._bold_beside(inside)
+            if (
+                statement.firmness == "bare"
+                and inside
+                and not self._opens(statement, inside[0].start)
+                and self._is_a_step(inside[0].number, statement, results)
+            ):
+                continue
             if statement.firmness == "bare" and superseded and not (inside and self._opens(statement, inside[0].start)):
                 continue
             if found := self._in_statement(statement, inside):
@@ -306,7 +342,8 @@ class NumberReader:
     def _results(self) -> list[Result]:
         numbers = self._without_lists(self._numbers)
         asides = self._brackets
-        found = []
+        sign = _POSITIVE.search(self._prompt) if self._variable is not None else None
+        found: list[Result] = []
         for number in numbers:
             if self._is_operand(number):
                 continue
@@ -315,9 +352,17 @@ class NumberReader:
                 self._variable is not None and name is not None and len(name) == 1 and name != self._variable
             ):
                 continue
+            if sign and (number.value > 0) is not (sign["positive"] is not None):
+                continue
             weak = any(start < number.start < end for start, end in asides) or self._is_remark(number)
-            found.append(Result(number, name, weak, computed))
+            found.append(Result(number, name, weak or self._is_a_reason(number, found), computed))
         return found
+
+    def _is_a_reason(self, number: Number, earlier: list[Result]) -> bool:
+        """Whether a number only stands in the reason for another one of its sentence: "12, because 10 is too low"."""
+        start = max(self._sentence_of(number)[0], number.start - _SEEN)
+        reason = next(iter(deque(_REASON.finditer(self._text, start, number.start), maxlen=1)), None)
+        return reason is not None and any(start <= r.start < reason.start() and not r.weak for r in earlier[-20:])
 
     def _fresh(self, results: Sequence[Result]) -> list[Result]:
         return [result for result in results if result.value not in self._asked]
@@ -333,7 +378,9 @@ class NumberReader:
         if not results or (words and words[0].start < results[0].start and self._opens(statement, words[0].start)):
             return words[0] if words else None
         if statement.firmness != "concluded" and self._opens(statement, results[0].start):
-            return results[0].number
+            # "12 * 8 = 96, 96 - 75 = 21": the last of several sums is the answer.
+            sums = [result for result in self._fresh(results) if result.computed] if results[0].computed else []
+            return (sums or results)[-1 if len(sums) > 1 else 0].number
         fresh = self._fresh(results)
         if statement.firmness == "concluded":
             return self._of_a_sentence(fresh, first=self._variable is not None) if fresh else None
@@ -359,8 +406,6 @@ class NumberReader:
 
     def _assigned(self, results: Sequence[Result]) -> Result | None:
         named = [result for result in results if result.name == self._variable]
-        if sign := _POSITIVE.search(self._prompt):
-            named = [r for r in named if (r.value > 0) is (sign["positive"] is not None)]
         strong = [result for result in named if not result.weak] or named
         return strong[-1] if strong else None
 
@@ -415,15 +460,25 @@ class NumberReader:
         if place:
             start = max(start, results[place - 1].number.end)
             start = _clause_end(self._text, start, results[place].start)
+        elif clauses := deque(_NEW_CLAUSE.finditer(self._text, start, results[place].start), maxlen=1):
+            start = clauses[0].end()
         end = _clause_end(self._text, results[place].number.end, min(end, results[place].number.end + 40))
         clause = self._text[start:end]
-        return len(self._question_words & {word.casefold() for word in _CONTENT.findall(clause)})
+        words = {_singular(word) for word in _CONTENT.findall(clause)}
+        asked = self._question_words
+        other_time = (words & _TIME_UNITS) - asked if asked & _TIME_UNITS else set()
+        return len(asked & words) - len(other_time)
 
     @cached_property
     def _question_words(self) -> set[str]:
         asked = re.split(r"(?<=[.!?])\s+", self._prompt.strip())
         question = next((part for part in reversed(asked) if part.endswith("?")), asked[-1] if asked else "")
-        return {word.casefold() for word in _CONTENT.findall(question)} - _EMPTY_WORDS
+        return {_singular(word) for word in _CONTENT.findall(question) if word.casefold() not in _EMPTY_WORDS}
+
+    @cached_property
+    def _asks_next(self) -> bool:
+        """Whether the prompt asks for the next of a series, so that what follows that is no answer."""
+        return re.search(r"\b(?:next|follows|right after)\b", self._prompt) is not None
 
     @cached_property
     def _sentences(self) -> list[tuple[int, int]]:
@@ -461,6 +516,7 @@ class NumberReader:
             number.start < self._remarked(start, end)
             or _OFF_POINT.match(self._text[number.end : number.end + 30]) is not None
             or _ADVERBIAL.search(before) is not None
+            or (self._asks_next and _AFTERWARDS.search(before) is not None)
             or _NOT_AFTER.match(self._text, number.end) is not None
             or _INSTRUCTED.search(before) is not None
         )
@@ -515,7 +571,10 @@ class NumberReader:
 
     def _is_operand(self, number: Number) -> bool:
         text, window = self._text, max(0, number.start - _SEEN // 2)
-        if _RELATED_AFTER.match(text, number.end) or _OPERATED_AFTER.match(text, number.end):
+        goes_on = _NEXT_EQUATION.match(text, number.end) if self._variable is not None else None
+        if goes_on is None and _RELATED_AFTER.match(text, number.end):
+            return True
+        if _OPERATED_AFTER.match(text, number.end):
             return True
         if (number.percent or number.exact) and _SHARE_AFTER.match(text, number.end):
             return True
@@ -524,7 +583,7 @@ class NumberReader:
             return True
         if _NOT.search(before[-30:]) and not before.rstrip().endswith(" of"):
             return True
-        return _OPERATOR_BEFORE.search(before) is not None
+        return _COMPARED.search(before) is not None or _OPERATOR_BEFORE.search(before) is not None
 
     def _left_side(self, number: Number) -> tuple[str | None, bool, bool]:
         """Whose value a number is, whether it ends a calculation, and whether it is but a side of an equation."""
@@ -534,17 +593,21 @@ class NumberReader:
         left = _ARROW_BEFORE.sub("", text[line : number.start])
         if not _LINK_END.search(left):
             named = _NAMED.search(left)
-            return (named["name"] if named and not _is_article(named, left) else None), False, False
+            name = named["name"] if named and not _is_article(named, left) else None
+            return name, name is None and _SAID_SUM.search(left) is not None, False
         sides = _SPLIT.split(left)[:-1]
         heads = []
         for side in reversed(sides):
             boundary = next(iter(deque(_CLAUSE_START.finditer(side), maxlen=1)), None)
             heads.append(side[boundary.end() :] if boundary else side)
-            if boundary and boundary.end() < len(side) and len(heads) < len(sides) and boundary[0] not in (":",):
+            starts_anew = boundary and (boundary[0] != ":" or re.fullmatch(r"\s*[A-Za-z]\s*", heads[-1]))
+            if boundary and starts_anew and boundary.end() < len(side) and len(heads) < len(sides):
                 break
         head = heads[-1]
         middle = any(_NUMERIC.search(side) and not _FORMULA.search(_words_out(side)) for side in heads[:-1])
         computed = any(_NUMERIC.search(side) and re.search(r"[-+*/^x]|\btimes\b|sqrt|√", side) for side in heads)
+        if _FUNCTION.search(head):
+            return None, computed, False
         if (name := _NAME.search(head)) and not _TERM.search(head):
             return name["name"], computed, False
         bare = _words_out(head)
@@ -572,6 +635,13 @@ class NumberReader:
             if following and following[0].casefold() in asked:
                 return number
         return None
+
+
+def _singular(word: str) -> str:
+    word = word.casefold()
+    if word in _OF_TIME:
+        return _OF_TIME[word]
+    return word.removesuffix("s") if len(word) > 3 else word
 
 
 def _clause_end(text: str, start: int, end: int) -> int:

@@ -63,6 +63,7 @@ _SENTENCE_END = re.compile(
 )
 # A first line that is but a step: "x = 5 * 2", "Day 1: 22".
 _STEP = re.compile(r"=|[^\W\d_][ ]\d{1,3}:")
+_NUMBERED = re.compile(r"[^\W\d_][ ]\d{1,3}:")
 # "Solution:" over several lines of working marks none of them.
 _HEADING = re.compile(
     r"(?:solution|lösung|solución|solução|soluzione)[*_ \t]*:?[*_ \t]*\n\s*\S[^\n]*\n\s*\S", re.IGNORECASE
@@ -109,7 +110,8 @@ def statements(text: str) -> Iterator[Statement]:
     yield from reversed(concluded)
     if lines:
         first = (lines[0][0], min(lines[0][1], _sentence_end(text, lines[0][0])))
-        step = len(lines) > 1 and _STEP.search(text, *first) is not None
+        step = _NUMBERED.search(text, *first) is not None and first[1] < len(text.rstrip())
+        step = step or (len(lines) > 1 and _STEP.search(text, *first) is not None)
         if text[first[1] - 1] != "?" and not step and _word_count(text, first, 4):
             yield Statement(*first, "bare")
     bold = [Statement(m.start(1), m.end(1), "concluded") for m in _last(_BOLD, marked_text)]

@@ -266,6 +266,13 @@ def test_hostile_answers_are_quick(name: str, answer: str) -> None:
     assert time.process_time() - started < 10
 
 
+def test_an_answer_of_the_words_of_the_question_is_quick() -> None:
+    started = time.process_time()
+    words = "hot ice cream sales may cause bad red skin burns soon"
+    check_answer(CHECKS["yes_no"], " ".join(f"{word} " * 9 for word in words.split()) * 200, prompt=f"Do {words}?")
+    assert time.process_time() - started < 10
+
+
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_megabyte_is_quick(name: str) -> None:
     started = time.process_time()
@@ -302,3 +309,10 @@ def test_any_whole_number_is_read_back(value: int) -> None:
         f"#### {value}",
     ):
         assert check_answer({"type": "number", "value": value}, form).passed, form
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_nothing_but_thinking_passes_no_check(kind: str) -> None:
+    right = "18, x = 0.5, blue, yes"
+    for answer in (f"<think>{right}", f"<think>{right}</think>", f"[THINK]{right}", "<think>"):
+        assert not check_answer(CHECKS[kind], answer).passed
