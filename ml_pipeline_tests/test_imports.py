@@ -12,6 +12,8 @@ import ml_pipeline
 PACKAGE = Path(ml_pipeline.__file__).parent
 SETTINGS = {"source_settings", "backend_settings", "judge_settings", "monitoring_settings", "suite_settings"}
 ALWAYS = {"errors", "printable", "yaml_file", "settings", "base_models", *SETTINGS}
+# What everything comes through that others send.
+OUTSIDE = {"http_bodies", "json_streams"}
 ALLOWED = {
     "errors": set(),
     "printable": set(),
@@ -27,14 +29,16 @@ ALLOWED = {
     "progress": set(),
     "files": ALWAYS,
     "file_urls": set(),
+    "http_bodies": set(),
+    "json_streams": set(),
     "json_lines": {"errors", "files"},
     "checkpoints": {*ALWAYS, "files", "file_urls"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
-    "backends": {*ALWAYS, "files", "checkpoints", "adapters"},
+    "backends": {*ALWAYS, "files", *OUTSIDE, "checkpoints", "adapters"},
     "suites": {*ALWAYS, "files"},
     "scoring": {*ALWAYS, "backends", "suites"},
-    "stores": {*ALWAYS, "files", "file_urls", "suites", "scoring"},
-    "alerts": {*ALWAYS, "files"},
+    "stores": {*ALWAYS, "files", "file_urls", *OUTSIDE, "suites", "scoring"},
+    "alerts": {*ALWAYS, "files", *OUTSIDE},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
     "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},
