@@ -12,10 +12,14 @@ _DONE = b"[DONE]"
 
 
 class HttpError(Exception):
-    """A request that got no whole answer. `again` when asking once more may help: the connection or server broke."""
+    """A request that got no whole answer. `again` when asking once more may help: the connection or server broke.
 
-    def __init__(self, message: str, *, again: bool) -> None:
+    `timed_out` when its time was over, so that the server may still be at work on it.
+    """
+
+    def __init__(self, message: str, *, again: bool, timed_out: bool = False) -> None:
         super().__init__(message)
+        self.timed_out = timed_out
         self.again = again
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -112,12 +112,12 @@ class HttpClient:
         answer_timeout_s = self._answer_timeout_s if timeout_s is None else timeout_s
         opening = _Opening(self._sockets, answer_timeout_s)
         content = b"" if body is None else json.dumps(body).encode()
-        headers: Mapping[bytes | str, bytes | str] = {
+        headers: dict[bytes | str, bytes | str] = {
             "Content-Type": "application/json",
             "Content-Length": str(len(content)),
-            **UNCOMPRESSED,
             **self._authorization,
         }
+        headers.update(UNCOMPRESSED)
         try:
             # The server closes after each answer, so there is nothing to keep; the threads bound the number.
             with (
@@ -131,8 +131,8 @@ class HttpClient:
                 yield response
         except httpcore.TimeoutException as error:
             if opening.is_over():
-                raise HttpError(f"no whole answer in {answer_timeout_s:g} s", again=False) from error
-            raise HttpError(f"nothing came for {timeouts['read']:g} s", again=True) from error
+                raise HttpError(f"no whole answer in {answer_timeout_s:g} s", again=False, timed_out=True) from error
+            raise HttpError(f"nothing came for {timeouts['read']:g} s", again=True, timed_out=True) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise HttpError(f"the connection broke: {error}".rstrip(": "), again=True) from error
         except BodyError as error:
