@@ -13,7 +13,7 @@ PACKAGE = Path(ml_pipeline.__file__).parent
 SETTINGS = {"source_settings", "backend_settings", "judge_settings", "monitoring_settings", "suite_settings"}
 ALWAYS = {"errors", "printable", "yaml_file", "settings", "base_models", *SETTINGS}
 # What everything comes through that others send.
-OUTSIDE = {"http_bodies", "json_streams"}
+OUTSIDE = {"http_bodies", "json_streams", "parquet_sizes"}
 ALLOWED = {
     "errors": set(),
     "printable": set(),
@@ -31,11 +31,12 @@ ALLOWED = {
     "file_urls": set(),
     "http_bodies": set(),
     "json_streams": set(),
+    "parquet_sizes": set(),
     "json_lines": {"errors", "files"},
     "checkpoints": {*ALWAYS, "files", "file_urls"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
     "backends": {*ALWAYS, "files", *OUTSIDE, "checkpoints", "adapters"},
-    "suites": {*ALWAYS, "files"},
+    "suites": {*ALWAYS, "files", *OUTSIDE},
     "scoring": {*ALWAYS, "backends", "suites"},
     "stores": {*ALWAYS, "files", "file_urls", *OUTSIDE, "suites", "scoring"},
     "alerts": {*ALWAYS, "files", *OUTSIDE},
