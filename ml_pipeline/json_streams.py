@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 _MOST_VALUES = 4_000_000
 _SURELY_FEW_BYTES = 1 << 20
+_USUAL_ITEM = 1 << 14
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class EndlessLineError(ValueError):
@@ -50,3 +54,55 @@ def load_json(raw: bytes) -> Any:
         return json.loads(raw)
     except RecursionError as error:
         raise ValueError("JSON that is nested too deeply") from error
+
+
+def list_items(text: str, longest: int) -> Iterator[Any]:
+    """The items of a JSON list one after the other, so that not all of them are in memory.
+
+    Raises:
+        ValueError: it is not a JSON list, or an item has more than `longest` characters.
+        RecursionError: an item is nested too deeply.
+    """
+    decoder = json.JSONDecoder()
+    position = _after(text, 0, "[")
+    if text.startswith("]", position):
+        position = _after(text, position, "]")
+    else:
+        sign = ","
+        while sign == ",":
+            value, position = _item(decoder, text, position, longest)
+            yield value
+            sign = "," if text.startswith(",", position) else "]"
+            position = _after(text, position, sign)
+    if position < len(text):
+        raise ValueError(f"more follows after the list, at character {position}")
+
+
+def _item(decoder: json.JSONDecoder, text: str, position: int, longest: int) -> tuple[Any, int]:
+    for size in (_USUAL_ITEM, longest + 1):
+        window = text[position : position + size]
+        try:
+            value, end = decoder.raw_decode(window)
+        except json.JSONDecodeError as error:
+            if position + size >= len(text) or size > longest:
+                at = position + error.pos
+                raise ValueError(
+                    f"not JSON, or an item of more than {longest} characters: {error.msg} at {at}"
+                ) from None
+            continue
+        # A number at the end of the window may go on behind it.
+        if end < len(window) or position + size >= len(text):
+            return value, _after(text, position + end, "")
+    raise ValueError(f"an item of more than {longest} characters at character {position}")
+
+
+def _after(text: str, position: int, sign: str) -> int:
+    """The place behind `sign`, which must be here after white space, and behind the white space that follows."""
+    match = _SPACE.match(text, position)
+    assert match is not None, "it matches nothing too"
+    position = match.end()
+    if not text.startswith(sign, position):
+        raise ValueError(f"{sign!r} was expected at character {position}")
+    match = _SPACE.match(text, position + len(sign))
+    assert match is not None, "it matches nothing too"
+    return match.end()

@@ -42,7 +42,7 @@ ALLOWED = {
     "alerts": {*ALWAYS, "files", *OUTSIDE},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
-    "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},
+    "history": {*ALWAYS, "files", "json_lines", "json_streams", "checkpoints", "scoring", "stores"},
     "notebook": {*ALWAYS, "settings_file", "stores", "reports"},
     "exports": {*ALWAYS, "files", "suites", "scoring", "stores", "reports"},
     "responses": {*ALWAYS, "files", "json_lines", "checkpoints", "suites", "scoring", "stores", "evaluation"},
