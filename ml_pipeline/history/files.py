@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,7 +36,6 @@ _DUCKDB_LIMITS: dict[str, Any] = {
     # Nothing is written beside the file, which may be anywhere.
     "max_temp_directory_size": "0KiB",
     "threads": 2,
-    "enable_progress_bar": False,
     "autoload_known_extensions": False,
     "autoinstall_known_extensions": False,
 }
@@ -262,12 +260,14 @@ class _Database(JsonLines):
             with duckdb.connect(config=_DUCKDB_LIMITS) as connected:
                 place = str(self.path).replace("'", "''")
                 connected.execute(f"ATTACH '{place}' AS past (READ_ONLY)")
-                connected.execute("SET enable_external_access = false; SET lock_configuration = true")
+                connected.execute(
+                    "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
+                )
                 yield from self._rows(connected)
         except duckdb.OutOfMemoryException as error:
             raise ImportFileError(
-                f"{self.path} takes more than {_DUCKDB_LIMITS['memory_limit']} of memory when it is read. If it should, "
-                "export its tables as CSV and import those."
+                f"{self.path} takes more than {_DUCKDB_LIMITS['memory_limit']} of memory when it is read. "
+                "If it should, export its tables as CSV and import those."
             ) from error
         except duckdb.Error as error:
             raise ImportFileError(
