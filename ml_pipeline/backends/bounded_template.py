@@ -129,7 +129,8 @@ class BoundedTemplate:
         child = self._child
         assert child is not None
         assert child.stdin is not None
-        line = None
+        # Where it cannot be written to, it has ended.
+        line: bytes | None = b""
         with suppress(OSError):
             child.stdin.write(json.dumps(content).encode() + b"\n")
             child.stdin.flush()

@@ -25,7 +25,7 @@ MAX_DEPTH = 32
 _MAX_EXPONENT = 64
 # Beyond any number of the language, so that more digits give the same: Python makes 10 to that power first.
 _MOST_DIGITS = 400
-_ITEMS_A_STEP = 8
+_ITEMS_A_STEP = 2
 _TOO_LONG = f"a text or list of more than {MAX_LENGTH} characters or values"
 
 Value = bool | int | float | str | list[Any]
