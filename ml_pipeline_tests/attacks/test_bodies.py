@@ -1,4 +1,4 @@
-"""Answers of hostile HTTP servers, to everything of the program that asks one: each ends in an error or a value, soon."""
+"""Answers of hostile HTTP servers, to all of the program that asks one: each ends in an error or a value, soon."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -96,23 +97,26 @@ ERRORS = (HttpError, BackendError, AdapterError, StoreError, AlertError)
 def ask_all(name: str) -> dict[str, list[Any]]:
     """What comes of the answer `name` to each target, and in how many seconds."""
     server = HostileServer((ANSWERS | DRIPS)[name])
-    found: dict[str, list[Any]] = {}
-    for target, ask in TARGETS.items():
+
+    def outcome(ask: Callable[[HostileServer], object]) -> list[Any]:
         began = time.monotonic()
         try:
             said = f"value {ask(server)!r:.80}"
         except ERRORS as error:
             said = f"{type(error).__name__}: {error!s:.300}"
-        found[target] = [said, time.monotonic() - began]
-    return found
+        return [said, time.monotonic() - began]
+
+    # What waits can wait together.
+    with ThreadPoolExecutor(len(TARGETS) if name in DRIPS else 1) as pool:
+        return dict(zip(TARGETS, pool.map(outcome, TARGETS.values()), strict=True))
 
 
 def checked(name: str, held: Held, seconds: float) -> dict[str, str]:
     outcome = run_bounded(ask_all, name, memory_mb=1500, cpu_s=100)
     assert outcome.error is None
     for target, (said, took_s) in outcome.value.items():
-        assert took_s < TIMEOUT_S + 3, f"{target}: {took_s:.1f} s: {said}"
-    held(outcome, attack=f"body: {name}, {len(TARGETS)} ways to ask", by=BY, seconds=seconds, grown_mb=420)
+        assert took_s < TIMEOUT_S + 6, f"{target}: {took_s:.1f} s: {said}"
+    held(outcome, attack=f"body: {name}, {len(TARGETS)} ways to ask", by=BY, seconds=seconds, grown_mb=250)
     return {target: said for target, (said, _) in outcome.value.items()}
 
 
@@ -123,7 +127,7 @@ def test_a_hostile_answer_is_bounded(name: str, held: Held) -> None:
     if "gzip in gzip" in name or name in ("brotli", "zstd"):
         assert "which was not asked for" in found["http: one answer"]
         assert "which was not asked for" in found["started server: one answer"]
-    if name == "gzip of 2 GB":
+    if name == "gzip of 400 MB":
         assert "larger than 67108864 bytes" in found["http: one answer"]
     assert found["webhook"].startswith(("value None", "AlertError"))
 

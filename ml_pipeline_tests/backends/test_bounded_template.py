@@ -107,9 +107,9 @@ MACROS_AND_DATES = """
 {% generation %}{{ {'role': message.role, 'n': [1, 2.5, none, true]} | tojson(indent=2) }}{% endgeneration %}
 {% if loop.index > 6 %}{% break %}{% endif %}
 {% endfor %}
-{{ messages | map(attribute='role') | join(',') }} 
+{{ messages | map(attribute='role') | join(',') }}
 {{ messages | selectattr('role', 'equalto', 'user') | list | length }}
-{{ (messages | last).content.split() | join('_') }} {{ dict(a=1) | dictsort }} 
+{{ (messages | last).content.split() | join('_') }} {{ dict(a=1) | dictsort }}
 {{ range(3) | list }} {{ "<&>" | tojson }}
 """
 TEMPLATES = {
