@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 MOST_UNPACKED_BYTES = 2**31
 """Of one read: all pages of the columns and row groups, and all texts."""
 MOST_VALUES = 100_000_000
-MOST_PAGE_BYTES = 2**28
+MOST_PAGE_BYTES = 2**27
 MOST_COLUMNS = 10_000
 MOST_GROUPS = 100_000
 _HEADER_BYTES = 512
