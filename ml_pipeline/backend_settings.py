@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, Tag
 from ml_pipeline.source_settings import Section
 
 _DEFAULT_TYPE = "llama_cpp"
+LONGEST_ANSWER_S = 7200
+"""For servers that we started, whose answers may be long and slow; a host that lies must not hold a run for ever."""
 
 
 class LlamaCppSettings(Section):
@@ -60,6 +62,7 @@ class LlamaServerSettings(Section):
     attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a lost server did not answer.")
     start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
     silence_timeout_s: float = Field(600, gt=0, description="Longest wait for the next piece of an answer, in s.")
+    answer_timeout_s: float = Field(LONGEST_ANSWER_S, gt=0, description="Longest time of one answer, in s.")
 
 
 class MlxSettings(Section):
@@ -100,6 +103,7 @@ class MlxServerSettings(Section):
     attempts: int = Field(3, ge=1, le=10, description="How often a request is made that a broken connection ended.")
     start_timeout_s: float = Field(600, gt=0, description="Longest wait until the model is loaded, in s.")
     silence_timeout_s: float = Field(600, gt=0, description="Longest wait for the next piece of an answer, in s.")
+    answer_timeout_s: float = Field(LONGEST_ANSWER_S, gt=0, description="Longest time of one answer, in s.")
     connect_timeout_s: float = Field(15, gt=0, description="Longest wait for a connection, in s.")
     lost_after_s: float = Field(
         30, ge=1, description="After so many s of silence on either side of the connection the server ends."

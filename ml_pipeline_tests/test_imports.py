@@ -12,6 +12,8 @@ import ml_pipeline
 PACKAGE = Path(ml_pipeline.__file__).parent
 SETTINGS = {"source_settings", "backend_settings", "judge_settings", "monitoring_settings", "suite_settings"}
 ALWAYS = {"errors", "printable", "yaml_file", "settings", "base_models", *SETTINGS}
+# What everything comes through that others send.
+OUTSIDE = {"http_bodies", "json_streams", "parquet_sizes"}
 ALLOWED = {
     "errors": set(),
     "printable": set(),
@@ -27,17 +29,20 @@ ALLOWED = {
     "progress": set(),
     "files": ALWAYS,
     "file_urls": set(),
+    "http_bodies": set(),
+    "json_streams": set(),
+    "parquet_sizes": set(),
     "json_lines": {"errors", "files"},
     "checkpoints": {*ALWAYS, "files", "file_urls"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
-    "backends": {*ALWAYS, "files", "checkpoints", "adapters"},
-    "suites": {*ALWAYS, "files"},
+    "backends": {*ALWAYS, "files", *OUTSIDE, "checkpoints", "adapters"},
+    "suites": {*ALWAYS, "files", *OUTSIDE},
     "scoring": {*ALWAYS, "backends", "suites"},
-    "stores": {*ALWAYS, "files", "file_urls", "suites", "scoring"},
-    "alerts": {*ALWAYS, "files"},
+    "stores": {*ALWAYS, "files", "file_urls", *OUTSIDE, "suites", "scoring"},
+    "alerts": {*ALWAYS, "files", *OUTSIDE},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
-    "history": {*ALWAYS, "files", "json_lines", "checkpoints", "scoring", "stores"},
+    "history": {*ALWAYS, "files", "json_lines", "json_streams", "checkpoints", "scoring", "stores"},
     "notebook": {*ALWAYS, "settings_file", "stores", "reports"},
     "exports": {*ALWAYS, "files", "suites", "scoring", "stores", "reports"},
     "responses": {*ALWAYS, "files", "json_lines", "checkpoints", "suites", "scoring", "stores", "evaluation"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 
 from ml_pipeline.errors import AlertError
+from ml_pipeline.http_bodies import ask
 
 
 def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
@@ -22,7 +22,7 @@ def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
     try:
         where = _shown(address)
         with _unlogged():
-            status = asyncio.run(_post(address, content, timeout_s))
+            status = ask("POST", address, timeout_s=timeout_s, limit_bytes=0, error_bytes=0, json=content).status
     except (TimeoutError, httpx.TimeoutException):
         raise AlertError(f"alerts.webhook: {where} did not answer within {timeout_s:g} s.") from None
     except httpx.InvalidURL:
@@ -34,15 +34,6 @@ def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
             f"alerts.webhook: {where} answered with status {status}. Below 500 the address is wrong or revoked, or the "
             "service wants other fields: see alerts.fields."
         )
-
-
-async def _post(address: str, content: Mapping[str, Any], timeout_s: float) -> int:
-    async with (
-        asyncio.timeout(timeout_s),
-        httpx.AsyncClient(timeout=timeout_s) as client,
-        client.stream("POST", address, json=content) as answer,
-    ):
-        return answer.status_code
 
 
 def _shown(address: str) -> str:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-_LARGEST_ANSWER_BYTES = 64 << 20
+from ml_pipeline.json_streams import ByteLines, EndlessLineError, load_json
+
 _LONGEST_LINE_BYTES = 4 << 20
 _DONE = b"[DONE]"
 
 
 class HttpError(Exception):
-    """A request that got no whole answer. `again` when asking once more may help: the connection or server broke."""
+    """A request that got no whole answer. `again` when asking once more may help: the connection or server broke.
 
-    def __init__(self, message: str, *, again: bool) -> None:
+    `timed_out` when its time was over, so that the server may still be at work on it.
+    """
+
+    def __init__(self, message: str, *, again: bool, timed_out: bool = False) -> None:
         super().__init__(message)
+        self.timed_out = timed_out
         self.again = again
-
-
-class Size:
-    """Counts the bytes of one answer; raises HttpError when they are too many."""
-
-    def __init__(self, limit: int = _LARGEST_ANSWER_BYTES) -> None:
-        self._limit = limit
-        self._seen = 0
-
-    def add(self, piece: bytes) -> bytes:
-        """Return the piece."""
-        self._seen += len(piece)
-        if self._seen > self._limit:
-            raise HttpError(f"the server's answer is larger than {self._limit} bytes", again=False)
-        return piece
 
 
 class EventLines:
@@ -39,12 +28,14 @@ class EventLines:
 
     def __init__(self) -> None:
         self.done = False
-        self._size = Size()
-        self._pending = b""
+        self._lines = ByteLines(_LONGEST_LINE_BYTES)
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Yield the events that this piece completes; raises HttpError for what is no JSON object, or too large."""
-        *lines, self._pending = (self._pending + self._size.add(piece)).split(b"\n")
+        try:
+            lines = self._lines.feed(piece)
+        except EndlessLineError as error:
+            raise HttpError("the server sends a line without end", again=False) from error
         for line in lines:
             field, _, value = line.partition(b":")
             if self.done or field != b"data":
@@ -53,16 +44,16 @@ class EventLines:
                 self.done = True
             else:
                 yield json_object(value)
-        if len(self._pending) > _LONGEST_LINE_BYTES:
-            raise HttpError("the server sends a line without end", again=False)
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """Parse one JSON object; raises HttpError for anything else."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise HttpError("the server answered with something that is not JSON", again=False) from error
+        value = load_json(raw)
+    except ValueError as error:
+        raise HttpError(
+            "the server answered with something that is not JSON, or too much of it", again=False
+        ) from error
     if not isinstance(value, dict):
         raise HttpError("the server answered with JSON that is not an object", again=False)
     return value

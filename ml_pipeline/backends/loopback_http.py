@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import httpcore
+import httpx
 
-from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, error_text, json_object
+from ml_pipeline.backend_settings import LONGEST_ANSWER_S
+from ml_pipeline.backends.http_answer import EventLines, HttpError, error_text, json_object
+from ml_pipeline.http_bodies import ERROR_BYTES, LARGEST_ANSWER_BYTES, UNCOMPRESSED, Body, BodyError
 from ml_pipeline.printable import printable
-
-_ERROR_BYTES = 1 << 16
 
 
 class Socket(Protocol):
@@ -45,6 +48,7 @@ class HttpClient:
         *,
         connect_timeout_s: float,
         silence_timeout_s: float,
+        answer_timeout_s: float = LONGEST_ANSWER_S,
         api_key: str | None = None,
     ) -> None:
         self.address = f"http://127.0.0.1:{port}"
@@ -52,10 +56,7 @@ class HttpClient:
             {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         )
         self._sockets = _Sockets(connect)
-        # The server closes after each answer, so there is nothing to keep; the threads bound the number.
-        self._pool = httpcore.ConnectionPool(
-            max_connections=None, max_keepalive_connections=0, network_backend=self._sockets
-        )
+        self._answer_timeout_s = answer_timeout_s
         self._timeouts = {
             "connect": connect_timeout_s,
             "read": silence_timeout_s,
@@ -89,7 +90,7 @@ class HttpClient:
         """
         with self._request("POST", path, body) as response:
             lines = EventLines()
-            for piece in response.iter_stream():
+            for piece in _pieces(response):
                 yield from lines.feed(piece)
                 if lines.done:
                     return
@@ -108,26 +109,37 @@ class HttpClient:
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float | None = None
     ) -> Iterator[httpcore.Response]:
         timeouts = self._timeouts if timeout_s is None else dict.fromkeys(self._timeouts, timeout_s)
+        answer_timeout_s = self._answer_timeout_s if timeout_s is None else timeout_s
+        opening = _Opening(self._sockets, answer_timeout_s)
         content = b"" if body is None else json.dumps(body).encode()
-        headers: Mapping[bytes | str, bytes | str] = {
+        headers: dict[bytes | str, bytes | str] = {
             "Content-Type": "application/json",
             "Content-Length": str(len(content)),
             **self._authorization,
         }
+        headers.update(UNCOMPRESSED)
         try:
-            with self._pool.stream(
-                method, self.address + path, headers=headers, content=content, extensions={"timeout": timeouts}
-            ) as response:
+            # The server closes after each answer, so there is nothing to keep; the threads bound the number.
+            with (
+                httpcore.ConnectionPool(max_keepalive_connections=0, network_backend=opening) as pool,
+                pool.stream(
+                    method, self.address + path, headers=headers, content=content, extensions={"timeout": timeouts}
+                ) as response,
+            ):
                 if response.status != 200:
                     raise _refusal(response)
                 yield response
         except httpcore.TimeoutException as error:
-            raise HttpError(f"nothing came for {timeouts['read']:g} s", again=True) from error
+            if opening.is_over():
+                raise HttpError(f"no whole answer in {answer_timeout_s:g} s", again=False, timed_out=True) from error
+            raise HttpError(f"nothing came for {timeouts['read']:g} s", again=True, timed_out=True) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise HttpError(f"the connection broke: {error}".rstrip(": "), again=True) from error
+        except BodyError as error:
+            raise HttpError(printable(error), again=False) from error
 
 
-class _Sockets(httpcore.NetworkBackend):
+class _Sockets:
     """Opens sockets and remembers them, so that all can be ended at once."""
 
     def __init__(self, connect: Callable[[int, float], Socket]) -> None:
@@ -136,18 +148,10 @@ class _Sockets(httpcore.NetworkBackend):
         self._lock = threading.Lock()
         self.closed = False
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Open a socket to the server."""
-        assert timeout is not None
+    def open(self, port: int, timeout_s: float, left_s: Callable[[], float]) -> _Stream:
+        """Open a socket to the server, for as long as `left_s` says."""
         try:
-            stream = _Stream(self._connect(port, timeout), self._forget)
+            stream = _Stream(self._connect(port, timeout_s), self._forget, left_s)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
@@ -172,17 +176,45 @@ class _Sockets(httpcore.NetworkBackend):
             self._open.discard(stream)
 
 
-class _Stream(httpcore.NetworkStream):
-    """One socket as httpcore wants it."""
+class _Opening(httpcore.NetworkBackend):
+    """Opens the socket of one request, for at most so many seconds in all: `timeout` is of single waits."""
 
-    def __init__(self, socket: Socket, closed: Callable[[_Stream], None]) -> None:
+    def __init__(self, sockets: _Sockets, seconds: float) -> None:
+        self._sockets = sockets
+        self._ends_at = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Whether the time of the request is over."""
+        return self._left_s() <= 0
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Open a socket to the server."""
+        assert timeout is not None
+        return self._sockets.open(port, timeout, self._left_s)
+
+    def _left_s(self) -> float:
+        return self._ends_at - time.monotonic()
+
+
+class _Stream(httpcore.NetworkStream):
+    """One socket as httpcore wants it. `left_s` is how long it may still be used."""
+
+    def __init__(self, socket: Socket, closed: Callable[[_Stream], None], left_s: Callable[[], float]) -> None:
         self._socket = socket
         self._closed = closed
+        self._left_s = left_s
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there."""
         try:
-            self._socket.settimeout(timeout)
+            self._wait_at_most(timeout)
             return self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore.ReadTimeout(str(error)) from error
@@ -194,7 +226,7 @@ class _Stream(httpcore.NetworkStream):
         if not buffer:
             return
         try:
-            self._socket.settimeout(timeout)
+            self._wait_at_most(timeout)
             self._socket.sendall(buffer)
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
@@ -209,16 +241,28 @@ class _Stream(httpcore.NetworkStream):
             self._socket.close()
         self._closed(self)
 
+    def _wait_at_most(self, timeout: float | None) -> None:
+        """Set the longest wait of the next call; raises TimeoutError when the time is over."""
+        seconds = min(math.inf if timeout is None else timeout, self._left_s())
+        if seconds <= 0:
+            raise TimeoutError("the time of the request is over")
+        self._socket.settimeout(seconds)
+
+
+def _pieces(response: httpcore.Response, limit_bytes: int = LARGEST_ANSWER_BYTES) -> Iterator[bytes]:
+    body = Body(httpx.Headers(response.headers).get("content-encoding", ""), limit_bytes)
+    for raw in response.iter_stream():
+        yield from body.feed(raw)
+    body.end()
+
 
 def _whole(response: httpcore.Response) -> dict[str, Any]:
-    size = Size()
-    return json_object(b"".join(size.add(piece) for piece in response.iter_stream()))
+    return json_object(b"".join(_pieces(response)))
 
 
 def _refusal(response: httpcore.Response) -> HttpError:
     """The server's own words, which mlx_lm.server and llama-server both send as JSON."""
-    size = Size(_ERROR_BYTES)
-    raw = b"".join(size.add(piece) for piece in response.iter_stream())
+    raw = b"".join(_pieces(response, ERROR_BYTES))
     try:
         reason = error_text(json_object(raw))
     except HttpError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +20,31 @@ import duckdb
 from ml_pipeline.errors import ImportFileError
 from ml_pipeline.files import bounded_lines
 from ml_pipeline.json_lines import JsonLines, json_kind, open_plain, shown_name
+from ml_pipeline.json_streams import list_items
+from ml_pipeline.stores.duckdb_files import quoted
 from ml_pipeline.stores.migrations import HISTORY
 
 _DUCKDB_MAGIC = slice(8, 12)
 _LIST_BYTES = 256 * 1024 * 1024
 _ROWS_AT_ONCE = 1000
+_BYTES_AT_ONCE = 64 * 1024 * 1024
+_MOST_ROWS = 5_000_000
+_MOST_TEXT_BYTES = 2 * 1024**3
+_MOST_COLUMNS = 200
+_DUCKDB_LIMITS: dict[str, Any] = {
+    "memory_limit": "2GB",
+    # Nothing is written beside the file, which may be anywhere.
+    "max_temp_directory_size": "0KiB",
+    "threads": 2,
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+}
+_TEXTS = ("VARCHAR", "JSON")
+_SCALAR = re.compile(
+    r"VARCHAR|JSON|UUID|BOOLEAN|U?(?:TINY|SMALL|BIG|HUGE)?INT(?:EGER)?|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)|DATE|TIME"
+    r"|TIMESTAMP(?:_S|_MS|_NS)?(?: WITH TIME ZONE)?|ENUM\(.*\)",
+    re.DOTALL,
+)
 _DATABASE_TABLES = ("checkpoint_scores", "probe_results")
 _DEFAULT = "#default"
 _ANNOTATIONS = (_DEFAULT, "#group", "#datatype")
@@ -203,10 +223,13 @@ class _List(JsonLines):
                 f"{self.path} is one JSON list of over {_LIST_BYTES} bytes. Export it as CSV instead."
             )
         try:
-            items = json.loads(data)
+            text = data.decode("utf-8-sig")
+            # Read once to see that all of it is a list, for nothing of another file is to be imported.
+            for _ in list_items(text, self._line_bytes):
+                pass
         except (ValueError, RecursionError) as error:
             raise ImportFileError(f"{self.path} is no JSON list: {error}. Export it again, as CSV.") from error
-        for number, item in enumerate(items, start=1):
+        for number, item in enumerate(list_items(text, self._line_bytes), start=1):
             if isinstance(item, dict):
                 yield number, item
             else:
@@ -215,7 +238,9 @@ class _List(JsonLines):
 
 
 class _Database(JsonLines):
-    """The rows of the original's tables in a DuckDB file, opened so that nothing in it can reach another file."""
+    """The rows of the original's tables in a DuckDB file, which is attached to an empty database: so no name in it
+    takes the place of one of DuckDB's own, and nothing of it is read but columns that its tables store. Other files and
+    extensions are out of reach, and memory is bounded, for a table of a few kB can hold gigabytes."""
 
     def __init__(self, path: Path, line_bytes: int) -> None:
         super().__init__(path, line_bytes, ImportFileError)
@@ -232,12 +257,18 @@ class _Database(JsonLines):
                 with open_plain(part, ImportFileError) as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         try:
-            with duckdb.connect(
-                str(self.path),
-                read_only=True,
-                config={"enable_external_access": False, "autoload_known_extensions": False},
-            ) as connected:
+            with duckdb.connect(config=_DUCKDB_LIMITS) as connected:
+                place = str(self.path).replace("'", "''")
+                connected.execute(f"ATTACH '{place}' AS past (READ_ONLY)")
+                connected.execute(
+                    "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
+                )
                 yield from self._rows(connected)
+        except duckdb.OutOfMemoryException as error:
+            raise ImportFileError(
+                f"{self.path} takes more than {_DUCKDB_LIMITS['memory_limit']} of memory when it is read. "
+                "If it should, export its tables as CSV and import those."
+            ) from error
         except duckdb.Error as error:
             raise ImportFileError(
                 f"{self.path} cannot be read: {error!s:.300}. Close the program that has it open; if the file is "
@@ -249,7 +280,8 @@ class _Database(JsonLines):
         found = {
             name
             for (name,) in connected.execute(
-                "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main'"
+                "SELECT table_name FROM duckdb_tables() "
+                "WHERE database_name = 'past' AND NOT internal AND schema_name = 'main'"
             ).fetchall()
         }
         if HISTORY in found:
@@ -257,14 +289,40 @@ class _Database(JsonLines):
         if not found & set(_DATABASE_TABLES):
             raise ImportFileError(f"{self.path} has none of the tables {', '.join(_DATABASE_TABLES)}.")
         if "scoring_results" in found:
-            ((count,),) = connected.execute("SELECT count(*) FROM scoring_results").fetchall()
+            ((count,),) = connected.execute("SELECT count(*) FROM past.main.scoring_results").fetchall()
             if count:
                 self.problems.append(f"{shown_name(self.path)}: {count} rows of scoring_results left: {_NO_CHECKPOINT}")
         for table in (name for name in _DATABASE_TABLES if name in found):
-            answer = connected.execute(f"FROM {table} ORDER BY ALL")
-            names = [column[0] for column in answer.description]
-            self._table, number = table, 0
-            while rows := answer.fetchmany(_ROWS_AT_ONCE):
-                for row in rows:
-                    number += 1
+            self._table = table
+            yield from self._rows_of(connected, table)
+
+    def _rows_of(self, connected: duckdb.DuckDBPyConnection, table: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        # Generated columns are programs: what they are is worked out when they are read.
+        columns = connected.execute(
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_catalog = 'past' "
+            "AND table_schema = 'main' AND table_name = ? AND is_generated = 'NEVER' ORDER BY ordinal_position",
+            [table],
+        ).fetchall()
+        names = {name: quoted(name) for name, kind in columns if _SCALAR.fullmatch(kind)}
+        if len(names) > _MOST_COLUMNS or not names:
+            raise ImportFileError(f"{self.path}: table {table} has {len(names)} columns of numbers, texts and times.")
+        texts = [quoted(name) for name, kind in columns if name in names and kind in _TEXTS]
+        size = " + ".join(["0", *(f"coalesce(strlen({name}), 0)" for name in texts)])
+        ((rows, total, longest),) = connected.execute(
+            f"SELECT count(*), coalesce(sum({size}), 0), coalesce(max({size}), 0) FROM past.main.{table}"
+        ).fetchall()
+        if rows > _MOST_ROWS or total > _MOST_TEXT_BYTES:
+            raise ImportFileError(
+                f"{self.path}: table {table} has {rows:,} rows with {total:,} bytes of text, and at most "
+                f"{_MOST_ROWS:,} and {_MOST_TEXT_BYTES:,} are read. Export what you need of it as CSV and import that."
+            )
+        chosen = ", ".join(f"CASE WHEN {size} <= {self._line_bytes} THEN {name} END" for name in names.values())
+        answer = connected.execute(f"SELECT {chosen}, {size} FROM past.main.{table} ORDER BY ALL")
+        number, at_once = 0, max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // max(1, longest)))
+        while found := answer.fetchmany(at_once):
+            for *row, row_bytes in found:
+                number += 1
+                if row_bytes > self._line_bytes:
+                    self.refuse(number, ValueError(f"longer than {self._line_bytes} bytes"))
+                else:
                     yield number, dict(zip(names, row, strict=True))

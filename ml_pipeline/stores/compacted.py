@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.parquet_file import SUFFIX, check_version, fitted, own_metadata, reading
+from ml_pipeline.stores.parquet_file import SUFFIX, check_version, fitted, own_metadata, reading, whole_table
 from ml_pipeline.stores.store_folder import StoreFolder
 from ml_pipeline.stores.table import Table
 
@@ -144,7 +144,7 @@ class CompactedFiles:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             firsts = list(accumulate(sizes, initial=0))
             groups = sorted({group for entry in entries.values() for group in _groups(firsts, entry)})
-            rows = fitted(table, self._folder.place(name), file.read_row_groups(groups))
+            rows = fitted(table, self._folder.place(name), whole_table(self._folder, name, file, groups, whole=False))
         return _Rows(name, tuple((firsts[group], sizes[group]) for group in groups), rows)
 
     def _names(self, table: Table) -> list[str]:

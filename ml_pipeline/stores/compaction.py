@@ -36,6 +36,7 @@ from ml_pipeline.stores.parquet_file import (
     own_metadata,
     own_name,
     reading,
+    whole_table,
     write_batches,
 )
 from ml_pipeline.stores.store_folder import StoredFile
@@ -194,7 +195,7 @@ class Compaction:
             with reading(self._folder, name) as file:
                 check_version(file, place)
                 metadata, unknown = own_metadata(file), set(file.schema_arrow.names) - set(table.schema.names)
-                rows = fitted(table, place, file.read())
+                rows = fitted(table, place, whole_table(self._folder, name, file))
         except FileNotFoundError:
             return f"{place} was removed meanwhile"
         except StoreError as error:

@@ -6,13 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import httpx
-import urllib3
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.client.write_api import SYNCHRONOUS
-from influxdb_client.domain.write_precision import WritePrecision
-from influxdb_client.rest import ApiException
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.http_bodies import ask
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx_sending import Answer, LineSender
 
@@ -42,18 +38,9 @@ class InfluxV2Sender:
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request of at most `timeout_s`, and say what came of it."""
-        timeout_ms = max(1, int(self.timeout_s * 1000))
-        try:
-            with (
-                InfluxDBClient(self.url, token=self._token, org=self.org, timeout=timeout_ms) as client,
-                client.write_api(write_options=SYNCHRONOUS) as api,
-            ):
-                api.write(self.bucket, self.org, "\n".join(lines).encode(), WritePrecision.NS)
-        except ApiException as error:
-            return _answer(self.url, error.status or 0, str(error.body or error.reason or ""), self._token)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            return _unreachable(self.url, error, self._token)
-        return Answer("written")
+        params = {"org": self.org, "bucket": self.bucket, "precision": "ns"}
+        headers = {"Authorization": f"Token {self._token}"} if self._token else {}
+        return _posted(self.url, "/api/v2/write", params, lines, self.timeout_s, self._token, headers)
 
 
 class InfluxV1Sender:
@@ -68,7 +55,7 @@ class InfluxV1Sender:
         return f"InfluxV1Sender(url={self.url!r}, database={self.database!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
-        """Send the lines in one request, no step of it longer than `timeout_s`, and say what came of it."""
+        """Send the lines in one request of at most `timeout_s`, and say what came of it."""
         database, _, policy = self.database.partition("/")
         params = {"db": database, "precision": "ns"} | ({"rp": policy} if policy else {})
         return _posted(self.url, "/write", params, lines, self.timeout_s, self._token, auth=self._login)
@@ -85,7 +72,7 @@ class InfluxV3Sender:
         return f"InfluxV3Sender(url={self.url!r}, database={self.database!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
-        """Send the lines in one request, no step of it longer than `timeout_s`, and say what came of it."""
+        """Send the lines in one request of at most `timeout_s`, and say what came of it."""
         params = {"db": self.database, "precision": "nanosecond"}
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         return _posted(self.url, "/api/v3/write_lp", params, lines, self.timeout_s, self._token, headers)
@@ -132,21 +119,21 @@ def _posted(
     auth: httpx.BasicAuth | None = None,
 ) -> Answer:
     try:
-        response = httpx.post(
+        answer = ask(
+            "POST",
             f"{url.rstrip('/')}{path}",
+            timeout_s=timeout_s,
+            limit_bytes=0,
             params=params,
             content="\n".join(lines).encode(),
             headers={"Content-Type": "text/plain; charset=utf-8", **headers},
             auth=auth,
-            timeout=timeout_s,
-            # Reading the trusted certificates takes longer than the request.
-            verify=url.startswith("https:"),
         )
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return _unreachable(url, error, token)
-    if response.is_success:
+    if answer.is_success:
         return Answer("written")
-    return _answer(url, response.status_code, response.text, token)
+    return _answer(url, answer.status, answer.text, token)
 
 
 def checked_token(token: str) -> str:
@@ -169,7 +156,8 @@ def _answer(url: str, status: int, body: str, token: str) -> Answer:
 
 
 def _unreachable(url: str, error: Exception, token: str) -> Answer:
-    return Answer("unavailable", without(token, f"{url} is not reachable: {type(error).__name__}: {error}"[:_SHOWN]))
+    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    return Answer("unavailable", without(token, f"{url} is not reachable: {reason}"[:_SHOWN]))
 
 
 def without(token: str, text: str) -> str:

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 import httpx
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.http_bodies import Answer, ask
+from ml_pipeline.json_streams import load_json
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx import v1_login, without
 from ml_pipeline.stores.points import ScorePoint
 
 _SPANS_A_REQUEST = 100
 _SHOWN = 500
+_LARGEST_ANSWER_BYTES = 1 << 20
 _NS = 1_000_000_000
 _SELECTING_TAGS = ("run_id", "label")
 
@@ -67,12 +70,11 @@ class V1Deleter:
         """See PointDeleter."""
         for start in range(0, len(spans), _SPANS_A_REQUEST):
             query = ";".join(map(_influxql, spans[start : start + _SPANS_A_REQUEST]))
-            response = self._server.post("/query", params={"db": self._database}, data={"q": query}, auth=self._login)
-            self._server.check(response)
+            answer = self._server.post("/query", params={"db": self._database}, data={"q": query}, auth=self._login)
+            self._server.check(answer)
             # Faults of single statements come with status 200.
-            errors = [result["error"] for result in response.json().get("results", []) if "error" in result]
-            if errors:
-                raise self._server.error("; ".join(dict.fromkeys(errors)))
+            if errors := self._server.statement_errors(answer):
+                raise self._server.error("; ".join(dict.fromkeys(errors))[:_SHOWN])
 
 
 class V2Deleter:
@@ -110,10 +112,10 @@ class V2Deleter:
                     for name, value in {"_measurement": span.measurement, **span.tags}.items()
                 ),
             }
-            response = self._server.post("/api/v2/delete", params=self._where, json=wanted, headers=self._headers)
-            if response.status_code == 400 and "unsupported path requested" in response.text:
+            answer = self._server.post("/api/v2/delete", params=self._where, json=wanted, headers=self._headers)
+            if answer.status == 400 and "unsupported path requested" in answer.text:
                 return False
-            self._server.check(response)
+            self._server.check(answer)
         return True
 
     def _delete_series(self, spans: Sequence[Span]) -> None:
@@ -152,17 +154,25 @@ class _Server:
         self.root = (settings.url or "").rstrip("/")
         self._token, self._timeout_s = settings.token(), settings.timeout_s
 
-    def post(self, path: str, **request: Any) -> httpx.Response:
+    def post(self, path: str, **request: Any) -> Answer:
         # VictoriaMetrics has the v2 API behind a path and its own beside that.
         root = self.root.removesuffix("/influx") if path.startswith("/api/v1/") else self.root
         try:
-            return httpx.post(f"{root}{path}", timeout=self._timeout_s, **request)
+            return ask("POST", f"{root}{path}", timeout_s=self._timeout_s, limit_bytes=_LARGEST_ANSWER_BYTES, **request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise self.error(f"{type(error).__name__}: {error}") from error
+            raise self.error(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
-    def check(self, response: httpx.Response) -> None:
-        if not response.is_success:
-            raise self.error(f"it answered {response.status_code}: {' '.join(response.text.split())[:_SHOWN]}")
+    def check(self, answer: Answer) -> None:
+        if not answer.is_success:
+            raise self.error(f"it answered {answer.status}: {' '.join(answer.text.split())[:_SHOWN]}")
+
+    def statement_errors(self, answer: Answer) -> list[str]:
+        """What InfluxDB 1 says of single statements."""
+        try:
+            results = load_json(answer.body).get("results", [])
+            return [str(result["error"]) for result in results if "error" in result]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self.error("its answer is not that of InfluxDB 1. Check `stores.influx.url` and `api`") from error
 
     def error(self, reason: str) -> StoreError:
         return StoreError(

@@ -31,6 +31,7 @@ from ml_pipeline.stores.parquet_file import (
     read_batches,
     read_rows,
     reading,
+    whole_table,
     write_batches,
 )
 from ml_pipeline.stores.rows import Rows, check_partition_key, conform
@@ -225,7 +226,7 @@ class ParquetStore:
         file = _whole(name)
         try:
             with reading(self.files, file) as opened:
-                return opened.read()
+                return whole_table(self.files, file, opened)
         except FileNotFoundError:
             place = self.files.place(file)
             raise StoreError(f"{name} was never stored: {place} does not exist. Materialise the asset first.") from None

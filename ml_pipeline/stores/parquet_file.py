@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_pipeline.errors import StoreError
+from ml_pipeline.parquet_sizes import ParquetSizeError, ReadAt, as_texts, multiplied_texts, reader_of
 from ml_pipeline.stores.rows import check_partition_key
 from ml_pipeline.stores.store_folder import StoreFolder
 from ml_pipeline.stores.table import Table
@@ -70,15 +72,59 @@ def read_rows(table: Table, folder: StoreFolder, name: str) -> pa.Table:
     """The rows of a file of `table`; columns that came later are filled with what earlier rows have."""
     with reading(folder, name) as file:
         check_version(file, folder.place(name))
-        return fitted(table, folder.place(name), file.read())
+        return fitted(table, folder.place(name), whole_table(folder, name, file))
 
 
 def read_batches(table: Table, folder: StoreFolder, name: str) -> Iterator[pa.Table]:
     """The same rows, some thousands at a time."""
     with reading(folder, name) as file:
         check_version(file, folder.place(name))
-        for batch in file.iter_batches(_BATCH_ROWS):
-            yield fitted(table, folder.place(name), pa.Table.from_batches([batch]))
+        with _bounded(folder, name, file) as bounded:
+            for batch in bounded.iter_batches(_BATCH_ROWS):
+                yield fitted(table, folder.place(name), as_texts(batch))
+
+
+def whole_table(
+    folder: StoreFolder, name: str, file: StoredFile, groups: Sequence[int] | None = None, *, whole: bool = True
+) -> pa.Table:
+    """All rows of a file that `reading` has opened, or those of some row groups, if memory has room for them.
+
+    Raises StoreError inside the body of `reading`.
+    """
+    with _bounded(folder, name, file, groups, whole=whole) as bounded:
+        return as_texts(bounded.read() if groups is None else bounded.read_row_groups(list(groups)))
+
+
+@contextmanager
+def _bounded(
+    folder: StoreFolder, name: str, file: StoredFile, groups: Sequence[int] | None = None, *, whole: bool = True
+) -> Iterator[StoredFile]:
+    """The file, or the same with texts as dictionaries where each row might take a long one."""
+    wanted = range(file.num_row_groups) if groups is None else groups
+    with file.ranges() as read_at:
+        texts = multiplied_texts(file, read_at, None, wanted)
+    if not texts:
+        yield file
+        return
+    with reading(folder, name, whole=whole, texts_as_dictionaries=texts) as again:
+        yield again
+
+
+class StoredFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+    """An open file of a store."""
+
+    def __init__(self, source: Any, **options: Any) -> None:
+        super().__init__(source, page_checksum_verification=True, **options)
+        self._stored = source
+
+    @contextmanager
+    def ranges(self) -> Iterator[ReadAt | None]:
+        """Reads single ranges of it; None where each would be a request to a server."""
+        if isinstance(self._stored, str):
+            with Path(self._stored).open("rb", buffering=0) as opened:
+                yield reader_of(opened)
+        else:
+            yield reader_of(self._stored) if isinstance(self._stored, pa.BufferReader) else None
 
 
 def check_version(file: pq.ParquetFile, place: str) -> None:
@@ -126,17 +172,25 @@ def own_metadata(file: pq.ParquetFile) -> dict[str, str]:
 
 
 @contextmanager
-def reading(folder: StoreFolder, name: str, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
+def reading(
+    folder: StoreFolder, name: str, *, whole: bool = True, texts_as_dictionaries: Sequence[str] = ()
+) -> Iterator[StoredFile]:
     """Open a Parquet file and turn every failure to read it into a StoreError with the remedy.
 
     Raises:
         FileNotFoundError: it is not there.
     """
     try:
-        with pq.ParquetFile(folder.opened(name, whole=whole), page_checksum_verification=True) as file:
+        source = folder.opened(name, whole=whole)
+        with StoredFile(source, read_dictionary=list(texts_as_dictionaries) or None) as file:
             yield file
     except FileNotFoundError:
         raise
+    except ParquetSizeError as error:
+        raise StoreError(
+            f"cannot read {folder.place(name)}: {error}. No such file is written here. Restore it from a backup, or "
+            "move it away and materialise its partition again; then run `ml-pipeline rebuild`."
+        ) from error
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"cannot read {folder.place(name)}: {error}. The file is damaged or not Parquet. Restore it from a backup, "

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml_pipeline.files import bounded_lines
+from ml_pipeline.parquet_sizes import ParquetSizeError, as_texts, multiplied_texts, reader_of
 
 MAX_FILE_BYTES = 2**30
 MAX_LINE_BYTES = 1_000_000
 MAX_ROWS = 1_000_000
+MAX_CHARACTERS = 2**30
+"""Of all rows of a data set together, unpacked."""
+_LONG_ROW_BYTES = 2**18
+"""Rows with longer texts are unpacked one at a time."""
 _BATCH_ROWS = 256
 _SUFFIXES = (".jsonl", ".parquet")
 _PART = re.compile(r"(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]+)?)?\.(?:jsonl|parquet)")
@@ -71,7 +77,7 @@ def read_rows(files: Collection[Path], columns: Collection[str]) -> Iterator[Dat
 
     Raises DataError for files that are too large, too many rows, and Parquet files that are damaged.
     """
-    count = 0
+    count = characters = 0
     for file in files:
         try:
             if (size := file.stat().st_size) > MAX_FILE_BYTES:
@@ -80,6 +86,9 @@ def read_rows(files: Collection[Path], columns: Collection[str]) -> Iterator[Dat
                 count += 1
                 if count > MAX_ROWS:
                     raise DataError(f"{file}: more than {MAX_ROWS:,} rows; cut it into a smaller one")
+                characters += _characters(row.fields)
+                if characters > MAX_CHARACTERS:
+                    raise DataError(f"{file}: more than {MAX_CHARACTERS:,} characters; cut it into a smaller one")
                 yield row
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
@@ -115,15 +124,50 @@ def _parsed(place: str, line: bytes) -> DataRow:
 def _parquet(path: Path, columns: Collection[str]) -> Iterator[DataRow]:
     try:
         with pq.ParquetFile(path) as file:
-            groups = [file.metadata.row_group(index).total_byte_size for index in range(file.num_row_groups)]
-            if max(groups, default=0) > MAX_FILE_BYTES or file.metadata.num_rows > MAX_ROWS:
+            groups = range(file.num_row_groups)
+            sizes = [file.metadata.row_group(index).total_byte_size for index in groups]
+            if max(sizes, default=0) > MAX_FILE_BYTES or file.metadata.num_rows > MAX_ROWS:
                 raise DataError(f"{path}: unpacked it is too large; cut it into a smaller one")
             present = [name for name in file.schema_arrow.names if name in columns]
+            with path.open("rb", buffering=0) as pages:
+                # All of a file are far more than are in memory at a time, so each group is held to the bounds.
+                texts = {
+                    name for group in groups for name in multiplied_texts(file, reader_of(pages), present, [group])
+                }
+        with pq.ParquetFile(path, read_dictionary=sorted(texts) or None) as file:
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=present):
                 batch.validate(full=True)
-                for fields in batch.to_pylist():
+                for fields in _unpacked(batch):
                     number += 1
-                    yield DataRow(f"{path}: row {number}", fields)
+                    yield (
+                        DataRow(f"{path}: row {number}", fields)
+                        if fields is not None
+                        else DataRow(f"{path}: row {number}", None, f"longer than {MAX_LINE_BYTES:,} bytes")
+                    )
+    except ParquetSizeError as error:
+        raise DataError(f"{path}: {error}; cut it into a smaller one") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a sound Parquet file: {error}; fetch it again") from error
+
+
+def _unpacked(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
+    """The rows, None for one with a text that is too long; texts may be in dictionaries, and are not all at once."""
+    dictionaries = [column for column in batch.columns if pa.types.is_dictionary(column.type)]
+    longest = [0] * batch.num_rows
+    for column in dictionaries:
+        lengths = pc.take(pc.binary_length(column.dictionary), column.indices).to_pylist()
+        longest = [max(most, length or 0) for most, length in zip(longest, lengths, strict=True)]
+    if max(longest, default=0) <= _LONG_ROW_BYTES:
+        yield from as_texts(batch).to_pylist()
+        return
+    for number, length in enumerate(longest):
+        yield None if length > MAX_LINE_BYTES else as_texts(batch.slice(number, 1)).to_pylist()[0]
+
+
+def _characters(value: Any) -> int:
+    """Of all texts in a value."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return sum(map(_characters, inner))

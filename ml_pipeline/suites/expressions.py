@@ -2,7 +2,8 @@
 
 It is written as Python is and parsed by Python's own parser, but never run by Python: only the node types below are
 walked, only the functions below exist, there are no attributes, comprehensions or keyword arguments, and every value
-on the way is bounded. So an expression of a stranger's suite ends soon and touches nothing.
+on the way is bounded in size and depth. Each operation and function takes a time that its operands' sizes bound, not
+their values. So an expression of a stranger's suite ends soon and touches nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ml_pipeline.suites.work import spend
+
 MAX_CHARACTERS = 500
 MAX_NODES = 200
 MAX_NUMBER = 10**15
 MAX_LENGTH = 1000
+MAX_DEPTH = 32
 _MAX_EXPONENT = 64
+# Beyond any number of the language, so that more digits give the same: Python makes 10 to that power first.
+_MOST_DIGITS = 400
+_ITEMS_A_STEP = 2
 _TOO_LONG = f"a text or list of more than {MAX_LENGTH} characters or values"
 
 Value = bool | int | float | str | list[Any]
@@ -126,21 +133,28 @@ def _bounded(value: Any) -> Value:
         raise ExpressionError(f"a number beyond {MAX_NUMBER:,}")
     if not isinstance(value, bool | int | float | str | list):
         raise ExpressionError(f"{value!r} is no number, text or list")
-    if _size(value) > MAX_LENGTH:
+    size = _size(value, MAX_DEPTH)
+    if size > MAX_LENGTH:
         raise ExpressionError(_TOO_LONG)
+    spend(1 + size // _ITEMS_A_STEP)
     return value
 
 
-def _size(value: Any) -> int:
-    """Characters and numbers in a value; counting ends above MAX_LENGTH, for lists in lists grow without end."""
+def _size(value: Any, depth: int) -> int:
+    """Characters and numbers in a value, and a list counts for one at least: empty ones take room as well.
+
+    Counting ends above MAX_LENGTH, for the same list may be in a list many times over.
+    """
     if not isinstance(value, list):
         return max(1, len(value)) if isinstance(value, str) else 1
+    if depth == 0:
+        raise ExpressionError(f"lists in lists, more than {MAX_DEPTH} deep")
     total = 0
     for item in value:
-        total += _size(item)
+        total += _size(item, depth - 1)
         if total > MAX_LENGTH:
             break
-    return total
+    return max(1, total)
 
 
 def _range(*ends: int) -> list[int]:
@@ -152,6 +166,29 @@ def _range(*ends: int) -> list[int]:
 
 def _pad(number: int, width: int) -> str:
     return str(number).zfill(min(width, MAX_LENGTH))
+
+
+def _round(number: float, *digits: int) -> float:
+    return round(number, *(max(-_MOST_DIGITS, min(digit, _MOST_DIGITS)) for digit in digits))
+
+
+def _sum(items: Sequence[Any], start: Any = 0) -> Any:
+    if not isinstance(start, list):
+        return sum(items, start)
+    # `sum` itself copies what there is for every list that it adds.
+    total = list(start)
+    for item in items:
+        if not isinstance(item, list):
+            raise ExpressionError(f"sum adds lists to a list, not {item!r}")
+        total.extend(item)
+    return total
+
+
+def _join(items: Sequence[Any], between: str) -> str:
+    texts = [str(item) for item in items]
+    if sum(map(len, texts)) + len(between) * (len(texts) - 1) > MAX_LENGTH:
+        raise ExpressionError(_TOO_LONG)
+    return between.join(texts)
 
 
 def _reversed(items: Sequence[Any]) -> Sequence[Any]:
@@ -187,7 +224,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "gcd": math.gcd,
     "index": lambda items, item: items.index(item),
     "intersection": lambda a, b: sorted(set(a) & set(b)),
-    "join": lambda items, between: between.join(map(str, items)),
+    "join": _join,
     "len": len,
     "lower": lambda text: text.lower(),
     "max": max,
@@ -195,9 +232,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "pad": _pad,
     "range": _range,
     "reversed": _reversed,
-    "round": round,
+    "round": _round,
     "sorted": sorted,
-    "sum": sum,
+    "sum": _sum,
     "text": str,
     "texts": lambda items: [str(item) for item in items],
     "union": lambda a, b: sorted(set(a) | set(b)),

@@ -20,6 +20,7 @@ from ml_pipeline.suites.schema import ProbeFile, RubricFile, SuiteFile
 from ml_pipeline.suites.suite import Dimension, Probe, Rubric, Suite
 from ml_pipeline.suites.template_schema import TemplateFile
 from ml_pipeline.suites.templates import GENERATOR_VERSION, TemplateError, make_probes
+from ml_pipeline.suites.work import bounded_work
 from ml_pipeline.yaml_file import YamlFile, read_yaml
 
 _BUILT_IN = Path(__file__).parent
@@ -94,6 +95,11 @@ def load_rubric(path: Path) -> Rubric:
 
 
 def _load_suite(path: Path, rubric_files: dict[str, Path]) -> Suite:
+    with bounded_work():
+        return _loaded(path, rubric_files)
+
+
+def _loaded(path: Path, rubric_files: dict[str, Path]) -> Suite:
     file = read_yaml(path)
     content = _validated(SuiteFile, file)
     _demand_name_of_file(content.name, file)

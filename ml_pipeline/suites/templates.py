@@ -21,11 +21,16 @@ from ml_pipeline.suites.template_schema import (
     TemplateFile,
     Variable,
 )
+from ml_pipeline.suites.work import WorkError, bounded_work, spend
 
 GENERATOR_VERSION = 1
 """Part of the hash of every suite with templates. Raise it with every change that makes other probes."""
 _ATTEMPTS_A_PROBE = 200
-_expression = lru_cache(maxsize=1024)(parse_expression)
+_MAX_TEXT = 20_000
+"""As long as a text that is written out may be."""
+_CHARACTERS_A_STEP = 10
+_PARSING_STEPS = 20
+_CHECKING_STEPS = 20
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -33,11 +38,26 @@ class TemplateError(ValueError):
     """A template that cannot make its probes, and why."""
 
 
+@lru_cache(maxsize=1024)
+def _expression(source: str) -> Expression:
+    spend(_PARSING_STEPS + len(source))
+    return parse_expression(source)
+
+
 def make_probes(template: TemplateFile, seed: int) -> list[Probe]:
     """The template's probes, in order. One of a larger `count` begins with those of a smaller one.
 
-    Each is drawn anew until it keeps the constraints and asks what none before it asked. Raises TemplateError.
+    Each is drawn anew until it keeps the constraints and asks what none before it asked. Raises TemplateError, also
+    where that takes too much work.
     """
+    try:
+        with bounded_work():
+            return _made(template, seed)
+    except WorkError as error:
+        raise TemplateError(str(error)) from error
+
+
+def _made(template: TemplateFile, seed: int) -> list[Probe]:
     made: dict[str, Probe] = {}
     draws = _Draws(f"{seed}\0{template.id}")
     constraints = [_expression(source) for source in template.constraints]
@@ -66,6 +86,7 @@ class _Draws:
 
     def below(self, limit: int) -> int:
         """A number of 0..limit-1, each as likely: the bias of the remainder is under 2^-190."""
+        spend(1)
         self._taken += 1
         digest = hashlib.sha256(f"{self._seed}\0{self._taken}".encode()).digest()
         return int.from_bytes(digest, "big") % limit
@@ -94,6 +115,7 @@ def _draw(name: str, variable: Variable, variables: dict[str, Value], draws: _Dr
 
 def _probe(template: TemplateFile, number: int, prompt: str, variables: dict[str, Value]) -> Probe:
     fields = {name: _filled(value, variables, f"check.{name}") for name, value in template.check.items()}
+    spend(_CHECKING_STEPS)
     try:
         check = CHECK.validate_python(fields)
     except ValidationError as error:
@@ -114,6 +136,7 @@ def _probe(template: TemplateFile, number: int, prompt: str, variables: dict[str
 
 def _filled(value: Any, variables: dict[str, Value], where: str) -> Any:
     """A part of a check with its expressions replaced; a text that is one expression becomes that one's value."""
+    spend(1)
     if isinstance(value, dict):
         return {name: _filled(inner, variables, f"{where}.{name}") for name, inner in value.items()}
     if isinstance(value, list):
@@ -127,14 +150,23 @@ def _filled(value: Any, variables: dict[str, Value], where: str) -> Any:
 
 
 def _text(text: str, variables: dict[str, Value], where: str) -> str:
+    size = len(text)
+
     def replaced(match: re.Match[str]) -> str:
+        nonlocal size
         if match[0] in ("{{", "}}"):
             return match[0][0]
         if match[1] is None:
             raise TemplateError(f"{where}: a lone {match[0]!r}; write it twice, or close the expression")
-        return _shown(_valued(_parsed(match[1], where), variables, where))
+        shown = _shown(_valued(_parsed(match[1], where), variables, where))
+        size += len(shown) - len(match[0])
+        if size > _MAX_TEXT:
+            raise TemplateError(f"{where}: a text of more than {_MAX_TEXT:,} characters; shorten it")
+        return shown
 
-    return _PLACEHOLDER.sub(replaced, text.strip())
+    filled = _PLACEHOLDER.sub(replaced, text.strip())
+    spend(1 + max(size, len(text)) // _CHARACTERS_A_STEP)
+    return filled
 
 
 def _shown(value: Value) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from ml_pipeline.backends.guarded.link import Link
 from ml_pipeline.backends.loopback_http import Socket
 from ml_pipeline.backends.trials import Death, exit_words
+from ml_pipeline.json_streams import ByteLines, EndlessLineError, load_json
 from ml_pipeline.printable import printable
 
 _LONGEST_LINE_BYTES = 32 << 20
@@ -135,22 +136,23 @@ class GuardSession:
             self._end(f"the connection is broken: {error}")
 
     def _read_answers(self) -> None:
-        pending = b""
+        lines = ByteLines(_LONGEST_LINE_BYTES)
         while piece := self._link.receive():
             self._heard_at = time.monotonic()
-            *lines, pending = (pending + piece).split(b"\n")
-            for line in lines:
-                self._take(line)
-            if len(pending) > _LONGEST_LINE_BYTES:
+            try:
+                complete = lines.feed(piece)
+            except EndlessLineError:
                 self._end("the host sends a line without end")
                 self._link.abandon()
                 return
+            for line in complete:
+                self._take(line)
         self._end("the connection ended, or the program on the host did")
 
     def _take(self, line: bytes) -> None:
         try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
+            message = load_json(line)
+        except ValueError:
             # Shells' start-up files write greetings.
             self._stderr.append(printable(line.decode("utf-8", "replace")))
             return

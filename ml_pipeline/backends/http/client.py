@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,17 @@ import httpx
 from ml_pipeline.backend_settings import HttpSettings
 from ml_pipeline.backends.http.dialect import Dialect, Dialects
 from ml_pipeline.backends.http.waits import retry_after
-from ml_pipeline.backends.http_answer import EventLines, HttpError, Size, json_object
+from ml_pipeline.backends.http_answer import EventLines, HttpError, json_object
 from ml_pipeline.errors import BackendError
+from ml_pipeline.http_bodies import UNCOMPRESSED, BodyError, beginning, is_loopback, pieces, tls, whole
 from ml_pipeline.printable import printable
 
-_ERROR_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20
 _AGAIN = (408, 425, 429)
 _BUSY = (429, 503, 529)
 _NOT_IMPLEMENTED = 501
 _REFUSED_FIELDS = (400, 422)
-# Nothing compressed: a few bytes could become many.
-_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+_HEADERS = {"Content-Type": "application/json", **UNCOMPRESSED}
 _WHERE_WORDS_ARE = ("error", "message", "detail")
 
 
@@ -74,7 +70,7 @@ class ApiClient:
             url = httpx.URL(settings.url.rstrip("/").removesuffix("/v1").rstrip("/") + "/")
         except httpx.InvalidURL as error:
             raise BackendError(f"http backend: {settings.url} is no address: {error}. Mend url.") from error
-        loopback = _is_loopback(url.host)
+        loopback = is_loopback(url.host)
         self.where = str(url).rstrip("/")
         self._key = _key(settings, url, loopback)
         self._answer_timeout_s = settings.answer_timeout_s
@@ -86,7 +82,7 @@ class ApiClient:
             timeout=httpx.Timeout(settings.silence_timeout_s, connect=settings.connect_timeout_s, pool=None),
             # A few more than may be under way, for what is asked beside them.
             limits=httpx.Limits(max_connections=settings.concurrency + 2),
-            verify=_tls(),
+            verify=tls(),
             follow_redirects=False,
             # A proxy of the environment is for other machines.
             trust_env=not loopback,
@@ -95,12 +91,12 @@ class ApiClient:
     async def get(self, path: str) -> tuple[dict[str, Any], Mapping[str, str]]:
         """One JSON object, and the answer's headers; raises ServerError, HttpError."""
         async with self._response("GET", path) as response:
-            return json_object(await _whole(response)), response.headers
+            return json_object(await whole(response)), response.headers
 
     async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
         """One JSON object, empty where the server says nothing; raises ServerError, HttpError."""
         async with self._worded(method, path, body) as response:
-            raw = await _whole(response)
+            raw = await whole(response)
             # vLLM answers some requests with a bare sentence.
             is_json = "json" in response.headers.get("content-type", "")
             return json_object(raw) if raw.strip() and is_json else {}
@@ -113,8 +109,8 @@ class ApiClient:
     async def upload(self, path: str, file: Path) -> None:
         """Send a file's bytes; raises ServerError, HttpError."""
         headers = {"Content-Length": str(file.stat().st_size), "Content-Type": "application/octet-stream"}
-        async with self._response("POST", path, content=_pieces(file), headers=headers) as response:
-            await _whole(response)
+        async with self._response("POST", path, content=_read_pieces(file), headers=headers) as response:
+            await whole(response)
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """JSON objects as they come: those of a stream until its end, or the one of a server that does not stream.
@@ -124,10 +120,10 @@ class ApiClient:
         """
         async with self._worded("POST", path, body) as response:
             if "text/event-stream" not in response.headers.get("content-type", ""):
-                yield json_object(await _whole(response))
+                yield json_object(await whole(response))
                 return
             lines = EventLines()
-            async for piece in response.aiter_bytes():
+            async for piece in pieces(response):
                 for event in lines.feed(piece):
                     yield event
                 if lines.done:
@@ -190,8 +186,8 @@ class ApiClient:
         except httpx.ConnectError as error:
             words = self.words(error)
             raise ServerError(f"cannot connect to {self.where}: {words}. Does it run?", again=True) from error
-        except httpx.DecodingError as error:
-            raise ServerError(f"{self.where}: the answer is badly compressed", again=False) from error
+        except BodyError as error:
+            raise ServerError(f"{self.where}: {self.words(error)}", again=False) from error
         except httpx.HTTPError as error:
             reason = f"{self.where}: the connection broke: {self.words(error)}".rstrip(": ")
             raise ServerError(reason, again=True) from error
@@ -209,11 +205,7 @@ class ApiClient:
             to = self.words(response.headers.get("location", ""))
             message = f"{self.where} redirects to {to}: redirects are not followed. Put the final address into url."
             return ServerError(message, again=False, status=status)
-        raw = b""
-        async for piece in response.aiter_bytes():
-            raw += piece[: _ERROR_BYTES - len(raw)]
-            if len(raw) >= _ERROR_BYTES:
-                break
+        raw = await beginning(response)
         words = self.words(_words(raw)) or "no reason given"
         return ServerError(
             f"{self.where} answers with status {status}: {words}",
@@ -255,12 +247,7 @@ def _message(value: Any) -> str:
     return str(value)
 
 
-async def _whole(response: httpx.Response) -> bytes:
-    size = Size()
-    return b"".join([size.add(piece) async for piece in response.aiter_bytes()])
-
-
-async def _pieces(file: Path) -> AsyncIterator[bytes]:
+async def _read_pieces(file: Path) -> AsyncIterator[bytes]:
     with file.open("rb") as source:
         while piece := source.read(_PIECE_BYTES):
             yield piece
@@ -281,16 +268,3 @@ def _key(settings: HttpSettings, url: httpx.URL, loopback: bool) -> str:
             "allow_plain_http if you trust every machine in between."
         )
     return key
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """One for all clients: reading the certificates takes a third of a second."""
-    return httpx.create_ssl_context()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

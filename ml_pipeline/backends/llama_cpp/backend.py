@@ -168,6 +168,7 @@ class LlamaCppBackend(BatchedBackend[Job]):
         """Free the model. Safe to call twice."""
         if not self._calls.close():
             return
+        self._template.close()
         self._samplers.close()
         self._adapters.clear()
         self.model.close()

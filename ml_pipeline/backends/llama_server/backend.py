@@ -11,6 +11,8 @@ from pathlib import Path
 from ml_pipeline.adapters.base_gguf import file_sha256, read_base_facts
 from ml_pipeline.adapters.gguf_header import read_token_kinds
 from ml_pipeline.backend_settings import LlamaServerSettings
+from ml_pipeline.backends.base_template import own_template
+from ml_pipeline.backends.bounded_template import BoundedTemplate, TemplateLimitError
 from ml_pipeline.backends.control_tokens import ControlTokens, RenderedPrompt, render_apart, tokens_apart
 from ml_pipeline.backends.cpu_threads import physical_cores
 from ml_pipeline.backends.fan_out import fan_out
@@ -42,6 +44,7 @@ from ml_pipeline.printable import printable
 # matter to a token's choice.
 _NOISE = 1e-6
 _PROMPTS_KEPT = 4096
+_TEMPLATE_TIMEOUT_S = 120.0
 _WAYS_OUT = (
     "Set the backend's binary to another build of llama.cpp's server, update the driver of the GPU, or set another "
     "backend in pipeline.yaml."
@@ -78,6 +81,7 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         self._binary = find_llama_server(settings.binary)
         self._facts = read_base_facts(gguf)
         self._scale: float | None = None
+        self._bounded = _bounded(own_template(self._facts), str(gguf))
         self._prompt = lru_cache(_PROMPTS_KEPT)(self._render)
         self._proven, self._server = self._proven_server(trials)
 
@@ -163,7 +167,9 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
             depends_on={
                 "program": files_hash(self._binary.resolve().parent),
                 "model": file_sha256(self._facts.path),
-                "options": self._settings.model_dump(mode="json", exclude={"attempts", "start_timeout_s", "priority"}),
+                "options": self._settings.model_dump(
+                    mode="json", exclude={"attempts", "start_timeout_s", "priority", "answer_timeout_s"}
+                ),
             },
         )
         proven = trial.proven(usual, TrialRecords(trials), try_out)
@@ -255,11 +261,31 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         return render_apart(messages, self._apply_template, self.control)
 
     def _apply_template(self, messages: Sequence[Message]) -> str:
+        if self._bounded is not None:
+            try:
+                self._bounded.render(messages)
+            except TemplateLimitError:
+                raise
+            except BackendError:
+                # Engines differ; whether the template takes these messages is for the server to say.
+                pass
         plain = [{"role": message.role, "content": message.content} for message in messages]
-        prompt = self._server.client.post("/apply-template", {"messages": plain}).get("prompt")
+        try:
+            prompt = self._server.client.post("/apply-template", {"messages": plain}, _TEMPLATE_TIMEOUT_S).get("prompt")
+        except HttpError as error:
+            if error.timed_out:
+                # A thread of it may still be at work on the template, and take all memory.
+                self._server.close()
+            raise
         if not isinstance(prompt, str):
             raise HttpError("the server answered without a prompt", again=False)
         return prompt
+
+    def close(self) -> None:
+        """See `ServedBackend.close`."""
+        super().close()
+        if self._bounded is not None:
+            self._bounded.close()
 
     def _framing(self, messages: Sequence[Message]) -> str:
         """As `_apply_template`; raises BackendError where the template refuses the messages."""
@@ -285,3 +311,19 @@ class LlamaServerBackend(ServedBackend[LlamaServer]):
         with closing(scored):
             rows = {index: row for (index, _), row in scored}
         return [rows[index] for index, _ in items]
+
+
+def _bounded(template: str | None, where: str) -> BoundedTemplate | None:
+    """The template as jinja2 has it, to try out on messages before the server gets them: that cannot be bounded.
+
+    None without one, or where jinja2 does not know what the server's own engine may know. Raises TemplateLimitError.
+    """
+    if template is None:
+        return None
+    variables = {"bos_token": "", "eos_token": "", "add_generation_prompt": True, "tools": None}
+    try:
+        return BoundedTemplate(template, where, variables)
+    except TemplateLimitError:
+        raise
+    except BackendError:
+        return None

@@ -84,6 +84,7 @@ class LlamaServer:
             _PORT,
             connect_timeout_s=_CONNECT_TIMEOUT_S,
             silence_timeout_s=settings.silence_timeout_s,
+            answer_timeout_s=settings.answer_timeout_s,
             api_key=key,
         )
         try:

@@ -23,7 +23,6 @@ from ml_pipeline.backends.interface import (
 )
 from ml_pipeline.backends.mlx.trial import try_out
 from ml_pipeline.backends.mlx_server.identity import base_identity
-from ml_pipeline.backends.plain_template import PLAIN_TEMPLATE
 from ml_pipeline.errors import BackendError
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ class MlxBackend(BatchedBackend["Job"]):
         try_out(model, settings, trials)
         try:
             from ml_pipeline.backends.mlx import adapter_slot, batch_run, classifier, job, json_constraint, token_choice
+            from ml_pipeline.backends.mlx.chat_template import bounded_template
             from ml_pipeline.backends.mlx.model import LoadedModel
         except ImportError as error:
             raise BackendError(
@@ -67,6 +67,11 @@ class MlxBackend(BatchedBackend["Job"]):
         self._constraints = json_constraint.SchemaConstraints(self.model.tokenizer)
         self._classifier = classifier.Classifier(self.model)
         self._identity: BackendIdentity | None = None
+        try:
+            self._template = bounded_template(self.model.tokenizer, str(self.model.folder))
+        except BackendError:
+            self.model.close()
+            raise
 
     @cached_property
     def control(self) -> ControlTokens:
@@ -86,12 +91,11 @@ class MlxBackend(BatchedBackend["Job"]):
         return tokens_apart(prompt, lambda text: self.model.encode(text, templated=templated), self.control)
 
     def _render(self, messages: Sequence[Message]) -> str:
-        tokenizer = self.model.tokenizer
-        template = {} if tokenizer.has_chat_template else {"chat_template": PLAIN_TEMPLATE}
+        if self._template is not None:
+            return self._template.render(messages)
         chat = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **template))
-        # A template is a program out of a file: anything may come out of it.
+            return str(self.model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         except Exception as error:
             raise BackendError(f"{self.model.folder}: the chat template refuses these messages: {error}") from error
 
@@ -120,6 +124,8 @@ class MlxBackend(BatchedBackend["Job"]):
     def close(self) -> None:
         """Free the model. Safe to call twice."""
         if self._calls.close():
+            if self._template is not None:
+                self._template.close()
             self._adapter.clear()
             self.model.close()
 

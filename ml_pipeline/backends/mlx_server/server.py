@@ -92,6 +92,7 @@ class MlxServer:
             port,
             connect_timeout_s=settings.connect_timeout_s,
             silence_timeout_s=settings.silence_timeout_s,
+            answer_timeout_s=settings.answer_timeout_s,
         )
         # It listens before the model is loaded: only an answer shows that it can give one.
         self.base_probe = self.probe(None)
