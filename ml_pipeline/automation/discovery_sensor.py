@@ -5,6 +5,7 @@ import time
 
 import dagster as dg
 
+from ml_pipeline.assets.metadata import markdown_list
 from ml_pipeline.assets.run_freshness import find_stalled, freshness_news
 from ml_pipeline.assets.specs import TRAINING_RUNS
 from ml_pipeline.automation.jobs import score_checkpoints_job
@@ -132,6 +133,6 @@ def _observation(found: Discovery, new: int) -> dg.AssetObservation:
             "new_checkpoints": new,
             "known_checkpoints": len(found.checkpoints),
             "still_being_written": len(found.growing),
-            "problems": dg.MetadataValue.md("\n\n".join(found.problems) or "none"),
+            "problems": markdown_list(found.problems),
         },
     )
