@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.backend_settings import (
     AnyBackend,
     HttpSettings,
@@ -86,7 +87,7 @@ def described(settings: Settings, name: str) -> str:
         case MlxServerSettings():
             return f"{mlx_model(settings, name)}, by mlx_lm.server where the checkpoints are"
         case HttpSettings(model=model, url=url):
-            return f"{model or 'the only model'} of {url}"
+            return f"{model or 'the only model'} of {shown_url(url)}"
 
 
 def reads_gguf(settings: Settings, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from ml_pipeline.addresses import shown_origin
 from ml_pipeline.errors import AlertError
 
 
@@ -20,12 +21,12 @@ def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
         AlertError: the server was not reached, did not answer in time, or refused. The message names its host alone.
     """
     try:
-        where = _shown(address)
+        where = shown_origin(address)
         with _unlogged():
             status = asyncio.run(_post(address, content, timeout_s))
     except (TimeoutError, httpx.TimeoutException):
         raise AlertError(f"alerts.webhook: {where} did not answer within {timeout_s:g} s.") from None
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         raise AlertError("alerts.webhook: not a valid address. Mend it in pipeline.yaml or the environment.") from None
     except (httpx.HTTPError, OSError) as error:
         raise AlertError(f"alerts.webhook: {where} cannot be reached: {type(error).__name__}.") from None
@@ -43,12 +44,6 @@ async def _post(address: str, content: Mapping[str, Any], timeout_s: float) -> i
         client.stream("POST", address, json=content) as answer,
     ):
         return answer.status_code
-
-
-def _shown(address: str) -> str:
-    """As much of the address as is no secret: its scheme, host and port."""
-    url = httpx.URL(address)
-    return f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
 
 
 @contextmanager

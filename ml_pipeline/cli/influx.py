@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.cli.shared import current_settings, reporting, stderr
 from ml_pipeline.errors import SettingsError, StoreError
 from ml_pipeline.settings import Settings
@@ -71,7 +72,7 @@ def retime(dry_run: bool, keep_old: bool) -> None:
             moved = retimer.rewrite(
                 _buffer(settings), sender, deleter, lambda done, total: step("runs rewritten", done, total)
             )
-    where = influx.url or "the buffer"
+    where = shown_url(influx.url) if influx.url else "the buffer"
     console.print(
         f"{'Would rewrite' if dry_run else 'Rewrote'} {moved.points.total()} points in {where} from time base "
         f"{retimer.came_from!r} to {retimer.to!r}: {moved.runs} runs, {moved.partitions} partitions{_times(moved)}.",
@@ -96,7 +97,7 @@ def _retimer(settings: Settings, keep_old: bool) -> Retimer:
     stored = parquet.read_all(EVALUATIONS)["suite"].unique().to_pylist()
     suites = load_suites(sorted(stored), [settings.path(settings.suites.folder)])
     # What was rewritten with the old points kept is not done for one who wants them deleted.
-    target = f"{influx.url} {influx.api} {influx.org} {influx.bucket}{' kept' if keep_old else ''}"
+    target = f"{shown_url(influx.url or '')} {influx.api} {influx.org} {influx.bucket}{' kept' if keep_old else ''}"
     return Retimer(parquet, suites, influx.time_base, settings.retime_notes_path, target)
 
 

@@ -12,6 +12,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 
+from ml_pipeline.addresses import shown_text, shown_url
 from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx_sending import Answer, LineSender
@@ -38,7 +39,7 @@ class InfluxV2Sender:
         self._token = checked_token(token)
 
     def __repr__(self) -> str:
-        return f"InfluxV2Sender(url={self.url!r}, bucket={self.bucket!r}, org={self.org!r})"
+        return f"InfluxV2Sender(url={shown_url(self.url)!r}, bucket={self.bucket!r}, org={self.org!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request of at most `timeout_s`, and say what came of it."""
@@ -65,7 +66,7 @@ class InfluxV1Sender:
         self._login = v1_login(self._token)
 
     def __repr__(self) -> str:
-        return f"InfluxV1Sender(url={self.url!r}, database={self.database!r})"
+        return f"InfluxV1Sender(url={shown_url(self.url)!r}, database={self.database!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request, no step of it longer than `timeout_s`, and say what came of it."""
@@ -173,7 +174,7 @@ def _unreachable(url: str, error: Exception, token: str) -> Answer:
 
 
 def without(token: str, text: str) -> str:
-    """The text without the token, and without the password of a `user:password`."""
+    """The text without the token, without the password of a `user:password`, and without logins in addresses."""
     for secret in (token, token.partition(":")[2]):
         text = text.replace(secret, "***") if secret else text
-    return text
+    return shown_text(text)

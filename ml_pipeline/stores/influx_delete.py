@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.errors import StoreError
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx import v1_login, without
@@ -61,7 +62,7 @@ class V1Deleter:
         self._server = _Server(settings)
         self._database = settings.bucket.partition("/")[0]
         self._login = v1_login(settings.token())
-        self.how = f"DELETE in database {self._database} of {self._server.root} (all its retention policies)"
+        self.how = f"DELETE in database {self._database} of {shown_url(self._server.root)} (all its retention policies)"
 
     def delete(self, spans: Sequence[Span]) -> None:
         """See PointDeleter."""
@@ -88,7 +89,9 @@ class V2Deleter:
         token = settings.token()
         self._headers = {"Authorization": f"Token {token}"} if token else {}
         self._victoria_metrics = False
-        self.how = f"/api/v2/delete of {self._server.root}, or /api/v1/admin/tsdb/delete_series if VictoriaMetrics"
+        self.how = (
+            f"/api/v2/delete of {shown_url(self._server.root)}, or /api/v1/admin/tsdb/delete_series if VictoriaMetrics"
+        )
 
     def delete(self, spans: Sequence[Span]) -> None:
         """See PointDeleter."""
@@ -166,8 +169,8 @@ class _Server:
 
     def error(self, reason: str) -> StoreError:
         return StoreError(
-            f"old points cannot be deleted on {self.root}: {without(self._token, reason)}. Mend that (the token must "
-            "be allowed to delete) and run the same command again: it goes on from here."
+            f"old points cannot be deleted on {shown_url(self.root)}: {without(self._token, reason)}. Mend that (the "
+            "token must be allowed to delete) and run the same command again: it goes on from here."
         )
 
 

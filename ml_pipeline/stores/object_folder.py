@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ml_pipeline.addresses import reason, secrets_in, shown_url
 from ml_pipeline.errors import StoreError
-from ml_pipeline.file_urls import reason, secrets_in, shown_url
 from ml_pipeline.stores.locks import locked
 from ml_pipeline.stores.store_folder import StoredFile
 
