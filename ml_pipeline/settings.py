@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
+from ml_pipeline.files import Sharing
 from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
 from ml_pipeline.monitoring_settings import AlertsSettings, ChecksSettings, LinksSettings
 from ml_pipeline.source_settings import LOGIN_OF_FILE_SYSTEM, AnySource, Section, without_secrets
@@ -151,6 +152,11 @@ class Settings(Section):
 
     root: Path = Field(Path(), exclude=True)
     data_dir: Path = Field(Path("data"), description="Folder of everything the program makes.")
+    shared_files: Sharing = Field(
+        "none",
+        description="Who besides this user may read what the program makes: `none`, `group` (who may write there too), "
+        "`all`. Files that are there already stay as they are.",
+    )
     sources: dict[str, AnySource] = Field(min_length=1)
     base_models: dict[str, BaseModelSettings] = Field(min_length=1)
     families: tuple[Family, ...] = ()

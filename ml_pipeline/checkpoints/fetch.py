@@ -19,7 +19,15 @@ from ml_pipeline.checkpoints.leases import Lease, lease, try_lock
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.checkpoints.transfer import Progress, SourceFile, copy_file
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError
-from ml_pipeline.files import fsync, make_folder, modified_ns, remove_leftovers, store_errors, temporary_beside
+from ml_pipeline.files import (
+    file_mode,
+    fsync,
+    make_folder,
+    modified_ns,
+    remove_leftovers,
+    store_errors,
+    temporary_beside,
+)
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 """A broken transfer is taken up again after each of these, in s."""
@@ -250,7 +258,7 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def _open_or_create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT, 0o644)
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, file_mode())
 
 
 def _silent(here: int, total: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from rich.console import Console
 
 from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError, UnknownCheckpointError
+from ml_pipeline.files import share_files, sharing_within
 from ml_pipeline.printable import printable_lines
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import find_config, load_settings
@@ -32,7 +33,8 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with sharing_within():
+                command(*args, **kwargs)
         except KeyboardInterrupt:
             stderr().print("Interrupted. What is finished is stored; the same command goes on from here.")
             sys.exit(INTERRUPTED)
@@ -52,8 +54,11 @@ def _tell(error: MlPipelineError) -> None:
 
 
 def current_settings() -> Settings:
-    """The settings of this folder, or of $ML_PIPELINE_CONFIG; raises SettingsError."""
-    return load_settings(find_config(os.environ))
+    """The settings of this folder, or of $ML_PIPELINE_CONFIG, whose `shared_files` holds from now on until the command
+    ends; raises SettingsError."""
+    settings = load_settings(find_config(os.environ))
+    share_files(settings.shared_files)
+    return settings
 
 
 def definitions() -> Any:
