@@ -16,9 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 from ml_pipeline.errors import StoreError, StoreFullError
+
+if TYPE_CHECKING:
+    from ml_pipeline.settings import Sharing
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -28,7 +31,6 @@ _PIECE_BYTES = 2**20
 _SECONDS_BETWEEN_TRIES = 0.02
 _ALL = 0o777
 
-Sharing = Literal["none", "group", "all"]
 _ALLOWED: dict[Sharing, int] = {"none": 0o700, "group": 0o770, "all": 0o755}
 
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
-from ml_pipeline.files import Sharing
 from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
 from ml_pipeline.monitoring_settings import AlertsSettings, ChecksSettings, LinksSettings
 from ml_pipeline.source_settings import LOGIN_OF_FILE_SYSTEM, AnySource, Section, without_secrets
@@ -20,6 +19,7 @@ from ml_pipeline.suite_settings import GenerationOverride, SuitesSettings
 
 BASE_SOURCE = "base"
 IMPORTED_SOURCE = "imported"
+Sharing = Literal["none", "group", "all"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 

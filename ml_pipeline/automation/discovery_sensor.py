@@ -18,6 +18,7 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.errors import MlPipelineError
 from ml_pipeline.history.importing import ImportedCheckpoints
+from ml_pipeline.printable import without_controls
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.parquet import ParquetStore
 
@@ -61,7 +62,7 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
         stalled = find_stalled(catalogue, found.checkpoints, settings.checks.freshness)
         state = state.with_stalled(stalled, unseen)
         for problem in [*found.problems, *state.told(now_s)]:
-            context.log.warning(problem)
+            context.log.warning(without_controls(problem))
         events = freshness_news(before.stalled, state.stalled or (), settings, context.log.warning)
         if not new:
             return dg.SensorResult(

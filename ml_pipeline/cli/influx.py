@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from ml_pipeline.addresses import shown_url
-from ml_pipeline.cli.shared import current_settings, reporting, stderr
+from ml_pipeline.cli.shared import TextConsole, current_settings, reporting, stderr
 from ml_pipeline.errors import SettingsError, StoreError
 from ml_pipeline.settings import Settings
 
@@ -32,7 +31,7 @@ def replay(rejected: bool) -> None:
     sender = make_sender(settings.stores.influx)
     if sender is None:
         raise SettingsError("stores.influx.url is not set in pipeline.yaml: there is no server to send points to.")
-    console, buffer = Console(), _buffer(settings)
+    console, buffer = TextConsole(), _buffer(settings)
     if rejected:
         console.print(f"{buffer.requeue_rejected()} rejected batches wait again.", highlight=False)
     with RichProgress(console) as progress:
@@ -54,7 +53,7 @@ def retime(dry_run: bool, keep_old: bool) -> None:
     from ml_pipeline.stores.influx_delete import make_deleter
 
     settings = current_settings()
-    influx, console = settings.stores.influx, Console()
+    influx, console = settings.stores.influx, TextConsole()
     retimer = _retimer(settings, keep_old)
     sender, deleter = make_sender(influx), None
     try:

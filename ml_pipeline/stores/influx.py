@@ -14,6 +14,7 @@ from influxdb_client.rest import ApiException
 
 from ml_pipeline.addresses import shown_text, shown_url
 from ml_pipeline.errors import StoreError
+from ml_pipeline.printable import without_controls
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx_sending import Answer, LineSender
 
@@ -174,7 +175,8 @@ def _unreachable(url: str, error: Exception, token: str) -> Answer:
 
 
 def without(token: str, text: str) -> str:
-    """The text without the token, without the password of a `user:password`, and without logins in addresses."""
+    """The text without the token, without the password of a `user:password`, without logins in addresses, and without
+    what moves a cursor."""
     for secret in (token, token.partition(":")[2]):
         text = text.replace(secret, "***") if secret else text
-    return shown_text(text)
+    return without_controls(shown_text(text))
