@@ -63,8 +63,8 @@ def mlx_model(settings: Settings, name: str) -> str:
     mlx = base_model(settings, name).mlx
     if mlx is None:
         raise SettingsError(
-            f"base_models.{printable(name)}.mlx: not set. Give the folder of its MLX build on the host where it runs, or its "
-            "hub id, in pipeline.yaml."
+            f"base_models.{printable(name)}.mlx: not set. Give the folder of its MLX build on the host where it "
+            "runs, or its hub id, in pipeline.yaml."
         )
     return mlx
 

@@ -7,6 +7,8 @@ import re
 from ml_pipeline.printable import printable
 
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_WITHIN_A_LINE = re.compile(r"[\\`*~\[\]<>!&|#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _BARE_LINK = re.compile(r"(?:https?|ftp|mailto|xmpp)(?=:)|www(?=\.)", re.IGNORECASE)
 _BARE_MAIL = re.compile(r"(?<=[\w.+-])(?=@[\w-]+\.)")
 GAP = "\u200b"
@@ -18,6 +20,18 @@ def markdown_text(value: object, longest: int = 4000) -> str:
     """One line of text as Markdown; line breaks and what moves a cursor are spaces, and so many characters are kept."""
     text = printable(" ".join(str(value)[: longest + 1].split()), longest)
     return _PUNCTUATION.sub(r"\\\g<0>", without_links(text))
+
+
+def markdown_words(value: object, longest: int = 4000) -> str:
+    """The same for words in the middle of a sentence of ours, which stays readable where it is no Markdown: only what
+    means something there is escaped. `plain_words` undoes it."""
+    text = printable(" ".join(str(value)[: longest + 1].split()), longest)
+    return _WITHIN_A_LINE.sub(r"\\\g<0>", without_links(text))
+
+
+def plain_words(sentence: str) -> str:
+    """A sentence with `markdown_words` in it as plain text, for readers that take no Markdown."""
+    return _ESCAPED.sub(r"\g<1>", sentence).replace(GAP, "")
 
 
 def without_links(text: str) -> str:
