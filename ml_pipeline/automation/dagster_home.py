@@ -92,7 +92,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read: {str(error)[:300]}. Mend it, or remove it.") from error
+        raise SettingsError(
+            f"{path} cannot be read: {' '.join(str(error).split())[:300]}. Mend it, or remove it."
+        ) from error
     if content is not None and not isinstance(content, dict):
         raise SettingsError(f"{path} must hold settings of Dagster's such as 'telemetry:'. Mend it, or remove it.")
     return content or None

@@ -17,7 +17,7 @@ _BEFORE = "[\\s\\pZ\\pC\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb\uff02\uff07]*"
 width, and quotation marks."""
 _STARTS = "[=+\\-@\uff1d\uff0b\uff0d\uff20\u2212\ufe62\ufe63\ufe66\ufe6b]"
 """Formulas begin so; the full-width and small forms and the minus of mathematics among them."""
-_RUN = f"^(?:[\\t\\r\\n]|{_BEFORE}{_STARTS})"
+_RUN = f"^(?:'*[\\t\\r\\n]|{_BEFORE}{_STARTS})"
 
 
 def guarded(rows: pa.Table) -> pa.Table:

@@ -84,7 +84,7 @@ class InfluxV3Sender:
         self._token = checked_token(token)
 
     def __repr__(self) -> str:
-        return f"InfluxV3Sender(url={self.url!r}, database={self.database!r})"
+        return f"InfluxV3Sender(url={shown_url(self.url)!r}, database={self.database!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request, no step of it longer than `timeout_s`, and say what came of it."""

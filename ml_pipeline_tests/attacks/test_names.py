@@ -32,6 +32,7 @@ from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.naming import escaped
 from ml_pipeline.checkpoints.run_pace import StalledRun
 from ml_pipeline.errors import CheckpointError, MlPipelineError, SettingsError
+from ml_pipeline.markdown import plain_words
 from ml_pipeline.monitoring_settings import FreshnessCheck, LinksSettings, UnscoredCheck
 from ml_pipeline.progress import LogProgress, RichProgress
 from ml_pipeline.reports.html_report import report_html
@@ -224,7 +225,8 @@ def test_descriptions_of_checks_and_alerts_are_single_lines(kind: str) -> None:
     verdict = unscored_check(ANSWERS_ARE_SCORED, "mac.x@1", rows, "passed", UnscoredCheck())
     stalled = freshness_evaluation([StalledRun("s", words, 1, 0, 60.0)], FreshnessCheck())
     for description in (verdict.description or "", stalled.description or ""):
-        assert deceit_in(description) == []
+        assert deceit_in(plain_words(description)) == []
+        assert not re.search(r"(?<!\\)[\[\]<>!`|*]|http:|www\.", description)
         assert len(description.splitlines()) == 1
     one = FailedCheck(
         id="1", check="c", asset="a", partition="mac.x@1", severity="error", description=words, failed_at="2026-01-01"
