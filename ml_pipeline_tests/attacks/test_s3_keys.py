@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+
+from ml_pipeline.checkpoints.discovery import discover
+from ml_pipeline.checkpoints.fsspec_source import FsspecFolder
+from ml_pipeline_tests.attacks.hostile_names import WORDS, deceit_in
+from ml_pipeline_tests.checkpoints.files import write_checkpoint
+from ml_pipeline_tests.checkpoints.sources import cache_in
+from ml_pipeline_tests.s3_server import running_s3
 
 pytestmark = pytest.mark.slow
 
