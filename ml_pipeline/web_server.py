@@ -124,8 +124,8 @@ def main() -> None:
             guard = Middleware(OwnPagesOnly, os.environ.get(ADDRESS_ENV), listens_at)
             return [guard, *super().build_middleware()]
 
-    app.DagsterWebserver = Guarded  # type: ignore[misc]
-    cli.main()
+    vars(app)[DagsterWebserver.__name__] = Guarded
+    cli.cli(auto_envvar_prefix="DAGSTER_WEBSERVER")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,7 @@ def test_objects_of_any_name_lead_nowhere_and_deceive_nobody(tmp_path: Path, mon
     weights = write_checkpoint(tmp_path / "made", "0000100_adapters.safetensors")
     content, config = weights.read_bytes(), weights.with_name("adapter_config.json").read_bytes()
     with running_s3(tmp_path, monkeypatch) as options:
-        import boto3
-
-        client = boto3.client("s3", endpoint_url=options["endpoint_url"])
+        client = import_module("boto3").client("s3", endpoint_url=options["endpoint_url"])
         client.create_bucket(Bucket="training")
 
         def put(folder: str) -> None:
