@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.backend_settings import (
     AnyBackend,
     HttpSettings,
@@ -14,6 +15,7 @@ from ml_pipeline.backend_settings import (
     MlxSettings,
 )
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.printable import printable
 from ml_pipeline.settings import BaseModelSettings, PackageFile, Settings, suggest
 
 
@@ -21,8 +23,8 @@ def base_model(settings: Settings, name: str) -> BaseModelSettings:
     """The section of a base model; raises SettingsError when there is none."""
     if name not in settings.base_models:
         raise SettingsError(
-            f"base_models.{name}: no such base model{suggest(name, settings.base_models)}. Add it to base_models in "
-            "pipeline.yaml, or add a family that maps the run's folder to a base model you have."
+            f"base_models.{printable(name)}: no such base model{suggest(name, settings.base_models)}. Add it to "
+            "base_models in pipeline.yaml, or add a family that maps the run's folder to a base model you have."
         )
     return settings.base_models[name]
 
@@ -38,7 +40,7 @@ def gguf_path(settings: Settings, name: str) -> Path:
 
     Raises SettingsError when the model is not configured, has no GGUF, or the file is missing.
     """
-    where, gguf = f"base_models.{name}", base_model(settings, name).gguf
+    where, gguf = f"base_models.{printable(name)}", base_model(settings, name).gguf
     if gguf is None:
         raise SettingsError(f"{where}.gguf: not set. Give the path of a GGUF file of this model in pipeline.yaml.")
     if isinstance(gguf, PackageFile):
@@ -61,8 +63,8 @@ def mlx_model(settings: Settings, name: str) -> str:
     mlx = base_model(settings, name).mlx
     if mlx is None:
         raise SettingsError(
-            f"base_models.{name}.mlx: not set. Give the folder of its MLX build on the host where it runs, or its hub "
-            "id, in pipeline.yaml."
+            f"base_models.{printable(name)}.mlx: not set. Give the folder of its MLX build on the host where it "
+            "runs, or its hub id, in pipeline.yaml."
         )
     return mlx
 
@@ -86,7 +88,7 @@ def described(settings: Settings, name: str) -> str:
         case MlxServerSettings():
             return f"{mlx_model(settings, name)}, by mlx_lm.server where the checkpoints are"
         case HttpSettings(model=model, url=url):
-            return f"{model or 'the only model'} of {url}"
+            return f"{model or 'the only model'} of {shown_url(url)}"
 
 
 def reads_gguf(settings: Settings, name: str) -> bool:

@@ -25,6 +25,7 @@ from ml_pipeline.automation.publishing import build_publish_sensor
 from ml_pipeline.automation.replay_sensor import build_replay_sensor
 from ml_pipeline.automation.response_file_sensor import build_response_file_sensor
 from ml_pipeline.automation.training_log_sensor import build_training_log_sensor
+from ml_pipeline.files import share_files
 from ml_pipeline.resources import build_resources
 from ml_pipeline.settings_file import find_config, load_settings
 
@@ -34,6 +35,7 @@ def defs() -> dg.Definitions:
     """The asset graph, its jobs, sensors and resources, as pipeline.yaml says."""
     config = find_config(os.environ).resolve()
     settings = load_settings(config)
+    share_files(settings.shared_files)  # for the code server, and for every run
     return dg.Definitions(
         assets=[
             training_runs,

@@ -28,9 +28,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from ml_pipeline.printable import without_controls
+
 
 class MlPipelineError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can mend.
+
+    A message may hold names and words of other machines, and goes to terminals and logs: what would move a cursor there
+    is a space in it.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_controls(one) if isinstance(one, str) else one for one in args))
 
     @classmethod
     def from_problems(cls, where: str, problems: Sequence[str], remedy: str = "") -> Self:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
-from ml_pipeline.source_settings import Section
+from ml_pipeline.source_settings import Section, without_secrets
 
 Severity = Literal["warn", "error"]
 _SEVERITY = "How its failure shows: `warn` or `error`."
@@ -102,3 +102,8 @@ class LinksSettings(Section):
     dagster: str | None = Field(
         None, pattern=r"^https?://", description="Address of the Dagster UI, `http://127.0.0.1:3000`, for alerts."
     )
+
+    @field_validator("report", "dagster")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        return None if value is None else without_secrets(value, "Leave it out: whoever follows the link logs in there")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
+_PLAIN = re.compile(r"[ -~\n]*")
+
 
 def printable(value: object, longest: int = 400) -> str:
     """Replace what would move a cursor by spaces, drop white space at the end, and cut to so many characters."""
@@ -13,3 +18,15 @@ def printable_lines(text: str, longest: int = 4000) -> str:
     """The same for a text of several lines, which stay lines; says how much of it was cut."""
     lines = "\n".join(printable(line, longest) for line in text[:longest].splitlines())
     return lines if len(text) <= longest else f"{lines}\n[{len(text) - longest} more characters]"
+
+
+def without_controls(text: str) -> str:
+    """The text with a space for whatever moves a cursor, turns the direction of what follows or is not seen at all;
+    line breaks and every kind of space stay, and nothing is cut."""
+    if text.isprintable() or _PLAIN.fullmatch(text):
+        return text
+    return "".join(one if _stays(one) else " " for one in text)
+
+
+def _stays(character: str) -> bool:
+    return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"

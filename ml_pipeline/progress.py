@@ -1,4 +1,7 @@
-"""How long work tells that it goes on: one small interface, log lines for Dagster, bars for a terminal."""
+"""How long work tells that it goes on: one small interface, log lines for Dagster, bars for a terminal.
+
+What is told may hold names and words of other machines: it is text here, never markup, and moves no cursor.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from ml_pipeline.printable import printable, without_controls
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -37,11 +42,11 @@ class LogProgress:
         now = time.monotonic()
         if title != self._title or done == total or now - self._last >= _SECONDS_BETWEEN_LINES:
             self._title, self._last = title, now
-            self._write(f"{title}: {done} of {total}")
+            self._write(f"{printable(title)}: {done} of {total}")
 
     def note(self, text: str) -> None:
         """Write the line."""
-        self._write(text)
+        self._write(without_controls(text))
 
 
 class RichProgress:
@@ -49,9 +54,9 @@ class RichProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._lines = None if console.is_terminal else LogProgress(lambda text: console.print(text, highlight=False))
+        self._lines = None if console.is_terminal else LogProgress(self._print)
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -63,6 +68,7 @@ class RichProgress:
 
     def step(self, title: str, done: int, total: int) -> None:
         """Move the bar of this step."""
+        title = printable(title)
         if self._lines is not None:
             self._lines.step(title, done, total)
             return
@@ -75,7 +81,10 @@ class RichProgress:
 
     def note(self, text: str) -> None:
         """Print the line above the bar."""
-        self._console.print(text, highlight=False)
+        self._print(without_controls(text))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
 
     def __enter__(self) -> RichProgress:
         if self._lines is None:

@@ -14,11 +14,12 @@ from pydantic import Field, field_validator, model_validator
 from ml_pipeline.backend_settings import AnyBackend, LlamaCppSettings
 from ml_pipeline.judge_settings import EMBEDDED, NO_JUDGE, JudgeSettings
 from ml_pipeline.monitoring_settings import AlertsSettings, ChecksSettings, LinksSettings
-from ml_pipeline.source_settings import AnySource, Section
+from ml_pipeline.source_settings import LOGIN_OF_FILE_SYSTEM, AnySource, Section, without_secrets
 from ml_pipeline.suite_settings import GenerationOverride, SuitesSettings
 
 BASE_SOURCE = "base"
 IMPORTED_SOURCE = "imported"
+Sharing = Literal["none", "group", "all"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -84,6 +85,12 @@ class InfluxSettings(Section):
         description="Longest wait for room there, in s; then that checkpoint fails and can be retried.",
     )
 
+    @field_validator("url")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        remedy = "Put it into the environment variable of token_env or the file of token_file (v1: `user:password`)"
+        return None if value is None else without_secrets(value, remedy)
+
     def token(self) -> str:
         """The access token from the environment or the file; empty when neither is there."""
         if value := os.environ.get(self.token_env, "").strip():
@@ -102,6 +109,11 @@ class StoresSettings(Section):
     )
     duckdb_snapshot: bool = Field(True, description="Whether publishing also copies the database for analysts.")
     influx: InfluxSettings = InfluxSettings()
+
+    @field_validator("parquet")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        return value if value is None or "://" not in value else without_secrets(value, LOGIN_OF_FILE_SYSTEM)
 
 
 class DiscoverySettings(Section):
@@ -140,6 +152,11 @@ class Settings(Section):
 
     root: Path = Field(Path(), exclude=True)
     data_dir: Path = Field(Path("data"), description="Folder of everything the program makes.")
+    shared_files: Sharing = Field(
+        "none",
+        description="Who besides this user may read what the program makes: `none`, `group` (who may write there too), "
+        "`all`. Files that are there already stay as they are.",
+    )
     sources: dict[str, AnySource] = Field(min_length=1)
     base_models: dict[str, BaseModelSettings] = Field(min_length=1)
     families: tuple[Family, ...] = ()

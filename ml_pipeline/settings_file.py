@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ml_pipeline.addresses import shown_value
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.settings import Settings, suggest
 from ml_pipeline.yaml_file import YamlFile, read_yaml, read_yaml_text
@@ -23,6 +24,9 @@ CONFIG_ENV = "ML_PIPELINE_CONFIG"
 ENV_PREFIX = "ML_PIPELINE__"
 _TYPE_AT = {"sources": 2, "backend": 1, "backends": 2}
 """Where in a problem's place the `type` stands by which the kind of section was chosen."""
+
+_HOLD_SECRETS = ("token_env", "api_key_env", "token_file", "user")
+"""Settings into which people put the secret itself; `alerts` has the webhook, whose whole address is one."""
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -126,7 +130,8 @@ def _problem_lines(item: dict[str, Any]) -> list[str]:
         return [f"{place}: unknown setting{suggest(str(item['loc'][-1]), section)}"]
     if not place:
         return message.splitlines()
-    found = "" if loc[:1] == ("alerts",) else f" (found {item['input']!r:.80})"  # a webhook's address is a secret
+    secret = loc[:1] == ("alerts",) or str(loc[-1]).endswith(_HOLD_SECRETS)
+    found = "" if secret else f" (found {shown_value(item['input'])!r:.80})"
     return [f"{place}: {message}{found}"]
 
 

@@ -8,8 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ml_pipeline.addresses import holds_login, secrets_in, shown_url
+
 DEFAULT_RUN_PREFIX = "adapters-"
 _FILTER_MEANING = "Shell pattern on the run's name; others are ignored."
+LOGIN_OF_FILE_SYSTEM = (
+    "Give it where the file system looks by itself: for s3:// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the "
+    "environment, or ~/.aws/credentials; for gs:// GOOGLE_APPLICATION_CREDENTIALS; for az:// AZURE_STORAGE_..."
+)
+_NO_PASSWORD = "holds a password, and none is ever taken: log in with a key (key_file, or the agent)"
 _PREFIX_MEANING = "How the run folders' names begin; what follows is the run's name. Empty: every folder is a run."
 
 
@@ -58,6 +65,20 @@ class SshSource(Section):
     connect_timeout_s: float = Field(15, gt=0, le=600, description="Longest time to connect and log in, in s.")
     timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for an answer, in s.")
 
+    @field_validator("user")
+    @classmethod
+    def _plain_user(cls, value: str | None) -> str | None:
+        if value is not None and ":" in value:
+            raise ValueError(_NO_PASSWORD)
+        return value
+
+    @field_validator("proxy_jump")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value is not None and any(holds_login(one) for one in value.split(",")):
+            raise ValueError(_NO_PASSWORD)
+        return value
+
     @field_validator("path")
     @classmethod
     def _plain_path(cls, value: PurePosixPath) -> PurePosixPath:
@@ -82,6 +103,27 @@ class FsspecSource(Section):
     filter: str = Field("*", description=_FILTER_MEANING)
     run_prefix: str = Field(DEFAULT_RUN_PREFIX, pattern=r"^[^/\x00]*$", description=_PREFIX_MEANING)
 
+    @field_validator("url")
+    @classmethod
+    def _no_login(cls, value: str) -> str:
+        return without_secrets(value, LOGIN_OF_FILE_SYSTEM)
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if found := secrets_in("", value):
+            raise ValueError(
+                f"what looks like a secret ({', '.join(found)}) does not belong here. {LOGIN_OF_FILE_SYSTEM}"
+            )
+        return value
+
+
+def without_secrets(url: str, remedy: str) -> str:
+    """The address, unless it holds a login or a token; raises ValueError with where to put it instead."""
+    if found := secrets_in(url, {}):
+        raise ValueError(f"holds a login ({', '.join(found)}), which does not belong here. {remedy}")
+    return url
+
 
 AnySource = Annotated[LocalSource | SshSource | FsspecSource, Field(discriminator="type")]
 
@@ -89,5 +131,5 @@ AnySource = Annotated[LocalSource | SshSource | FsspecSource, Field(discriminato
 def described(source: LocalSource | SshSource | FsspecSource, absolute: Callable[[Path], Path]) -> str:
     """Where a source looks, for messages."""
     if isinstance(source, FsspecSource):
-        return source.url
+        return shown_url(source.url)
     return f"{source.host}:{source.path}" if isinstance(source, SshSource) else str(absolute(source.path))

@@ -3,13 +3,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from pathlib import Path
 
 import pytest
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.files import keep_as, remove_leftovers, replacing, store_errors, write_atomically
+from ml_pipeline.files import (
+    keep_as,
+    locked_within,
+    named_by_user,
+    remove_leftovers,
+    replacing,
+    share_files,
+    sharing_within,
+    store_errors,
+    write_atomically,
+    write_temporary,
+)
+from ml_pipeline.settings import Sharing
 from ml_pipeline_tests.stores.processes import run_python
 
 LIMITED = """
@@ -46,13 +59,48 @@ def test_write_replaces_content_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert names(path.parent) == ["a.bin"]
 
 
-def test_written_files_follow_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("umask", "file", "folder"), [(0o000, 0o600, 0o700), (0o022, 0o600, 0o700)])
+def test_written_files_are_the_users_alone_whatever_the_umask(
+    tmp_path: Path, umask: int, file: int, folder: int
+) -> None:
+    before = os.umask(umask)
     try:
-        write_atomically(tmp_path / "a", b"")
+        write_atomically(tmp_path / "f" / "a", b"")
+        with replacing(tmp_path / "f" / "b") as temporary:
+            temporary.write_bytes(b"")
+        write_temporary(tmp_path / "f" / "c", b"").rename(tmp_path / "f" / "c")
+        with locked_within(tmp_path / "f" / "d", 0):
+            pass
     finally:
         os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert {stat.S_IMODE((tmp_path / "f" / name).stat().st_mode) for name in "abcd"} == {file}
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == folder
+
+
+@pytest.mark.parametrize(
+    ("sharing", "file", "folder"), [("none", 0o600, 0o700), ("group", 0o660, 0o770), ("all", 0o644, 0o755)]
+)
+def test_files_are_shared_as_the_setting_says_and_those_that_the_user_named_as_the_umask_does(
+    tmp_path: Path, sharing: Sharing, file: int, folder: int
+) -> None:
+    before = os.umask(0o027)
+    try:
+        with sharing_within():
+            share_files(sharing)
+            write_atomically(tmp_path / "ours" / "a", b"")
+            (tmp_path / "ours" / "of_a_library").write_bytes(b"")
+            with named_by_user():
+                write_atomically(tmp_path / "named" / "a", b"")
+        write_atomically(tmp_path / "later", b"")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "ours" / "a").stat().st_mode) == file
+    assert stat.S_IMODE((tmp_path / "ours" / "of_a_library").stat().st_mode) == file
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == folder
+    assert stat.S_IMODE((tmp_path / "named" / "a").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "named").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "later").stat().st_mode) == 0o600
 
 
 def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:

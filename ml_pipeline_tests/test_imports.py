@@ -11,35 +11,38 @@ import ml_pipeline
 
 PACKAGE = Path(ml_pipeline.__file__).parent
 SETTINGS = {"source_settings", "backend_settings", "judge_settings", "monitoring_settings", "suite_settings"}
-ALWAYS = {"errors", "printable", "yaml_file", "settings", "base_models", *SETTINGS}
+ALWAYS = {"errors", "printable", "addresses", "yaml_file", "settings", "base_models", *SETTINGS}
 # What everything comes through that others send.
 OUTSIDE = {"http_bodies", "json_streams", "parquet_sizes"}
 ALLOWED = {
-    "errors": set(),
+    "errors": {"printable"},
     "printable": set(),
     "yaml_file": {"errors"},
     "settings": ALWAYS,
-    "source_settings": set(),
+    "source_settings": {"addresses"},
     "backend_settings": {"source_settings"},
     "judge_settings": {"source_settings"},
     "monitoring_settings": {"source_settings"},
     "suite_settings": {"source_settings"},
     "base_models": ALWAYS,
     "settings_file": ALWAYS,
-    "progress": set(),
+    "progress": {"printable"},
     "files": ALWAYS,
-    "file_urls": set(),
     "http_bodies": set(),
     "json_streams": set(),
     "parquet_sizes": set(),
+    "addresses": set(),
+    "markdown": {"printable"},
+    "web_server": {"dagster_dev"},
+    "dagster_dev": set(),
     "json_lines": {"errors", "files"},
-    "checkpoints": {*ALWAYS, "files", "file_urls"},
+    "checkpoints": {*ALWAYS, "files"},
     "adapters": {*ALWAYS, "files", "checkpoints"},
     "backends": {*ALWAYS, "files", *OUTSIDE, "checkpoints", "adapters"},
     "suites": {*ALWAYS, "files", *OUTSIDE},
     "scoring": {*ALWAYS, "backends", "suites"},
-    "stores": {*ALWAYS, "files", "file_urls", *OUTSIDE, "suites", "scoring"},
-    "alerts": {*ALWAYS, "files", *OUTSIDE},
+    "stores": {*ALWAYS, "files", *OUTSIDE, "suites", "scoring"},
+    "alerts": {*ALWAYS, "files", *OUTSIDE, "markdown"},
     "training": {*ALWAYS, "files", "checkpoints", "stores"},
     "reports": {*ALWAYS, "files", "suites", "scoring", "stores"},
     "history": {*ALWAYS, "files", "json_lines", "json_streams", "checkpoints", "scoring", "stores"},

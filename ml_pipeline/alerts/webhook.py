@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from ml_pipeline.addresses import shown_origin
 from ml_pipeline.errors import AlertError
 from ml_pipeline.http_bodies import ask
 
@@ -20,12 +21,12 @@ def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
         AlertError: the server was not reached, did not answer in time, or refused. The message names its host alone.
     """
     try:
-        where = _shown(address)
+        where = shown_origin(address)
         with _unlogged():
             status = ask("POST", address, timeout_s=timeout_s, limit_bytes=0, error_bytes=0, json=content).status
     except (TimeoutError, httpx.TimeoutException):
         raise AlertError(f"alerts.webhook: {where} did not answer within {timeout_s:g} s.") from None
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         raise AlertError("alerts.webhook: not a valid address. Mend it in pipeline.yaml or the environment.") from None
     except (httpx.HTTPError, OSError) as error:
         raise AlertError(f"alerts.webhook: {where} cannot be reached: {type(error).__name__}.") from None
@@ -34,12 +35,6 @@ def post(address: str, content: Mapping[str, Any], timeout_s: float) -> None:
             f"alerts.webhook: {where} answered with status {status}. Below 500 the address is wrong or revoked, or the "
             "service wants other fields: see alerts.fields."
         )
-
-
-def _shown(address: str) -> str:
-    """As much of the address as is no secret: its scheme, host and port."""
-    url = httpx.URL(address)
-    return f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
 
 
 @contextmanager

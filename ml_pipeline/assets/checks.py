@@ -16,6 +16,7 @@ from ml_pipeline.assets.check_specs import (
     NOT_WORSE_THAN_BASE,
 )
 from ml_pipeline.assets.metadata import fact_value
+from ml_pipeline.markdown import markdown_words
 from ml_pipeline.monitoring_settings import (
     AdapterCheck,
     AnswersCheck,
@@ -24,6 +25,7 @@ from ml_pipeline.monitoring_settings import (
     Severity,
     UnscoredCheck,
 )
+from ml_pipeline.printable import printable
 from ml_pipeline.reports.comparison import NO_PROBES, Comparison, compare
 from ml_pipeline.reports.conclusions import LIMIT_DECIDES, Share, base_fall_level, more_broken
 from ml_pipeline.reports.passes import cut_by_protocol, passes_by_protocol
@@ -88,13 +90,13 @@ def unscored_check(
     lost = Counter(row["suite"] for row in missing)
     shares = {suite: lost[suite] / total for suite, total in counts.items()}
     told = [
-        f"{suite}: {percent(share)} of {counts[suite]} have no score"
+        f"{markdown_words(suite)}: {percent(share)} of {counts[suite]} have no score"
         for suite, share in shares.items()
         if share > settings.share
     ]
     reasons = Counter(_short(row["unscored_reason"]) for row in missing).most_common(_SHOWN_REASONS)
     if told and reasons:
-        told.append(f"most often: {reasons[0][0]}")
+        told.append(f"most often: {markdown_words(reasons[0][0])}")
     table = [{"suite": s, "unscored": lost[s], "of": total, "share": shares[s]} for s, total in counts.items()]
     return evaluation(
         spec,
@@ -135,7 +137,7 @@ def regression_check(
         why = f" (a fall fails where p < {2 * level:.2g})" if fallen and not worse else ""
         if found.limit is not None:
             why += f" ({limit_words(found)})"
-        told.append((worse, f"{suite}: {gain(found)}{why}"))
+        told.append((worse, f"{markdown_words(suite)}: {gain(found)}{why}"))
         table.append({"suite": suite, **_figures(found)})
     failed = [text for worse, text in told if worse]
     return evaluation(
@@ -152,7 +154,10 @@ def regression_check(
 def evaluation(
     spec: dg.AssetCheckSpec, key: str | None, severity: Severity, passed: bool, description: str, **metadata: object
 ) -> dg.AssetCheckEvaluation:
-    """An evaluation of a check for one partition, or None for an asset without."""
+    """An evaluation of a check for one partition, or None for an asset without.
+
+    Dagster shows the description as Markdown: words in it that are not ours are `markdown_words`.
+    """
     return dg.AssetCheckEvaluation(
         asset_key=spec.asset_key,
         check_name=spec.name,
@@ -182,7 +187,9 @@ def _signs(
             continue
         before, asked = base.get((row["protocol_id"], row["signal"]), {}), samples.get(row["suite"], 1)
         if more_broken(_share(before, asked), _share(row, asked) or _NONE, position, suites, least=settings.share):
-            notable.append(f"{row['suite']}: {percent(row['share'])} {SIGNALS[row['signal']]}{_in_base(before)}")
+            notable.append(
+                f"{markdown_words(row['suite'])}: {percent(row['share'])} {SIGNALS[row['signal']]}{_in_base(before)}"
+            )
         shown = {name: row[name] for name in ("suite", "signal", "hits", "answers", "share", "share_low", "share_high")}
         table.append({**shown, "share_in_base": before.get("share")})
     description = "; ".join(notable) or "no more than in the base, or too few to tell"
@@ -205,4 +212,4 @@ def _figures(found: Comparison) -> dict[str, object]:
 
 
 def _short(reason: object) -> str:
-    return " ".join(str(reason).split())[:_REASON_CHARACTERS]
+    return printable(" ".join(str(reason).split()), _REASON_CHARACTERS)

@@ -10,6 +10,7 @@ import dagster as dg
 
 from ml_pipeline.alerts.outbox import MOST_WAITING, FailedCheck, Outbox
 from ml_pipeline.errors import StoreError
+from ml_pipeline.markdown import plain_words
 from ml_pipeline.settings import Settings
 
 
@@ -25,7 +26,7 @@ def keep_to_be_told(settings: Settings, evaluation: dg.AssetCheckEvaluation, war
         asset=evaluation.asset_key.to_user_string(),
         partition=evaluation.partition,
         severity=evaluation.severity.value.lower(),
-        description=evaluation.description or "",
+        description=plain_words(evaluation.description or ""),
         failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     try:

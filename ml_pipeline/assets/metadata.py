@@ -9,6 +9,7 @@ import dagster as dg
 
 from ml_pipeline.assets.lineage import lineage_metadata
 from ml_pipeline.evaluation.evaluator import StageResult
+from ml_pipeline.markdown import markdown_text
 from ml_pipeline.settings import Settings
 from ml_pipeline.stores.metadata import receipt_metadata
 from ml_pipeline.stores.parquet import WriteReceipt
@@ -53,19 +54,22 @@ def fact_value(value: object) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.text(str(value))
 
 
+def markdown_list(lines: Sequence[str]) -> dg.MarkdownMetadataValue:
+    """Messages as paragraphs that show as the text that they are."""
+    return dg.MetadataValue.md("\n\n".join(map(markdown_text, lines)) or "none")
+
+
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table; what models wrote is shortened and cannot break out of its cell."""
+    """Rows as a Markdown table; what models, hosts and files wrote is shortened and shows as the text that it is."""
     if not rows:
         return "none"
     names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines = ["| " + " | ".join(map(markdown_text, names)) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
-    text = " ".join(text[:_TEXT_LIMIT].split())
-    for sign in "\\`*_[]<>|#!":
-        text = text.replace(sign, "\\" + sign)
-    return text
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else markdown_text(value, _TEXT_LIMIT)

@@ -11,6 +11,7 @@ from ml_pipeline.automation.native_crashes import UnderWay, crash_notes
 from ml_pipeline.automation.partitions import RESPONSE_FILE_PARTITIONS
 from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.errors import MlPipelineError, NativeCrashError, SettingsError
+from ml_pipeline.printable import without_controls
 from ml_pipeline.reports.response_files import averages
 from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.responses.judging import judges_of_files
@@ -101,7 +102,7 @@ def _each_file(
             context.log.error(f"{key}: {error}")
             continue
         for problem in scored.problems:
-            context.log.warning(problem)
+            context.log.warning(without_controls(problem))
         yield dg.AssetMaterialization(
             asset,
             partition=key,

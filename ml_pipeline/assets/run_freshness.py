@@ -20,6 +20,7 @@ from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.run_pace import StalledRun, planned_iterations, stalled_runs
 from ml_pipeline.errors import CheckpointError
+from ml_pipeline.markdown import markdown_words
 from ml_pipeline.monitoring_settings import FreshnessCheck
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.settings import Settings
@@ -63,7 +64,7 @@ def freshness_news(
 def freshness_evaluation(stalled: Sequence[StalledRun], settings: FreshnessCheck) -> dg.AssetCheckEvaluation:
     """The verdict on all training runs."""
     told = [
-        f"{one.source}/{one.run}: nothing since iteration {one.iteration} at {_at(one)}, "
+        f"{markdown_words(f'{one.source}/{one.run}')}: nothing since iteration {one.iteration} at {_at(one)}, "
         f"usually every {_duration(one.interval_s)}"
         for one in stalled
     ]
@@ -95,7 +96,7 @@ def runs_go_on(pipeline: PipelineResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=verdict.passed,
         severity=verdict.severity,
-        description="\n".join([verdict.description or "", *found.problems]),
+        description="\n".join([verdict.description or "", *map(markdown_words, found.problems)]),
         metadata=verdict.metadata,
     )
 

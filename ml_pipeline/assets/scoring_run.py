@@ -31,6 +31,7 @@ from ml_pipeline.evaluation.judges import Judges
 from ml_pipeline.evaluation.placement import Placement, placement
 from ml_pipeline.evaluation.prepare import Preparer
 from ml_pipeline.evaluation.stages import STAGES, needs_adapter, needs_model
+from ml_pipeline.printable import printable, without_controls
 from ml_pipeline.progress import current_listener
 from ml_pipeline.resources import BackendResource, PipelineResource
 from ml_pipeline.stores.io_managers import InfluxIOManager
@@ -132,11 +133,11 @@ class ScoringRun:
     ) -> Iterator[Event]:
         if needs_model(self._stages, self._settings.judge):
             where = f"on the host of source {place.source}" if place.source else "here"
-            self._listener.note(f"Loading {place.base_model} {where} for {len(checkpoints)} checkpoints")
+            self._listener.note(f"Loading {printable(place.base_model)} {where} for {len(checkpoints)} checkpoints")
         try:
             with self._backend.load(self._settings, place, self._stages, preparer) as model:
                 for remark in model.backend.remarks if model.backend is not None else ():
-                    self._context.log.warning(remark)
+                    self._context.log.warning(without_controls(remark))
                     self._listener.note(remark)
                 evaluator = Evaluator(
                     settings=self._settings,
@@ -172,7 +173,7 @@ class ScoringRun:
         finally:
             self._crash_notes.under_way(None)
         self._forget(checkpoint)
-        self._listener.note(f"{number}: {checkpoint.label}{_summary(facts)}")
+        self._listener.note(f"{number}: {printable(checkpoint.label)}{_summary(facts)}")
 
     def _metadata(
         self, checkpoint: Checkpoint, result: StageResult, receipts: Sequence[WriteReceipt]

@@ -17,6 +17,7 @@ from ml_pipeline.automation.partitions import TRAINING_RUN_PARTITIONS
 from ml_pipeline.automation.run_locks import run_lock
 from ml_pipeline.checkpoints.catalogue import Catalogue
 from ml_pipeline.errors import MlPipelineError
+from ml_pipeline.printable import without_controls
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.io_managers import DuckDBIOManager, InfluxIOManager
 from ml_pipeline.stores.metadata import flush_metadata, receipt_metadata
@@ -71,7 +72,7 @@ def training_loss(
                 continue
             if followed is not None:
                 for problem in followed.problems:
-                    context.log.warning(problem)
+                    context.log.warning(without_controls(problem))
                 yield dg.AssetMaterialization(
                     TRAINING_LOSS_SPEC.key, partition=key, metadata={**_metadata(followed), **sender.metadata}
                 )

@@ -5,6 +5,7 @@ import time
 
 import dagster as dg
 
+from ml_pipeline.assets.metadata import markdown_list
 from ml_pipeline.assets.run_freshness import find_stalled, freshness_news
 from ml_pipeline.assets.specs import TRAINING_RUNS
 from ml_pipeline.automation.jobs import score_checkpoints_job
@@ -17,6 +18,7 @@ from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.errors import MlPipelineError
 from ml_pipeline.history.importing import ImportedCheckpoints
+from ml_pipeline.printable import without_controls
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.stores.parquet import ParquetStore
 
@@ -60,7 +62,7 @@ def build_discovery_sensor(interval_s: int) -> dg.SensorDefinition:
         stalled = find_stalled(catalogue, found.checkpoints, settings.checks.freshness)
         state = state.with_stalled(stalled, unseen)
         for problem in [*found.problems, *state.told(now_s)]:
-            context.log.warning(problem)
+            context.log.warning(without_controls(problem))
         events = freshness_news(before.stalled, state.stalled or (), settings, context.log.warning)
         if not new:
             return dg.SensorResult(
@@ -132,6 +134,6 @@ def _observation(found: Discovery, new: int) -> dg.AssetObservation:
             "new_checkpoints": new,
             "known_checkpoints": len(found.checkpoints),
             "still_being_written": len(found.growing),
-            "problems": dg.MetadataValue.md("\n\n".join(found.problems) or "none"),
+            "problems": markdown_list(found.problems),
         },
     )

@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 
 from ml_pipeline.assets.specs import CHECKPOINT_SPECS, MODEL_POOL
+from ml_pipeline.automation.dagster_home import dagster_home
 from ml_pipeline.automation.jobs import (
     judge_responses_job,
     publish_scores_job,
@@ -65,11 +66,11 @@ class Outcome:
 def project_instance(
     settings: Settings, first: Callable[[dg.DagsterInstance], None] | None = None
 ) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of the project: the one whose dagster.yaml lies beside pipeline.yaml.
+    """The Dagster instance of the project: the one of the dagster.yaml beside pipeline.yaml, or see `dagster_home`.
 
     Runs without a process are reported as failed; `first` is called before that.
     """
-    os.environ["DAGSTER_HOME"] = str(settings.root)
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     os.chdir(settings.root)  # dagster.yaml names its folders relative to itself
     with dg.DagsterInstance.get() as instance:
         if first is not None:

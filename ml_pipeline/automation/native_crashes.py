@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml_pipeline.backends.trials import start_child
+from ml_pipeline.files import make_folder
 from ml_pipeline.printable import printable
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def crash_notes(folder: Path, run_id: str) -> Iterator[CrashNotes]:
     """Have a crash of this process leave word of it in `folder` and on standard error, as long as the context lasts."""
     was_enabled = faulthandler.is_enabled()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         file = (folder / f"{run_id}{_FAULT}").open("w")
     except OSError as error:
         _log.warning("Should a native library crash, nothing will say where: cannot write to %s: %s", folder, error)

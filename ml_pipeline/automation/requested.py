@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
 from ml_pipeline.errors import StoreError
+from ml_pipeline.files import make_folder
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS requested (
@@ -81,7 +82,7 @@ class RequestLedger:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             connected = sqlite3.connect(self.path, timeout=_BUSY_S)
             try:
                 with connected:

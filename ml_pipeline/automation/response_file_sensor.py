@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from ml_pipeline.automation.jobs import judge_responses_job, response_job_names, score_responses_job
 from ml_pipeline.automation.partitions import RESPONSE_FILE_PARTITIONS
 from ml_pipeline.errors import MlPipelineError
+from ml_pipeline.printable import without_controls
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.responses.files import ResponseFile, find_response_files
 
@@ -36,7 +37,7 @@ def build_response_file_sensor(interval_s: int) -> dg.SensorDefinition:
         except MlPipelineError as error:
             return dg.SkipReason(str(error))
         for problem in found.problems:
-            context.log.warning(problem)
+            context.log.warning(without_controls(problem))
         seen = _parsed(context.cursor)
         changed = [file for file in found.files if seen.get(file.key) != _version(file)][:_MOST_FILES_A_TICK]
         if not changed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 import dagster as dg
 
 from ml_pipeline.automation.native_crashes import UnderWay, crash_of, crashed_runs, forget_crash, work_of
+from ml_pipeline.files import lock_file, make_folder
 
 _GOING_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _CRASHED_TAG, _DETAILS_TAG = "ml_pipeline/native_crash", "ml_pipeline/native_crash_details"
@@ -48,8 +50,8 @@ def run_lock(folder: Path, run_id: str) -> Iterator[None]:
     if path in _OURS:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    make_folder(folder)
+    with os.fdopen(lock_file(path), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         _OURS.add(path)
         try:

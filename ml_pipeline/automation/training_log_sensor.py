@@ -17,6 +17,7 @@ from ml_pipeline.checkpoints.log_files import LogFile, LogSearch, find_logs, loo
 from ml_pipeline.checkpoints.naming import run_partition_key
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.errors import CheckpointError, MlPipelineError
+from ml_pipeline.printable import without_controls
 from ml_pipeline.resources import PipelineResource
 from ml_pipeline.settings import Settings
 
@@ -52,7 +53,7 @@ def build_training_log_sensor(interval_s: int) -> dg.SensorDefinition:
         except MlPipelineError as error:
             return dg.SkipReason(str(error))
         for problem in problems:
-            context.log.warning(problem)
+            context.log.warning(without_controls(problem))
         if not changed:
             return dg.SensorResult(
                 skip_reason=f"No training log has changed; {len(problems)} problems.", cursor=cursor.dumped()

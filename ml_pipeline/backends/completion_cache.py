@@ -26,6 +26,7 @@ from ml_pipeline.backends.interface import (
     Piece,
 )
 from ml_pipeline.errors import BackendError, StoreError, StoreFullError
+from ml_pipeline.files import make_folder
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class CompletionCache:
 
     def _connect(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
             self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import stat
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ml_pipeline.checkpoints.leases import Lease, is_held, lease
 from ml_pipeline.errors import StoreFullError
-from ml_pipeline.files import is_temporary, make_folder, modified_ns, store_errors
+from ml_pipeline.files import is_temporary, lock_file, make_folder, modified_ns, store_errors
 
 _LOCK_FILE = ".room.lock"
 
@@ -61,7 +62,7 @@ class CacheRoom:
         """
         with store_errors("change the cache in", self.folder):
             make_folder(self.folder)
-            with (self.folder / _LOCK_FILE).open("w") as lock:
+            with os.fdopen(lock_file(self.folder / _LOCK_FILE), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
 

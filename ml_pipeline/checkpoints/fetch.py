@@ -19,7 +19,16 @@ from ml_pipeline.checkpoints.leases import Lease, lease, try_lock
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.checkpoints.transfer import Progress, SourceFile, copy_file
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError
-from ml_pipeline.files import fsync, make_folder, modified_ns, remove_leftovers, store_errors, temporary_beside
+from ml_pipeline.files import (
+    file_mode,
+    fsync,
+    make_folder,
+    modified_ns,
+    remove_leftovers,
+    store_errors,
+    temporary_beside,
+)
+from ml_pipeline.printable import printable
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 """A broken transfer is taken up again after each of these, in s."""
@@ -128,12 +137,12 @@ class FetchCache:
     def _require_fitting_sizes(self, checkpoint: Checkpoint, weights: SourceFile, config: SourceFile) -> None:
         if weights.size_bytes > self._largest_bytes:
             raise CheckpointError(
-                f"{checkpoint.key}: {weights.path} is {weights.size_bytes} bytes, more than limits.adapter_bytes "
-                f"({self._largest_bytes}). Raise the limit in pipeline.yaml if this is right."
+                f"{checkpoint.key}: {printable(weights.path)} is {weights.size_bytes} bytes, more than "
+                f"limits.adapter_bytes ({self._largest_bytes}). Raise the limit in pipeline.yaml if this is right."
             )
         if config.size_bytes > _LONGEST_CONFIG_BYTES:
             raise CheckpointError(
-                f"{checkpoint.key}: {config.path} is {config.size_bytes} bytes; a configuration has at most "
+                f"{checkpoint.key}: {printable(config.path)} is {config.size_bytes} bytes; a configuration has at most "
                 f"{_LONGEST_CONFIG_BYTES}. It is not what mlx-lm writes."
             )
 
@@ -250,7 +259,7 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def _open_or_create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT, 0o644)
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, file_mode())
 
 
 def _silent(here: int, total: int) -> None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar, cast
 
+from ml_pipeline.addresses import reason, secrets_in, shown_url
 from ml_pipeline.checkpoints.source import Entry
 from ml_pipeline.errors import CheckpointError
-from ml_pipeline.file_urls import reason, secrets_in, shown_url
 from ml_pipeline.source_settings import DEFAULT_RUN_PREFIX
 
 _READ_BYTES = 8 * 2**20

@@ -11,6 +11,7 @@ from threading import Event
 from ml_pipeline.checkpoints.part_file import PartFile
 from ml_pipeline.checkpoints.source import Source
 from ml_pipeline.errors import CheckpointChangedError, CheckpointError, SourceRefusesError
+from ml_pipeline.printable import printable
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all."""
@@ -31,7 +32,7 @@ class SourceFile:
     @property
     def place(self) -> str:
         """How messages name it."""
-        return f"source {self.source.name}: {self.path}"
+        return f"source {self.source.name}: {printable(self.path)}"
 
     @property
     def id(self) -> str:

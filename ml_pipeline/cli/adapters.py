@@ -15,6 +15,7 @@ import click
 
 from ml_pipeline.cli.shared import reporting, stderr, stdout
 from ml_pipeline.errors import SettingsError
+from ml_pipeline.files import named_by_user
 from ml_pipeline.progress import RichProgress
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def convert(path: str, target: str, base: str | None, output: Path | None, force
         out = output or Path(f"{files.name}{chosen.suffix}")
         _refuse_to_spoil(out, [files.weights, files.config, base_gguf], force=force)
         adapter = read_adapter(files.weights, files.config)
-        chosen.write(adapter, base_gguf, out, _in_megabytes(progress))
+        with named_by_user():
+            chosen.write(adapter, base_gguf, out, _in_megabytes(progress))
     console = stdout()
     size = f"{out.stat().st_size / 1e6:.2f} MB, " if out.is_file() else ""
     console.print(

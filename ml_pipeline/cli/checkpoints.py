@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from ml_pipeline.cli.shared import (
+    TextConsole,
     current_settings,
     definitions,
     print_cut_bases,
@@ -149,4 +150,4 @@ def _print_problems(growing: Sequence[str], problems: Sequence[str]) -> None:
 def _lasting_console() -> Console:
     """A console on a copy of standard output, since Dagster redirects the original while an op runs."""
     stream: TextIO = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    return Console(file=stream)
+    return TextConsole(file=stream)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 import click
-from rich.console import Console
 
-from ml_pipeline.cli.shared import print_cut_bases, reporting, stderr
+from ml_pipeline.cli.shared import TextConsole, print_cut_bases, reporting, stderr
 from ml_pipeline.errors import SettingsError, StoreError
 from ml_pipeline.settings_file import find_config, load_settings
 
@@ -28,7 +27,7 @@ def config_check() -> None:
 
     path = find_config(os.environ)
     settings = load_settings(path)
-    console = Console()
+    console = TextConsole()
     console.print(f"{path}: valid", highlight=False, soft_wrap=True)
     catalogue = Catalogue(settings)
     for name in settings.sources:

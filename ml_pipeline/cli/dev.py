@@ -17,10 +17,11 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from ml_pipeline import process_tree
+from ml_pipeline import dagster_dev, process_tree
 from ml_pipeline.cli.shared import INTERRUPTED, current_settings, reporting, stderr
 from ml_pipeline.cli.status import status
 from ml_pipeline.errors import MlPipelineError, SettingsError
+from ml_pipeline.files import lock_file, make_folder, store_errors
 from ml_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,9 +40,10 @@ _BETWEEN_TRIES_S = 0.2
 def dev(context: click.Context, host: str, port: int) -> None:
     """Open the Dagster UI with sensors on, and score what is new, until told to stop.
 
-    Runs `dagster dev`. At SIGTERM, SIGINT (Ctrl-C) or SIGHUP every process that it started ends within 10 s, also a
-    run under way, which goes on at the next start. Exit codes: 0 after SIGTERM or SIGHUP, 130 after Ctrl-C, 1 when
-    `dagster dev` ended by itself.
+    Runs `dagster dev`, whose web server answers only requests by this machine's names or numbers and that of
+    `links.dagster`, and only from its own pages. At SIGTERM, SIGINT (Ctrl-C) or SIGHUP every process that it started
+    ends within 10 s, also a run under way, which goes on at the next start. Exit codes: 0 after SIGTERM or SIGHUP, 130
+    after Ctrl-C, 1 when `dagster dev` ended by itself.
     """
     settings = current_settings()
     workspace = settings.root / "workspace.yaml"
@@ -53,7 +55,9 @@ def dev(context: click.Context, host: str, port: int) -> None:
         _mark_interrupted_runs(settings)
         context.invoke(status)
         # In the project's folder, with DAGSTER_HOME, since `project_instance` was there before.
-        command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
+        command = [sys.executable, "-m", dagster_dev.__name__, "--workspace", str(workspace)]
+        if settings.links.dagster:
+            os.environ[dagster_dev.ADDRESS_ENV] = settings.links.dagster
         kept = KeptCommand(settings.stop_note_path, [*command, "--host", host, "--port", str(port)], lock)
         kept.wait()
         _mark_interrupted_runs(settings)
@@ -129,8 +133,10 @@ def _alone(path: Path) -> Iterator[IO[str]]:
 
     One that is just ending is waited for.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with store_errors("lock", path):
+        make_folder(path.parent)
+        descriptor = lock_file(path)
+    with os.fdopen(descriptor, "r+") as file:
         deadline = time.monotonic() + process_tree.LONGEST_S
         while True:
             try:
@@ -144,6 +150,7 @@ def _alone(path: Path) -> Iterator[IO[str]]:
                         "Two of them would score everything twice; stop that one first."
                     ) from None
             time.sleep(_BETWEEN_TRIES_S)
+        file.seek(0)
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ml_pipeline.cli.shared import current_settings, reporting, score_database, stdout
+from ml_pipeline.files import named_by_user
 
 _TABLES, _ANSWERS = ("parquet", "csv"), ("lm-eval", "inspect")
 
@@ -45,12 +46,15 @@ def export(folder: Path, formats: tuple[str, ...], pattern: str) -> None:
     kinds: tuple[TableFormat, ...] = ("parquet", "csv")
     for kind in kinds:
         if kind in written:
-            written[kind] = len(write_tables(folder / kind, kind, parquet, load_scores(database), wanted))
+            scores = load_scores(database)
+            with named_by_user():
+                written[kind] = len(write_tables(folder / kind, kind, parquet, scores, wanted))
     for key in filter(wanted, parquet.partitions(EVALUATIONS)) if set(formats) & set(_ANSWERS) else ():
         suites = list(evaluated(parquet, key))
-        if "lm-eval" in written:
-            written["lm-eval"] += len(write_lm_eval(folder / "lm-eval", suites))
-        if "inspect" in written:
-            written["inspect"] += len([write_inspect_log(folder / "inspect", suite) for suite in suites])
+        with named_by_user():
+            if "lm-eval" in written:
+                written["lm-eval"] += len(write_lm_eval(folder / "lm-eval", suites))
+            if "inspect" in written:
+                written["inspect"] += len([write_inspect_log(folder / "inspect", suite) for suite in suites])
     for name, count in written.items():
         stdout().print(f"{folder / name}: {count} files", markup=False, highlight=False, soft_wrap=True)

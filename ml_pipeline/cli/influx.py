@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from ml_pipeline.cli.shared import current_settings, reporting, stderr
+from ml_pipeline.addresses import shown_url
+from ml_pipeline.cli.shared import TextConsole, current_settings, reporting, stderr
 from ml_pipeline.errors import SettingsError, StoreError
 from ml_pipeline.settings import Settings
 
@@ -31,7 +31,7 @@ def replay(rejected: bool) -> None:
     sender = make_sender(settings.stores.influx)
     if sender is None:
         raise SettingsError("stores.influx.url is not set in pipeline.yaml: there is no server to send points to.")
-    console, buffer = Console(), _buffer(settings)
+    console, buffer = TextConsole(), _buffer(settings)
     if rejected:
         console.print(f"{buffer.requeue_rejected()} rejected batches wait again.", highlight=False)
     with RichProgress(console) as progress:
@@ -53,7 +53,7 @@ def retime(dry_run: bool, keep_old: bool) -> None:
     from ml_pipeline.stores.influx_delete import make_deleter
 
     settings = current_settings()
-    influx, console = settings.stores.influx, Console()
+    influx, console = settings.stores.influx, TextConsole()
     retimer = _retimer(settings, keep_old)
     sender, deleter = make_sender(influx), None
     try:
@@ -71,7 +71,7 @@ def retime(dry_run: bool, keep_old: bool) -> None:
             moved = retimer.rewrite(
                 _buffer(settings), sender, deleter, lambda done, total: step("runs rewritten", done, total)
             )
-    where = influx.url or "the buffer"
+    where = shown_url(influx.url) if influx.url else "the buffer"
     console.print(
         f"{'Would rewrite' if dry_run else 'Rewrote'} {moved.points.total()} points in {where} from time base "
         f"{retimer.came_from!r} to {retimer.to!r}: {moved.runs} runs, {moved.partitions} partitions{_times(moved)}.",
@@ -96,7 +96,7 @@ def _retimer(settings: Settings, keep_old: bool) -> Retimer:
     stored = parquet.read_all(EVALUATIONS)["suite"].unique().to_pylist()
     suites = load_suites(sorted(stored), [settings.path(settings.suites.folder)])
     # What was rewritten with the old points kept is not done for one who wants them deleted.
-    target = f"{influx.url} {influx.api} {influx.org} {influx.bucket}{' kept' if keep_old else ''}"
+    target = f"{shown_url(influx.url or '')} {influx.api} {influx.org} {influx.bucket}{' kept' if keep_old else ''}"
     return Retimer(parquet, suites, influx.time_base, settings.retime_notes_path, target)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from rich.console import Console
 
 from ml_pipeline.errors import MlPipelineError, SettingsError, SuiteError, UnknownCheckpointError
-from ml_pipeline.printable import printable_lines
+from ml_pipeline.files import share_files, sharing_within
+from ml_pipeline.printable import printable_lines, without_controls
 from ml_pipeline.settings import Settings
 from ml_pipeline.settings_file import find_config, load_settings
 
@@ -32,7 +33,8 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with sharing_within():
+                command(*args, **kwargs)
         except KeyboardInterrupt:
             stderr().print("Interrupted. What is finished is stored; the same command goes on from here.")
             sys.exit(INTERRUPTED)
@@ -52,8 +54,11 @@ def _tell(error: MlPipelineError) -> None:
 
 
 def current_settings() -> Settings:
-    """The settings of this folder, or of $ML_PIPELINE_CONFIG; raises SettingsError."""
-    return load_settings(find_config(os.environ))
+    """The settings of this folder, or of $ML_PIPELINE_CONFIG, whose `shared_files` holds from now on until the command
+    ends; raises SettingsError."""
+    settings = load_settings(find_config(os.environ))
+    share_files(settings.shared_files)
+    return settings
 
 
 def definitions() -> Any:
@@ -68,7 +73,7 @@ def print_scores(settings: Settings) -> None:
     from ml_pipeline.reports.scores import load_scores
     from ml_pipeline.reports.terminal import score_table_view
 
-    Console().print(score_table_view(load_scores(score_database(settings))))
+    TextConsole().print(score_table_view(load_scores(score_database(settings))))
 
 
 def print_cut_bases(settings: Settings, suites: Sequence[Suite]) -> None:
@@ -87,11 +92,23 @@ def score_database(settings: Settings) -> DuckDBStore:
     return DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s)
 
 
+class TextConsole(Console):
+    """A console to which a string is text: no markup, so that a run may be called '[red]', and nothing in it moves the
+    cursor."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As Console has it."""
+        super().print(*(without_controls(one) if isinstance(one, str) else one for one in objects), **options)
+
+
 def stdout() -> Console:
     """Where lists go: as wide as the terminal, and wide enough for whole names when piped into another program."""
-    return Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
+    return TextConsole() if sys.stdout.isatty() else TextConsole(width=_PIPED_WIDTH)
 
 
 def stderr() -> Console:
     """Where errors go."""
-    return Console(stderr=True)
+    return TextConsole(stderr=True)

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.automation.local_runs import State
 from ml_pipeline.checkpoints.discovery import Discovery
 from ml_pipeline.cli.view_parts import add_row, heading, table_of
@@ -83,7 +83,11 @@ def status_json(now: Status) -> dict[str, Any]:
         ],
         "growing": now.found.growing,
         "problems": now.found.problems,
-        "influx": {"url": _without_login(influx.url), "waiting": now.waiting, "rejected": now.rejected},
+        "influx": {
+            "url": shown_url(influx.url) if influx.url else None,
+            "waiting": now.waiting,
+            "rejected": now.rejected,
+        },
     }
 
 
@@ -125,22 +129,14 @@ def _checkpoints(now: Status, options: ConsoleOptions, *, every: bool) -> Iterat
 
 def _influx(now: Status, options: ConsoleOptions) -> Iterator[RenderableType]:
     waiting, rejected = now.waiting, now.rejected
-    url = _without_login(now.settings.stores.influx.url)
-    server = f"for {printable(url, 100)}" if url else "no server is set"
+    url = now.settings.stores.influx.url
+    server = f"for {printable(shown_url(url), 100)}" if url else "no server is set"
     words = f"Influx buffer: {waiting.points} points wait in {waiting.batches} batches, {server}."
     yield terminal_text(f"\n{words}", options)
     if rejected.batches:
         folder = now.settings.influx_buffer_path / "rejected"
         words = f"{rejected.points} points were rejected by the server; why stands in {folder}."
         yield terminal_text(words, options, "yellow")
-
-
-def _without_login(url: str | None) -> str | None:
-    """The address without the name and password that may stand in it."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _count(now: Status, source: str) -> int:

@@ -7,9 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from ml_pipeline.cli.shared import current_settings, definitions, print_scores, reporting, score_database, stdout
+from ml_pipeline.cli.shared import (
+    TextConsole,
+    current_settings,
+    definitions,
+    print_scores,
+    reporting,
+    score_database,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from ml_pipeline.stores.store_folder import StoredFile
@@ -25,7 +32,7 @@ def report() -> None:
     with local_runs.project_instance(settings) as instance:
         local_runs.publish(definitions(), instance)
     print_scores(settings)
-    Console().print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
+    TextConsole().print(f"Report: {settings.report_path}", highlight=False, soft_wrap=True)
 
 
 @click.command()
@@ -38,7 +45,7 @@ def rebuild() -> None:
     store = score_database(settings)
     made = store.rebuild(ParquetStore(settings.parquet_path))
     rows = ", ".join(f"{name} {count}" for name, count in made.rows.items())
-    console = Console()
+    console = TextConsole()
     console.print(f"{settings.duckdb_path}: {made.partitions} partitions in {made.seconds:.1f} s", soft_wrap=True)
     console.print(f"  rows: {rows}", highlight=False)
     if made.carried_over:
@@ -54,7 +61,7 @@ def snapshot() -> None:
     settings = current_settings()
     made = DuckDBStore(settings.duckdb_path, settings.stores.duckdb_lock_timeout_s).snapshot()
     what = f"copied in {made.seconds:.1f} s" if made.is_new else "has all rows already"
-    Console().print(f"{made.path}: {what}, {made.size_bytes:,} bytes", highlight=False, soft_wrap=True)
+    TextConsole().print(f"{made.path}: {what}, {made.size_bytes:,} bytes", highlight=False, soft_wrap=True)
 
 
 @click.command()
@@ -73,7 +80,7 @@ def clean(days: int, really: bool) -> None:
     settings = current_settings()
     parquet = ParquetStore(settings.parquet_path)
     files = old_answers(parquet, datetime.now(UTC) - timedelta(days=days))
-    console = Console()
+    console = TextConsole()
     for file in files:
         console.print(f"{file.place}  {file.size_bytes:,} bytes", markup=False, highlight=False, soft_wrap=True)
     total = _total(files)

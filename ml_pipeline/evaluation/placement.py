@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.backend_settings import AnyBackend, MlxServerSettings
 from ml_pipeline.base_models import backend_settings
 from ml_pipeline.checkpoints.checkpoint import Checkpoint
@@ -43,8 +44,9 @@ def host_of(settings: Settings, source: str) -> LocalSource | SshSource:
     found = settings.sources[source]
     if isinstance(found, FsspecSource):
         raise SettingsError(
-            f"sources.{source}: mlx_server runs a model where the checkpoints are, and {found.url} is no host that "
-            "can. Let its base models use the backend llama_cpp, or name a host for them in the backend's `source`."
+            f"sources.{source}: mlx_server runs a model where the checkpoints are, and {shown_url(found.url)} is no "
+            "host that can. Let its base models use the backend llama_cpp, or name a host for them in the "
+            "backend's `source`."
         )
     return found
 

@@ -23,7 +23,7 @@ from ml_pipeline.checkpoints.leases import Lease
 from ml_pipeline.checkpoints.prefetch import Prefetcher
 from ml_pipeline.checkpoints.transfer import Progress
 from ml_pipeline.errors import StoreFullError
-from ml_pipeline.files import make_folder, store_errors
+from ml_pipeline.files import folder_mode, make_folder, store_errors
 from ml_pipeline.progress import ProgressListener
 from ml_pipeline.settings import Settings
 
@@ -110,6 +110,7 @@ class Preparer:
         with store_errors("write to", self._room.folder):
             make_folder(self._room.folder)
             folder = TemporaryDirectory(prefix="peft-", dir=self._room.folder)
+            Path(folder.name).chmod(folder_mode())
         self._folders.append(folder)
         return AdapterFile(write_peft(adapter, Path(folder.name)), adapter.sha256)
 

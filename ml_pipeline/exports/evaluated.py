@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,14 @@ from ml_pipeline.stores.parquet import ParquetStore
 from ml_pipeline.stores.tables import EVALUATIONS, HEURISTIC_SCORES, JUDGEMENTS, PROBE_RESULTS, RESPONSES
 
 Row = Mapping[str, Any]
+_NO_FILE = re.compile(r"[^A-Za-z0-9._=@+-]|(?<=\.)\.|^\.")
+_LONGEST_PART = 200
+
+
+def file_part(name: str) -> str:
+    """A stored name as part of a file's: as it is, unless it is one that this program never gives and that could lead
+    out of the folder."""
+    return _NO_FILE.sub("-", name)[:_LONGEST_PART]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.exports.evaluated import Answered, Evaluated, mean_and_error
+from ml_pipeline.exports.evaluated import Answered, Evaluated, file_part, mean_and_error
 from ml_pipeline.files import write_atomically
 
 _VERSION = 2
@@ -29,8 +29,8 @@ def write_inspect_log(folder: Path, suite: Evaluated) -> Path:
     row = suite.evaluation
     time = row["scored_at"].isoformat(timespec="seconds").replace(":", "-")
     # Inspect reads time, task and id out of the name: '_' parts them, and '.' ends the last.
-    task, name = (re.sub("[._]", "-", row[part]) for part in ("suite", "partition_key"))
-    path = folder / f"{time}_{task}_{name}-{row['evaluation_id']}.json"
+    task, name = (re.sub("[._]", "-", file_part(row[part])) for part in ("suite", "partition_key"))
+    path = folder / f"{time}_{task}_{name}-{file_part(row['evaluation_id'])}.json"
     write_atomically(path, json.dumps(_log(suite), indent=1, ensure_ascii=False).encode())
     return path
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.exports.evaluated import Answered, Evaluated, mean_and_error
+from ml_pipeline.exports.evaluated import Answered, Evaluated, file_part, mean_and_error
 from ml_pipeline.files import write_atomically
 
 _FILTERS = {"none": "", "strict-match": "strict_", "flexible-extract": "flexible_"}
@@ -39,10 +39,10 @@ def write_lm_eval(folder: Path, suites: Sequence[Evaluated]) -> list[Path]:
         samples = list(_samples(suite))
         together = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
         hashes[suite.evaluation["suite"]] = _hash(together)
-        path = folder / key / f"samples_{suite.evaluation['suite']}_{time}.jsonl"
+        path = folder / file_part(key) / f"samples_{file_part(suite.evaluation['suite'])}_{time}.jsonl"
         write_atomically(path, "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in samples).encode())
         written.append(path)
-    path = folder / key / f"results_{time}.json"
+    path = folder / file_part(key) / f"results_{time}.json"
     content = {**_results(suites), "date": newest.timestamp(), "task_hashes": hashes}
     write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False).encode())
     return [path, *written]

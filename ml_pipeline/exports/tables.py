@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
+from ml_pipeline.exports.spreadsheet import guarded
 from ml_pipeline.files import replacing
 from ml_pipeline.reports.leaderboard import leaderboard
 from ml_pipeline.reports.score_table import score_table
@@ -27,7 +28,8 @@ Wanted = Callable[[str], bool]
 def write_tables(folder: Path, kind: TableFormat, parquet: ParquetStore, scores: Scores, wanted: Wanted) -> list[Path]:
     """Write every table that has rows, the tidy score table and the leaderboard; return the files' paths.
 
-    Each file holds the rows of the wanted partitions, by partition. An empty CSV cell is an empty value.
+    Each file holds the rows of the wanted partitions, by partition. An empty CSV cell is an empty value; a text that a
+    spreadsheet may run has a `'` in front there (see `spreadsheet`).
 
     Raises:
         StoreError, StoreFullError: a Parquet file is damaged, or a file cannot be written. What was there stays.
@@ -55,7 +57,7 @@ def _write(folder: Path, kind: TableFormat, name: str, schema: pa.Schema, batche
         if kind == "parquet":
             write_batches(sink, schema, batches, {"table": name})
         else:
-            with csv.CSVWriter(sink, schema) as writer:
+            with csv.CSVWriter(sink, guarded(schema.empty_table()).schema) as writer:
                 for rows in batches:
-                    writer.write_table(rows)
+                    writer.write_table(guarded(rows))
     return path

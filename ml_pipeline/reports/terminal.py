@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ml_pipeline.printable import printable
+from ml_pipeline.printable import printable, without_controls
 from ml_pipeline.reports.conclusions import LIMIT_DECIDES, NO_DIFFERENCE
 from ml_pipeline.reports.failures import Failure, current_failures
 from ml_pipeline.reports.intervals import Estimate
@@ -201,7 +201,9 @@ def interval_bar(estimate: Estimate | None, *, ascii_only: bool) -> str:
 
 
 def terminal_text(words: str, options: ConsoleOptions, style: str = "") -> Text:
-    """Text, never markup: a run may be called '[red]'. What a terminal's encoding lacks becomes ASCII."""
+    """Text, never markup: a run may be called '[red]'. What would move the cursor is a space, and what a terminal's
+    encoding lacks becomes ASCII."""
+    words = without_controls(words)
     if options.ascii_only:
         words = words.translate(_ASCII).encode("ascii", "replace").decode()
     return Text(words, style=style)

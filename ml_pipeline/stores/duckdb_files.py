@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 
 from ml_pipeline.errors import StoreError, StoreFullError
-from ml_pipeline.files import make_folder, store_errors
+from ml_pipeline.files import allow, lock_file, make_folder, store_errors
 from ml_pipeline.stores.duckdb_holder import holders, locked
 
 _FULL = ("no space left on device", "quota exceeded", "file too large")
@@ -71,7 +71,7 @@ def queued(path: Path, lock_timeout_s: float, *, shared: bool = False) -> Iterat
         with ExitStack() as stack:
             if not shared or (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
                 with store_errors("open", lock):
-                    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+                    descriptor = lock_file(lock)
                 stack.callback(os.close, descriptor)
                 _flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, give_up_at, path, lock, lock_timeout_s)
             yield
@@ -113,7 +113,11 @@ def _connect(path: Path, lock_timeout_s: float, give_up_at: float, read_only: bo
     wait_s = _FIRST_WAIT_S
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            is_new = not path.exists()
+            connected = duckdb.connect(str(path), read_only=read_only)
+            if is_new and path.exists():  # not of one in memory
+                allow(path)
+            return connected
         except duckdb.Error as error:
             if not _is_locked(error):
                 raise

@@ -7,8 +7,10 @@ from types import MappingProxyType
 
 import httpx
 
+from ml_pipeline.addresses import shown_text, shown_url
 from ml_pipeline.errors import StoreError
 from ml_pipeline.http_bodies import ask
+from ml_pipeline.printable import without_controls
 from ml_pipeline.settings import InfluxSettings
 from ml_pipeline.stores.influx_sending import Answer, LineSender
 
@@ -34,7 +36,7 @@ class InfluxV2Sender:
         self._token = checked_token(token)
 
     def __repr__(self) -> str:
-        return f"InfluxV2Sender(url={self.url!r}, bucket={self.bucket!r}, org={self.org!r})"
+        return f"InfluxV2Sender(url={shown_url(self.url)!r}, bucket={self.bucket!r}, org={self.org!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request of at most `timeout_s`, and say what came of it."""
@@ -52,7 +54,7 @@ class InfluxV1Sender:
         self._login = v1_login(self._token)
 
     def __repr__(self) -> str:
-        return f"InfluxV1Sender(url={self.url!r}, database={self.database!r})"
+        return f"InfluxV1Sender(url={shown_url(self.url)!r}, database={self.database!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request of at most `timeout_s`, and say what came of it."""
@@ -69,7 +71,7 @@ class InfluxV3Sender:
         self._token = checked_token(token)
 
     def __repr__(self) -> str:
-        return f"InfluxV3Sender(url={self.url!r}, database={self.database!r})"
+        return f"InfluxV3Sender(url={shown_url(self.url)!r}, database={self.database!r})"
 
     def send(self, lines: Sequence[str]) -> Answer:
         """Send the lines in one request of at most `timeout_s`, and say what came of it."""
@@ -161,7 +163,8 @@ def _unreachable(url: str, error: Exception, token: str) -> Answer:
 
 
 def without(token: str, text: str) -> str:
-    """The text without the token, and without the password of a `user:password`."""
+    """The text without the token, without the password of a `user:password`, without logins in addresses, and without
+    what moves a cursor."""
     for secret in (token, token.partition(":")[2]):
         text = text.replace(secret, "***") if secret else text
-    return text
+    return without_controls(shown_text(text))

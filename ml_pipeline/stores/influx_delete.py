@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from ml_pipeline.addresses import shown_url
 from ml_pipeline.errors import StoreError
 from ml_pipeline.http_bodies import Answer, ask
 from ml_pipeline.json_streams import load_json
@@ -64,7 +65,7 @@ class V1Deleter:
         self._server = _Server(settings)
         self._database = settings.bucket.partition("/")[0]
         self._login = v1_login(settings.token())
-        self.how = f"DELETE in database {self._database} of {self._server.root} (all its retention policies)"
+        self.how = f"DELETE in database {self._database} of {shown_url(self._server.root)} (all its retention policies)"
 
     def delete(self, spans: Sequence[Span]) -> None:
         """See PointDeleter."""
@@ -90,7 +91,9 @@ class V2Deleter:
         token = settings.token()
         self._headers = {"Authorization": f"Token {token}"} if token else {}
         self._victoria_metrics = False
-        self.how = f"/api/v2/delete of {self._server.root}, or /api/v1/admin/tsdb/delete_series if VictoriaMetrics"
+        self.how = (
+            f"/api/v2/delete of {shown_url(self._server.root)}, or /api/v1/admin/tsdb/delete_series if VictoriaMetrics"
+        )
 
     def delete(self, spans: Sequence[Span]) -> None:
         """See PointDeleter."""
@@ -176,8 +179,8 @@ class _Server:
 
     def error(self, reason: str) -> StoreError:
         return StoreError(
-            f"old points cannot be deleted on {self.root}: {without(self._token, reason)}. Mend that (the token must "
-            "be allowed to delete) and run the same command again: it goes on from here."
+            f"old points cannot be deleted on {shown_url(self.root)}: {without(self._token, reason)}. Mend that (the "
+            "token must be allowed to delete) and run the same command again: it goes on from here."
         )
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ml_pipeline.errors import StoreLockedError
-from ml_pipeline.files import make_folder, store_errors
+from ml_pipeline.files import lock_file, make_folder, store_errors
 
 _WAIT_S = 0.005
 
@@ -37,7 +37,7 @@ def locked(path: Path, *, shared: bool, timeout_s: float = 60.0) -> Iterator[Non
 @contextmanager
 def _flock(path: Path, shared: bool, give_up_at: float) -> Iterator[None]:
     with store_errors("write", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = lock_file(path)
     try:
         with store_errors("lock", path):
             while True:

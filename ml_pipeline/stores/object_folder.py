@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,8 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from ml_pipeline.addresses import reason, secrets_in, shown_url
 from ml_pipeline.errors import StoreError
-from ml_pipeline.file_urls import reason, secrets_in, shown_url
+from ml_pipeline.files import own_cache
 from ml_pipeline.stores.locks import locked
 from ml_pipeline.stores.store_folder import StoredFile
 
@@ -151,7 +151,7 @@ class ObjectFolder:
     def locked(self, name: str, *, shared: bool) -> AbstractContextManager[None]:
         """As StoreFolder has it, by a file of this machine and user; raises StoreLockedError, StoreError."""
         digest = hashlib.sha256(self.place(name).encode()).hexdigest()[:24]
-        return locked(Path(tempfile.gettempdir()) / f"ml_pipeline-{os.getuid()}-{digest}.lock", shared=shared)
+        return locked(own_cache() / "locks" / f"{digest}.lock", shared=shared)
 
     def remove_leftovers(self) -> int:
         """Nothing: what was not put whole is not there."""

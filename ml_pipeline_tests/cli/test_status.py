@@ -16,7 +16,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab(tmp_path, monkeypatch)
     lab.configure(
         sources={"mac": {"type": "local", "path": "runs"}, "gone": {"type": "local", "path": "nowhere"}},
-        stores={"influx": {"url": "http://me:secret@127.0.0.1:9"}},
+        stores={"influx": {"url": "http://127.0.0.1:9"}},
     )
     for iteration in range(1, 31):
         add(lab.root / "runs" / "adapters-lek-with-a-very-long-name-that-no-terminal-likes", iteration)

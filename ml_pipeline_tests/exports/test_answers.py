@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline.exports.evaluated import evaluated
+from ml_pipeline.exports.evaluated import evaluated, file_part
 from ml_pipeline.exports.inspect_log import write_inspect_log
 from ml_pipeline.exports.lm_eval import write_lm_eval
 from ml_pipeline_tests.exports.lab import KEY, filled
@@ -152,3 +152,22 @@ def test_lm_eval_itself_reads_the_results(lm_eval_files: list[Path]) -> None:
     assert utils.get_file_task_name(lm_eval_files[1].name) == "capability"
     schema = importlib.import_module("lm_eval.result_schema")
     assert set(LM_EVAL["results"]) <= set(schema.EvalResults.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("mac.lek+tuned=20x@800", "mac.lek+tuned=20x@800"),
+        ("capability_templates", "capability_templates"),
+        ("../../etc/passwd", "---.--etc-passwd"),
+        ("/absolute", "-absolute"),
+        (".hidden", "-hidden"),
+        ("a\0b\nc", "a-b-c"),
+        ("x" * 4096, "x" * 200),
+    ],
+)
+def test_a_stored_name_leads_out_of_no_folder(name: str, part: str) -> None:
+    made = file_part(name)
+    assert made == part
+    assert not {"/", "\0"} & set(made)
+    assert ".." not in made

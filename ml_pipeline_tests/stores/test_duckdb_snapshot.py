@@ -83,7 +83,7 @@ def test_a_copy_has_every_row_and_is_made_again_only_for_newer_ones(store: DuckD
 
 def test_a_copy_cannot_be_written_and_what_was_written_all_the_same_is_dropped(store: DuckDBStore) -> None:
     path = store.snapshot().path
-    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
     path.with_name("scores.duckdb.wal").write_bytes(b"of somebody who may write anything")
     put(store, 200)
     store.snapshot()

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from ml_pipeline.addresses import shown_text
 from ml_pipeline.backend_settings import HttpSettings
 from ml_pipeline.backends.http.dialect import Dialect, Dialects
 from ml_pipeline.backends.http.waits import retry_after
@@ -135,7 +136,7 @@ class ApiClient:
 
     def words(self, value: object) -> str:
         """Text of the server's, fit to be shown."""
-        return printable(self.without_key(str(value)))
+        return printable(shown_text(self.without_key(str(value))))
 
     def without_key(self, text: str) -> str:
         """The text without the key, in case the server repeats it."""

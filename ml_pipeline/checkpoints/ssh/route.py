@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from ml_pipeline.addresses import shown_value
 from ml_pipeline.checkpoints.ssh.config_file import USER_CONFIG, Said, look_up
 from ml_pipeline.errors import SettingsError
 from ml_pipeline.source_settings import SshSource
@@ -17,8 +18,8 @@ _MOST_HOPS = 8
 _NO_FILE = Path("/dev/null")
 _SECOND_KNOWN_HOSTS = Path("~/.ssh/known_hosts2")
 _GLOBAL_KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
-_URI = re.compile(r"ssh://(?:(?P<user>[^@\s/]+)@)?(?P<host>[^:@\s/-][^:@\s/]*)(?::(?P<port>\d{1,5})?)?/?")
-_HOP = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s/-][^:@\s/]*)(?::(?P<port>\d{1,5}))?")
+_URI = re.compile(r"ssh://(?:(?P<user>[^@:\s/]+)@)?(?P<host>[^:@\s/-][^:@\s/]*)(?::(?P<port>\d{1,5})?)?/?")
+_HOP = re.compile(r"(?:(?P<user>[^@:\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s/-][^:@\s/]*)(?::(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _parse_hop(text: str, key_files: tuple[Path, ...]) -> _Wish:
     is_uri = text.startswith("ssh://")
     match = (_URI if is_uri else _HOP).fullmatch(text)
     if match is None or int(match["port"] or DEFAULT_PORT) not in range(1, 65536):
-        raise SettingsError(f"{text!r:.80}: no machine to jump through. The form is [user@]host[:port].")
+        raise SettingsError(f"{shown_value(text)!r:.80}: no machine to jump through. The form is [user@]host[:port].")
     port = int(match["port"]) if match["port"] else None
     user = unquote(match["user"]) if is_uri and match["user"] else match["user"]
     return _Wish(match["host"].strip("[]"), port, user, key_files)
