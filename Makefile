@@ -14,7 +14,7 @@ comma := ,
 space := $() $()
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: demo test slow peft check bench dev setup samples clean help
+.PHONY: demo test slow attack peft check bench dev setup samples clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: setup ## Run the tests
 
 slow: setup ## Run the slow tests too: whole runs with a real model, killed, locked, on a full disk, under the daemon
 	@$(BIN)/python -m pytest -m slow
+
+attack: setup ## Run all hostile cases (make test and make slow have them too), and print what each took
+	@$(BIN)/python -m pytest ml_pipeline_tests/attacks -m attack
 
 peft: setup ## Install peft and torch (several hundred MB), and run the tests that compare with them
 	@$(INSTALL) '.[peft]'

@@ -146,18 +146,28 @@ def _pages(read_at: ReadAt, chunk: Any) -> list[_Page]:
     end, seen = start + chunk.total_compressed_size, 0
     while start < end and seen < chunk.num_values:
         header, length = _header(read_at, start)
-        unpacked, packed = header.get(_UNPACKED, 0), header.get(_PACKED, 0)
-        if unpacked < 0 or packed < 0:
-            raise ParquetSizeError("a page of a size below 0")
-        details = header.get(_DATA) or header.get(_DATA_V2)
-        count = (details or header.get(_DICTIONARY) or {}).get(1, 0)
-        if count < 0:
-            raise ParquetSizeError("a page of fewer values than none")
+        unpacked, packed = _count(header, _UNPACKED), _count(header, _PACKED)
+        details = _fields(header, _DATA) or _fields(header, _DATA_V2)
+        count = _count(details or _fields(header, _DICTIONARY), 1)
         if details:
             seen += count
         found.append(_Page(unpacked, count))
         start += length + packed
     return found
+
+
+def _count(fields: dict[int, Any], name: int) -> int:
+    value = fields.get(name, 0)
+    if type(value) is not int or value < 0:
+        raise ParquetSizeError("a page's header holds no count where one belongs")
+    return value
+
+
+def _fields(fields: dict[int, Any], name: int) -> dict[int, Any]:
+    value = fields.get(name, {})
+    if not isinstance(value, dict):
+        raise ParquetSizeError("a page's header holds no fields where some belong")
+    return value
 
 
 def _header(read_at: ReadAt, start: int) -> tuple[dict[int, Any], int]:

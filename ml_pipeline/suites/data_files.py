@@ -22,6 +22,8 @@ MAX_LINE_BYTES = 1_000_000
 MAX_ROWS = 1_000_000
 MAX_CHARACTERS = 2**30
 """Of all rows of a data set together, unpacked."""
+MAX_VALUES = 1_000_000
+"""In lists of as many rows as are read together."""
 _LONG_ROW_BYTES = 2**18
 """Rows with longer texts are unpacked one at a time."""
 _BATCH_ROWS = 256
@@ -138,6 +140,8 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[DataRow]:
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=present):
                 batch.validate(full=True)
+                if max(map(_values, batch.columns), default=0) > MAX_VALUES:
+                    raise DataError(f"{path}: lists of more than {MAX_VALUES:,} values within {_BATCH_ROWS} rows")
                 for fields in _unpacked(batch):
                     number += 1
                     yield (
@@ -163,6 +167,16 @@ def _unpacked(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
         return
     for number, length in enumerate(longest):
         yield None if length > MAX_LINE_BYTES else as_texts(batch.slice(number, 1)).to_pylist()[0]
+
+
+def _values(column: pa.Array) -> int:
+    """How many values are in the lists of a column, those in lists of lists and in fields among them."""
+    if pa.types.is_struct(column.type):
+        return sum(map(_values, column.flatten()))
+    if pa.types.is_nested(column.type):
+        inner = column.values if pa.types.is_map(column.type) else column.flatten()
+        return len(inner) + _values(inner)
+    return 0
 
 
 def _characters(value: Any) -> int:

@@ -65,7 +65,7 @@ def loopback(port: int) -> HttpClient:
 
 
 def deletes(url: str, api: str) -> None:
-    deleter = make_deleter(InfluxSettings(url=url, api=api, timeout_s=TIMEOUT_S))  # type: ignore[arg-type]
+    deleter = make_deleter(InfluxSettings(url=url, api=api, timeout_s=TIMEOUT_S))
     assert deleter is not None
     deleter.delete([Span("m", {"run_id": "r"}, 1, 2)])
 

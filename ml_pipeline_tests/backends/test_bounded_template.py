@@ -22,7 +22,7 @@ LLAMA_CPP = {
     "add_generation_prompt": True,
     **dict.fromkeys(("functions", "function_call", "tools", "tool_choice")),
 }
-TRANSFORMERS = {
+TRANSFORMERS: dict[str, Any] = {
     "bos_token": "<s>",
     "eos_token": "</s>",
     "add_generation_prompt": True,
