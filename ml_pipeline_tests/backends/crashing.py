@@ -12,12 +12,15 @@ _PATCH = '''
 
 import os
 import signal
+import sys
 
 if rule := os.environ.get("CRASH_WHEN"):
     import llama_cpp
 
-    with open(os.environ["CRASH_COUNT"], "a") as file:
-        file.write("child\\n")
+    # What renders chat templates touches no native library.
+    if "template_child" not in " ".join(sys.orig_argv):
+        with open(os.environ["CRASH_COUNT"], "a") as file:
+            file.write("child\\n")
     seen = {"extra_buffers": True, "flash_attention": True, "threads": 0}
     load, make, decode = llama_cpp.llama_model_load_from_file, llama_cpp.llama_init_from_model, llama_cpp.llama_decode
     quantise = llama_cpp.llama_model_quantize

@@ -279,11 +279,23 @@ def test_a_record_of_another_machine_is_not_used(
         assert crashes.children == [1, 1, 2, 3][number]
 
 
-@pytest.mark.parametrize("python", ["", "/nowhere/python"])
-def test_without_a_child_process_the_usual_kernels_are_used(
-    gguf: Path, trials: Path, crashes: Crashes, closing: list[Any], monkeypatch: pytest.MonkeyPatch, python: str
+def test_where_no_child_process_can_be_started_no_chat_template_is_rendered(
+    gguf: Path, trials: Path, crashes: Crashes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", python)
+    for python in ("", "/nowhere/python"):
+        monkeypatch.setattr(sys, "executable", python)
+        with pytest.raises(BackendError, match="no child process can be started for its chat template: "):
+            backend_of(gguf, trials)
+    assert (crashes.children, trials.exists()) == (0, False)
+
+
+def test_without_a_trial_the_usual_kernels_are_used(
+    gguf: Path, trials: Path, crashes: Crashes, closing: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(trials_module, "start_child", refusing)
     closing.append(backend_of(gguf, trials))
     assert (closing[0].remarks, crashes.children, trials.exists()) == ((), 0, False)
     assert answer(closing[0], ask("tell", max_tokens=4)).error is None
