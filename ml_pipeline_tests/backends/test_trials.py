@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ml_pipeline import files
 from ml_pipeline.backend_settings import MlxSettings
 from ml_pipeline.backends import trials as trials_module
 from ml_pipeline.backends.kernels import Kernels
@@ -247,7 +248,7 @@ def test_a_finding_that_cannot_be_kept_lasts_as_long_as_the_process(
     if obstacle == "a file":
         folder.parent.write_text("not a folder")
     else:
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr(files, "_write_new", full)
     crashes.when("extra_buffers", signal.SIGSEGV)
     for _ in range(2):
         closing.append(backend_of(gguf, folder))
@@ -256,7 +257,7 @@ def test_a_finding_that_cannot_be_kept_lasts_as_long_as_the_process(
     assert caplog.text.count("found out cannot be kept") == 1
 
 
-def full(_path: Path, _data: bytes) -> int:
+def full(_path: Path, _data: bytes) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
