@@ -161,8 +161,8 @@ def by_transformers(template: str, chat: list[tuple[str, str]]) -> str:
 
     messages = [{"role": role, "content": content} for role, content in chat]
     try:
-        texts, _ = render_jinja_template([messages], chat_template=template, **TRANSFORMERS)
-        return str(texts[0])
+        found: Any = render_jinja_template([messages], chat_template=template, **TRANSFORMERS)
+        return str(found[0][0])
     except Exception:
         return REFUSED
 
