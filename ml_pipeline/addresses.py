@@ -15,12 +15,13 @@ from urllib.parse import parse_qsl, urlsplit
 _SECRET_NAME = re.compile(r"secret|token|passw|credential|sas|(^|_)key$", re.IGNORECASE)
 _SECRET_IN_QUERY = re.compile(rf"{_SECRET_NAME.pattern}|signature|^(sig|auth|p|pw|pwd)$", re.IGNORECASE)
 _NO_SECRETS = ("", "anon", "google_default", "cloud")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# Lengths are bounded: a server's words may be long, and every place in them a beginning.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}://", re.IGNORECASE)
 _IN_TEXT = re.compile(rf"{_SCHEME.pattern}[^\s\"'<>]+", re.IGNORECASE)
 _NAME_IS_NO_SECRET = ("abfs", "abfss", "wasb", "wasbs", "ssh", "sftp", "ftp", "smb", "hdfs", "webhdfs")
 """`abfss://container@account...`, `sftp://user@host`: what stands before the `@` is a name, unless it has a `:`."""
 _HAVE_NO_PORT = ("s3", "s3a", "gs", "gcs", "az", "hf", "oss")
-_BARE_LOGIN = re.compile(r"[^\s:/@'\"]+:(?!//)[^\s@'\"]+@(?=\S)")
+_BARE_LOGIN = re.compile(r"[^\s:/@'\"]{1,256}:(?!//)[^\s@'\"]{1,1024}@(?=\S)")
 _LONGEST_REASON = 300
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from ml_pipeline.addresses import holds_login, secrets_in, shown_origin, shown_text, shown_url
+from ml_pipeline.addresses import holds_login, secrets_in, shown_origin, shown_text, shown_url, shown_value
 from ml_pipeline.cli import main
 from ml_pipeline.stores.influx import InfluxV1Sender, InfluxV2Sender, InfluxV3Sender
 from ml_pipeline_tests.hook_server import hook_server
@@ -195,3 +195,10 @@ def test_no_line_of_the_http_client_has_a_login_or_a_token(caplog: pytest.LogCap
     (line,) = [record.getMessage() for record in caplog.records if record.name == "httpx"]
     assert "HTTP Request: POST http://...@127.0.0.1" in line
     assert PASSWORD not in line
+
+
+def test_a_login_behind_a_long_word_is_not_shown() -> None:
+    word = "x" * 200_000
+    assert shown_text(f"{word}http://me:secret@host/path") == f"{word}http://...@host/path"
+    assert shown_text(word) == word
+    assert "secret" not in str(shown_value(f"{word}:{'y' * 2000} me:secret@host"))
