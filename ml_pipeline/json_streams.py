@@ -64,16 +64,16 @@ def list_items(text: str, longest: int) -> Iterator[Any]:
         RecursionError: an item is nested too deeply.
     """
     decoder = json.JSONDecoder()
-    position = _after(text, 0, "[")
+    position = expect(text, after_space(text, 0), "[")
     if text.startswith("]", position):
-        position = _after(text, position, "]")
+        position = expect(text, position, "]")
     else:
         sign = ","
         while sign == ",":
             value, position = _item(decoder, text, position, longest)
             yield value
             sign = "," if text.startswith(",", position) else "]"
-            position = _after(text, position, sign)
+            position = expect(text, position, sign)
     if position < len(text):
         raise ValueError(f"more follows after the list, at character {position}")
 
@@ -92,17 +92,19 @@ def _item(decoder: json.JSONDecoder, text: str, position: int, longest: int) -> 
             continue
         # A number at the end of the window may go on behind it.
         if end < len(window) or position + size >= len(text):
-            return value, _after(text, position + end, "")
+            return value, after_space(text, position + end)
     raise ValueError(f"an item of more than {longest} characters at character {position}")
 
 
-def _after(text: str, position: int, sign: str) -> int:
-    """The place behind `sign`, which must be here after white space, and behind the white space that follows."""
-    match = _SPACE.match(text, position)
-    assert match is not None, "it matches nothing too"
-    position = match.end()
+def expect(text: str, position: int, sign: str) -> int:
+    """The place after `sign`, which must be here, and after the white space behind it; raises ValueError."""
     if not text.startswith(sign, position):
         raise ValueError(f"{sign!r} was expected at character {position}")
-    match = _SPACE.match(text, position + len(sign))
+    return after_space(text, position + len(sign))
+
+
+def after_space(text: str, position: int) -> int:
+    """The place after the white space that may be here."""
+    match = _SPACE.match(text, position)
     assert match is not None, "it matches nothing too"
     return match.end()

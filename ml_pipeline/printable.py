@@ -14,6 +14,11 @@ def printable(value: object, longest: int = 400) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def printable_line(text: str, longest: int = 400) -> str:
+    """The same for a text of several lines, which become one, with single spaces in place of its white space."""
+    return printable(" ".join(text.split()), longest)
+
+
 def printable_lines(text: str, longest: int = 4000) -> str:
     """The same for a text of several lines, which stay lines; says how much of it was cut."""
     lines = "\n".join(printable(line, longest) for line in text[:longest].splitlines())

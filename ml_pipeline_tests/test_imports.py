@@ -37,7 +37,7 @@ ALLOWED = {
     "dagster_dev": set(),
     "json_lines": {"errors", "files"},
     "checkpoints": {*ALWAYS, "files"},
-    "adapters": {*ALWAYS, "files", "checkpoints"},
+    "adapters": {*ALWAYS, "files", "json_streams", "checkpoints"},
     "backends": {*ALWAYS, "files", *OUTSIDE, "checkpoints", "adapters"},
     "suites": {*ALWAYS, "files", *OUTSIDE},
     "scoring": {*ALWAYS, "backends", "suites"},

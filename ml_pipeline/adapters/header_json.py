@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-_SPACE = re.compile(r"[ \t\n\r]*")
+from ml_pipeline.json_streams import after_space, expect
 
 
 def object_entries(text: str, longest: Callable[[str | None], int]) -> Iterator[tuple[str, Any]]:
@@ -25,34 +24,21 @@ def object_entries(text: str, longest: Callable[[str | None], int]) -> Iterator[
         ValueError: the text is not one JSON object, or something in it is too long.
         RecursionError: a value is nested too deeply.
     """
-    position = _expect(text, 0, "{")
+    position = expect(text, 0, "{")
     if text.startswith("}", position):
-        position = _expect(text, position, "}")
+        position = expect(text, position, "}")
     else:
         separator = ","
         while separator == ",":
             key, position = _decode(text, position, longest(None))
             if not isinstance(key, str):
                 raise ValueError(f"a key was expected before character {position}")
-            value, position = _decode(text, _expect(text, position, ":"), longest(key))
+            value, position = _decode(text, expect(text, position, ":"), longest(key))
             yield key, value
             separator = text[position : position + 1]
-            position = _expect(text, position, "," if separator == "," else "}")
+            position = expect(text, position, "," if separator == "," else "}")
     if position < len(text):
         raise ValueError(f"more follows after the object, at character {position}")
-
-
-def _expect(text: str, position: int, sign: str) -> int:
-    """The place after `sign`, which must stand here, and after the white space behind it."""
-    if not text.startswith(sign, position):
-        raise ValueError(f"{sign!r} was expected at character {position}")
-    return _after_space(text, position + 1)
-
-
-def _after_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    assert match is not None, "it matches nothing too"
-    return match.end()
 
 
 def _decode(text: str, position: int, longest: int) -> tuple[Any, int]:
@@ -62,7 +48,7 @@ def _decode(text: str, position: int, longest: int) -> tuple[Any, int]:
     except json.JSONDecodeError as error:
         where = position + error.pos
         raise ValueError(f"{error.msg} at character {where}, or longer than {longest} characters") from error
-    return value, _after_space(text, position + length)
+    return value, after_space(text, position + length)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from ml_pipeline.alerts.outbox import FailedCheck
 from ml_pipeline.markdown import GAP, without_links
 from ml_pipeline.monitoring_settings import LinksSettings
-from ml_pipeline.printable import printable
+from ml_pipeline.printable import printable_line
 
 _MOST_LINES = 10
 _MOST_CHARACTERS = 1900
@@ -63,7 +63,7 @@ def _for_discord(text: str) -> str:
 
 def _plain(text: str) -> str:
     """One line in which no address is made a link: a line of its own would look like one of ours."""
-    return without_links(printable(" ".join(text.split()), _MOST_CHARACTERS))
+    return without_links(printable_line(text, _MOST_CHARACTERS))
 
 
 def _place(one: FailedCheck) -> str:

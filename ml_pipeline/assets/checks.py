@@ -25,7 +25,7 @@ from ml_pipeline.monitoring_settings import (
     Severity,
     UnscoredCheck,
 )
-from ml_pipeline.printable import printable
+from ml_pipeline.printable import printable_line
 from ml_pipeline.reports.comparison import NO_PROBES, Comparison, compare
 from ml_pipeline.reports.conclusions import LIMIT_DECIDES, Share, base_fall_level, more_broken
 from ml_pipeline.reports.passes import cut_by_protocol, passes_by_protocol
@@ -212,4 +212,4 @@ def _figures(found: Comparison) -> dict[str, object]:
 
 
 def _short(reason: object) -> str:
-    return printable(" ".join(str(reason).split()), _REASON_CHARACTERS)
+    return printable_line(str(reason), _REASON_CHARACTERS)

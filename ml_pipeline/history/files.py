@@ -21,7 +21,7 @@ from ml_pipeline.errors import ImportFileError
 from ml_pipeline.files import bounded_lines
 from ml_pipeline.json_lines import JsonLines, json_kind, open_plain, shown_name
 from ml_pipeline.json_streams import list_items
-from ml_pipeline.stores.duckdb_files import quoted
+from ml_pipeline.stores.duckdb_files import literal, quoted
 from ml_pipeline.stores.migrations import HISTORY
 
 _DUCKDB_MAGIC = slice(8, 12)
@@ -258,8 +258,7 @@ class _Database(JsonLines):
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         try:
             with duckdb.connect(config=_DUCKDB_LIMITS) as connected:
-                place = str(self.path).replace("'", "''")
-                connected.execute(f"ATTACH '{place}' AS past (READ_ONLY)")
+                connected.execute(f"ATTACH {literal(str(self.path))} AS past (READ_ONLY)")
                 connected.execute(
                     "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
                 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ml_pipeline.printable import printable
+from ml_pipeline.printable import printable, printable_line
 from ml_pipeline.settings import BASE_SOURCE
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Failure:
     @property
     def words(self) -> str:
         """Why, on one line, cut where it is long."""
-        return printable(" ".join(self.reason.split()), _REASON_CHARACTERS)
+        return printable_line(self.reason, _REASON_CHARACTERS)
 
 
 def current_failures(scores: Scores) -> tuple[Failure, ...]:

@@ -562,10 +562,19 @@ class _Reader:
         return {mention.phrase for mention in find_mentions(self._prompt, self._phrases, self._case_sensitive)}
 
     @cached_property
+    def _question(self) -> str:
+        """The last question of the prompt; empty where it has none."""
+        questions = _questions(self._prompt)
+        return self._prompt[slice(*questions[-1])] if questions else ""
+
+    @cached_property
+    def _words_of_question(self) -> frozenset[str]:
+        return _words(_ASKED_KIND.sub(" ", self._question.casefold()))
+
+    @cached_property
     def _questioned(self) -> set[str]:
         """The phrases that the prompt's question names."""
-        question = self._prompt[slice(*next(iter(reversed(_questions(self._prompt))), (0, 0)))]
-        named = {mention.phrase for mention in find_mentions(question, self._phrases, self._case_sensitive)}
+        named = {mention.phrase for mention in find_mentions(self._question, self._phrases, self._case_sensitive)}
         return named if len(named) == 1 else set()
 
     def _claimed(self, span: tuple[int, int], inside: list[Mention]) -> str:
@@ -640,13 +649,15 @@ class _Reader:
         """How many words of what is asked for a stretch has."""
         if self._topic is not None:
             return len({match[0].casefold() for match in self._topic.finditer(self._text, *span)})
-        asked = self._prompt[slice(*next(iter(reversed(_questions(self._prompt))), (0, 0)))]
-        words = set(re.findall(r"[^\W\d_]{3,}", _ASKED_KIND.sub(" ", asked.casefold())))
-        return len(words & set(re.findall(r"[^\W\d_]{3,}", self._text[slice(*span)].casefold())))
+        return len(self._words_of_question & _words(self._text[slice(*span)].casefold()))
 
     def _outside_brackets(self, mentions: list[Mention], span: tuple[int, int]) -> list[Mention]:
         brackets = [match.span() for match in re.finditer(r"\([^()\n]{0,200}\)", self._text[span[0] : span[1]])]
         return [m for m in mentions if not any(start < m.start - span[0] < end for start, end in brackets)]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W\d_]{3,}", text))
 
 
 def is_correction(sentence: str) -> bool:

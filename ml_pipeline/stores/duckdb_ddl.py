@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pyarrow as pa
 
 from ml_pipeline.errors import StoreError
-from ml_pipeline.stores.duckdb_files import quoted
+from ml_pipeline.stores.duckdb_files import literal, quoted
 from ml_pipeline.stores.table import Table
 from ml_pipeline.stores.view import View
 
@@ -68,9 +68,9 @@ def views_and_comments(tables: Iterable[Table], views: Iterable[View]) -> Iterat
 def comments(kind: str, name: str, description: str, columns: Mapping[str, str]) -> Iterator[str]:
     """Statements that say what a TABLE or VIEW and its columns mean; without a description, its columns alone."""
     if description:
-        yield f"COMMENT ON {kind} {quoted(name)} IS {_text(description)}"
+        yield f"COMMENT ON {kind} {quoted(name)} IS {literal(description)}"
     for column, meaning in columns.items():
-        yield f"COMMENT ON COLUMN {quoted(name)}.{quoted(column)} IS {_text(meaning)}"
+        yield f"COMMENT ON COLUMN {quoted(name)}.{quoted(column)} IS {literal(meaning)}"
 
 
 def sql_type(arrow: pa.DataType) -> str:
@@ -89,7 +89,3 @@ def sql_type(arrow: pa.DataType) -> str:
     if arrow not in names:
         raise StoreError(f"no DuckDB type is set for Arrow's {arrow}: add it to duckdb_ddl.sql_type.")
     return names[arrow]
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -109,6 +109,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """A text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _connect(path: Path, lock_timeout_s: float, give_up_at: float, read_only: bool) -> duckdb.DuckDBPyConnection:
     wait_s = _FIRST_WAIT_S
     while True:
